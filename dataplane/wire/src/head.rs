@@ -1,0 +1,228 @@
+//! Request and response heads as spans over the buffer they were received in.
+//!
+//! A head owns no text: it holds `(start, end)` pairs into the receive buffer and is reused from one exchange to
+//! the next on a connection, so parsing allocates nothing in steady state. [`RequestView`] and [`ResponseView`]
+//! join a head with its bytes for reading. Nothing here parses; `http1::parse` fills these types.
+
+use alloc::vec::Vec;
+
+/// A run of bytes in the buffer a head was parsed from. Offsets are from the start of the head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte; never below `start`.
+    pub end: u32,
+}
+
+impl Span {
+    /// The bytes of this span in `bytes`; empty when the span does not lie inside (a head read with a foreign buffer).
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    /// Length in bytes.
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether it holds no byte.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// Request methods that have a meaning for proxying (RFC 9110 §9). Anything else is `Other` and passes unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    Other,
+}
+
+impl Method {
+    /// Whether a repeated request has the same effect as one (RFC 9110 §9.2.2).
+    pub fn is_idempotent(self) -> bool {
+        matches!(self, Method::Get | Method::Head | Method::Put | Method::Delete | Method::Options | Method::Trace)
+    }
+}
+
+/// Protocol version of a head.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[allow(missing_docs)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+}
+
+/// Header names the proxy itself acts on; found once while parsing, so later steps compare a byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub enum Known {
+    #[default]
+    Other,
+    Host,
+    Connection,
+    ContentLength,
+    TransferEncoding,
+    Te,
+    Trailer,
+    Upgrade,
+    Expect,
+    KeepAlive,
+    ProxyConnection,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    Date,
+    Server,
+}
+
+/// One header line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Header {
+    /// The name, case as received.
+    pub name: Span,
+    /// The value without surrounding white space.
+    pub value: Span,
+    /// The whole line with its CRLF.
+    pub line: Span,
+    /// Which of the names the proxy acts on, if any.
+    pub known: Known,
+}
+
+/// How the end of a body is found (RFC 9112 §6.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Framing {
+    /// No body follows the head.
+    #[default]
+    None,
+    /// Exactly this many bytes.
+    Length(u64),
+    /// Chunked transfer coding.
+    Chunked,
+    /// Until the connection closes; responses only.
+    UntilClose,
+}
+
+/// A parsed request head. Spans are relative to the head's first byte.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    /// The method, as far as it matters to us.
+    pub method: Method,
+    /// The method's bytes.
+    pub method_span: Span,
+    /// The request target as received (origin-form, absolute-form, authority-form or `*`).
+    pub target: Span,
+    /// Host and optional port: from the absolute-form target, else from `Host`; empty when HTTP/1.0 gave none.
+    pub authority: Span,
+    /// The path without query; empty for authority-form and `*`.
+    pub path: Span,
+    /// The query without `?`; `None` when the target has no `?`.
+    pub query: Option<Span>,
+    /// Protocol version.
+    pub version: Version,
+    /// Header lines in order.
+    pub headers: Vec<Header>,
+    /// Length of the head in bytes: where the body begins.
+    pub end: u32,
+    /// How the body ends. Never `UntilClose`.
+    pub framing: Framing,
+    /// Whether the downstream connection may carry another request after this one.
+    pub keep_alive: bool,
+    /// `Expect: 100-continue` was given.
+    pub expects_continue: bool,
+    /// An `Upgrade` header named by `Connection` was given.
+    pub upgrade: bool,
+}
+
+/// A parsed response head. Spans are relative to the head's first byte.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    /// Status code, 100–999.
+    pub status: u16,
+    /// The reason phrase; may be empty.
+    pub reason: Span,
+    /// Protocol version.
+    pub version: Version,
+    /// Header lines in order.
+    pub headers: Vec<Header>,
+    /// Length of the head in bytes.
+    pub end: u32,
+    /// How the body ends, the request's method taken into account.
+    pub framing: Framing,
+    /// Whether the upstream connection may be used again after this response.
+    pub keep_alive: bool,
+}
+
+/// A request head together with its bytes: what routing reads.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView<'a> {
+    /// The spans.
+    pub head: &'a RequestHead,
+    /// The bytes the spans point into, from the head's first byte.
+    pub bytes: &'a [u8],
+}
+
+/// A response head together with its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseView<'a> {
+    /// The spans.
+    pub head: &'a ResponseHead,
+    /// The bytes the spans point into, from the head's first byte.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> RequestView<'a> {
+    /// The method's bytes.
+    pub fn method(&self) -> &'a [u8] {
+        self.head.method_span.of(self.bytes)
+    }
+
+    /// Host and optional port, case as received.
+    pub fn authority(&self) -> &'a [u8] {
+        self.head.authority.of(self.bytes)
+    }
+
+    /// The path without query.
+    pub fn path(&self) -> &'a [u8] {
+        self.head.path.of(self.bytes)
+    }
+
+    /// The query without `?`.
+    pub fn query(&self) -> Option<&'a [u8]> {
+        self.head.query.map(|span| span.of(self.bytes))
+    }
+
+    /// Values of every header called `name` (ASCII case ignored), in order.
+    pub fn header_values<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        values(&self.head.headers, self.bytes, name)
+    }
+}
+
+impl<'a> ResponseView<'a> {
+    /// Values of every header called `name` (ASCII case ignored), in order.
+    pub fn header_values<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        values(&self.head.headers, self.bytes, name)
+    }
+}
+
+fn values<'a, 'n>(
+    headers: &'a [Header],
+    bytes: &'a [u8],
+    name: &'n [u8],
+) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    headers
+        .iter()
+        .filter(move |header| header.name.of(bytes).eq_ignore_ascii_case(name))
+        .map(move |header| header.value.of(bytes))
+}
