@@ -1,0 +1,210 @@
+//! Who asks: what a proxy says of itself in `node.metadata.ringway`. Parsed once, when its stream opens.
+//!
+//! The client is authenticated elsewhere; here its words are only checked for shape, and nothing panics on them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use proto::pb::google::protobuf;
+use serde::Deserialize;
+
+use crate::model::Protocol;
+
+/// One proxy that is configured: the key of its [`View`](super::View).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// A proxy beside an application.
+    Sidecar(Sidecar),
+    /// A proxy that serves the listeners of one Gateway.
+    Gateway(GatewayClient),
+}
+
+/// A proxy beside an application. It chose its ports before it asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct Sidecar {
+    /// Namespace of the application; short names of services mean this one.
+    pub namespace: String,
+    /// Service of the application.
+    pub service: String,
+    /// Unique per process of the application.
+    pub instance: String,
+    /// Where other proxies reach the application: the advertised listener.
+    pub inbound: SocketAddr,
+    /// Where the application itself listens.
+    pub app: SocketAddr,
+    /// What the application speaks.
+    #[serde(default)]
+    pub app_protocol: String,
+    /// Where the HTTP proxy for the application's own calls listens; `None` opens none.
+    #[serde(default)]
+    pub outbound: Option<SocketAddr>,
+    /// One local port per declared dependency.
+    #[serde(default)]
+    pub to: Vec<To>,
+}
+
+/// A declared dependency: a local port that stands for one port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct To {
+    /// Name of the service.
+    pub service: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Port of the service.
+    pub port: u16,
+    /// Where the sidecar listens for it.
+    pub local: SocketAddr,
+}
+
+/// A proxy that serves the listeners of one Gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct GatewayClient {
+    /// Namespace of the Gateway.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The local address its ports are opened on.
+    pub bind: IpAddr,
+}
+
+/// Why node metadata does not say who the client is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// There is no struct of this name in `node.metadata`.
+    #[error("node.metadata has no struct `ringway`")]
+    Missing,
+    /// `role` is neither `sidecar` nor `gateway`.
+    #[error("node.metadata.ringway.role is {role:?}, expected `sidecar` or `gateway`")]
+    Role {
+        /// What it is; empty if absent.
+        role: String,
+    },
+    /// A field is missing or not what it must be.
+    #[error("node.metadata.ringway: {reason}")]
+    Field {
+        /// Which, and why.
+        reason: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "role", rename_all = "lowercase")]
+enum Metadata {
+    Sidecar(Sidecar),
+    Gateway(GatewayClient),
+}
+
+impl Client {
+    /// Reads `node.metadata`.
+    pub fn from_metadata(metadata: &protobuf::Struct) -> Result<Self, ClientError> {
+        let Some(ringway @ protobuf::Value { kind: Some(protobuf::value::Kind::StructValue(_)) }) =
+            metadata.fields.get("ringway")
+        else {
+            return Err(ClientError::Missing);
+        };
+        let ringway = json(ringway);
+        let role = ringway["role"].as_str().unwrap_or_default();
+        if !matches!(role, "sidecar" | "gateway") {
+            return Err(ClientError::Role { role: role.to_owned() });
+        }
+        match serde_json::from_value(ringway) {
+            Ok(Metadata::Sidecar(sidecar)) => Ok(Self::Sidecar(sidecar)),
+            Ok(Metadata::Gateway(gateway)) => Ok(Self::Gateway(gateway)),
+            Err(error) => Err(ClientError::Field { reason: error.to_string() }),
+        }
+    }
+}
+
+impl Sidecar {
+    /// What the application speaks, as its Service would say it.
+    pub fn protocol(&self) -> Protocol {
+        Protocol::from_app_protocol(&self.app_protocol).unwrap_or(Protocol::Http)
+    }
+}
+
+/// A protobuf value as JSON. Numbers without a fraction become integers: protobuf knows only doubles, ports are not.
+fn json(value: &protobuf::Value) -> serde_json::Value {
+    use protobuf::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(value)) => (*value).into(),
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        Some(Kind::NumberValue(number)) => integer(*number).map_or_else(|| (*number).into(), Into::into),
+        Some(Kind::ListValue(list)) => list.values.iter().map(json).collect(),
+        Some(Kind::StructValue(object)) => {
+            object.fields.iter().map(|(name, value)| (name.clone(), json(value))).collect()
+        }
+    }
+}
+
+fn integer(number: f64) -> Option<i64> {
+    // Beyond 2^53 a double no longer tells neighbours apart.
+    let exact = number.trunc() == number && number.abs() <= 9_007_199_254_740_992.0;
+    #[allow(clippy::cast_possible_truncation, reason = "an integer of at most 53 bits")]
+    exact.then_some(number as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::well_known::{object, string, structure};
+    use protobuf::value::Kind;
+
+    use super::*;
+
+    fn number(number: f64) -> protobuf::Value {
+        protobuf::Value { kind: Some(Kind::NumberValue(number)) }
+    }
+
+    fn list(values: Vec<protobuf::Value>) -> protobuf::Value {
+        protobuf::Value { kind: Some(Kind::ListValue(protobuf::ListValue { values })) }
+    }
+
+    #[test]
+    fn a_sidecar_says_who_it_is_in_its_metadata() {
+        let to = object([
+            ("service", string("pay")),
+            ("namespace", string("shop")),
+            ("port", number(80.0)),
+            ("local", string("127.0.0.1:4000")),
+        ]);
+        let metadata = structure([(
+            "ringway",
+            object([
+                ("role", string("sidecar")),
+                ("namespace", string("shop")),
+                ("service", string("web")),
+                ("instance", string("web-1")),
+                ("inbound", string("127.0.0.1:15006")),
+                ("app", string("127.0.0.1:8080")),
+                ("outbound", string("127.0.0.1:15002")),
+                ("to", list(vec![to])),
+            ]),
+        )]);
+        let Ok(Client::Sidecar(sidecar)) = Client::from_metadata(&metadata) else { panic!("not a sidecar") };
+        assert_eq!(sidecar.to[0].port, 80);
+        assert_eq!(sidecar.outbound, Some("127.0.0.1:15002".parse().unwrap()));
+        assert_eq!(sidecar.protocol(), Protocol::Http);
+    }
+
+    #[test]
+    fn metadata_that_does_not_say_who_asks_is_refused_with_the_field() {
+        let gateway = |fields: Vec<(&str, protobuf::Value)>| structure([("ringway", object(fields))]);
+        let cases = [
+            (structure::<String>([]), "node.metadata has no struct `ringway`"),
+            (gateway(vec![("role", string("boss"))]), "expected `sidecar` or `gateway`"),
+            (gateway(vec![("role", string("gateway")), ("name", string("a"))]), "missing field `namespace`"),
+            (
+                gateway(vec![
+                    ("role", string("gateway")),
+                    ("name", string("a")),
+                    ("namespace", string("b")),
+                    ("bind", string("everywhere")),
+                ]),
+                "invalid IP address syntax",
+            ),
+        ];
+        for (metadata, expected) in cases {
+            let error = Client::from_metadata(&metadata).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The control plane and the command line of Ringway, as a library so that tests and tools call the same code.
+//!
+//! One configuration change, forward only: [`source`] (files, registrations) → [`document`] (what a user wrote)
+//! → [`model`] (services, gateways, routes; Gateway API's semantics and conditions) → [`compile`] (xDS resources)
+//! → the streams that serve them.
+
+pub mod compile;
+pub mod conditions;
+pub mod document;
+pub mod model;
+pub mod source;

@@ -1,0 +1,3 @@
+//! Where the configuration comes from. Each source hands on values; none decides anything about their meaning.
+
+pub mod file;
