@@ -8,8 +8,6 @@ const OURS: [&str; 2] = ["ringway/control/v1/proxy.proto", "ringway/control/v1/r
 const CODEC: &str = "tonic_prost::ProstCodec";
 
 pub(crate) fn compile() {
-    println!("cargo:rerun-if-changed=proto");
-    println!("cargo:rerun-if-changed=build");
     let descriptors = protox::compile(OURS, ["proto"]).unwrap_or_else(|error| panic!("{error:?}"));
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)

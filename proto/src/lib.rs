@@ -3,12 +3,14 @@
 //! - [`pb`]: Envoy's whole API as the `envoy-types` crate generates it.
 //! - [`ads`]: the discovery envelopes with shared bytes as bodies, client and server.
 //! - [`control`]: what our proxies and workloads tell our control plane.
+//! - [`bootstrap`]: a bootstrap file's text to a binary `Bootstrap`.
 //! - [`type_url`]: the resource types we speak.
 //! - [`well_known`]: from and to google.protobuf types.
 //!
 //! Nothing here checks `validate.rules` of the protobufs; `translate` does.
 
 pub mod ads;
+pub mod bootstrap;
 pub mod type_url;
 pub mod well_known;
 
