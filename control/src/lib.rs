@@ -2,8 +2,9 @@
 //!
 //! One configuration change, forward only: [`source`] (files, registrations) → [`document`] (what a user wrote)
 //! → [`model`] (services, gateways, routes; Gateway API's semantics and conditions) → [`compile`] (xDS resources)
-//! → the streams that serve them.
+//! → [`ads`] (the streams that serve them).
 
+pub mod ads;
 pub mod compile;
 pub mod conditions;
 pub mod document;

@@ -13,7 +13,7 @@ mod client;
 mod resource;
 
 pub use client::{Client, ClientError, GatewayClient, Sidecar, To};
-pub use resource::Resource;
+pub use resource::{Resource, Served};
 
 /// Resources of one type by name.
 pub type Resources = BTreeMap<Arc<str>, Arc<Resource>>;
