@@ -21,9 +21,15 @@ impl Span {
         bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
+    /// The span of `bytes[start..end]`. Heads are far shorter than 4 GiB; what would not fit is saturated.
+    pub fn new(start: usize, end: usize) -> Span {
+        let fit = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        Span { start: fit(start), end: fit(end) }
+    }
+
     /// Length in bytes.
     pub fn len(self) -> usize {
-        (self.end - self.start) as usize
+        self.end.saturating_sub(self.start) as usize
     }
 
     /// Whether it holds no byte.
@@ -103,6 +109,33 @@ pub struct Header {
     pub known: Known,
 }
 
+/// The form of a request target (RFC 9112 §3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TargetForm {
+    /// `/path?query`.
+    #[default]
+    Origin,
+    /// `http://host/path?query`.
+    Absolute,
+    /// `host:port`, with CONNECT only.
+    Authority,
+    /// `*`, with OPTIONS only.
+    Asterisk,
+}
+
+/// What the `Connection` headers of a head say together (RFC 9110 §7.6.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionOptions {
+    /// `close` was given.
+    pub close: bool,
+    /// `keep-alive` was given.
+    pub keep_alive: bool,
+    /// `upgrade` was given.
+    pub upgrade: bool,
+    /// Something else was given: names of headers that end here.
+    pub names: bool,
+}
+
 /// How the end of a body is found (RFC 9112 §6.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Framing {
@@ -128,7 +161,10 @@ pub struct RequestHead {
     pub target: Span,
     /// Host and optional port: from the absolute-form target, else from `Host`; empty when HTTP/1.0 gave none.
     pub authority: Span,
-    /// The path without query; empty for authority-form and `*`.
+    /// Which form the target has.
+    pub form: TargetForm,
+    /// The path without query; empty for authority-form, `*`, and an absolute-form target without a path (which
+    /// [`RequestView::path`] shows as `/`).
     pub path: Span,
     /// The query without `?`; `None` when the target has no `?`.
     pub query: Option<Span>,
@@ -142,10 +178,23 @@ pub struct RequestHead {
     pub framing: Framing,
     /// Whether the downstream connection may carry another request after this one.
     pub keep_alive: bool,
-    /// `Expect: 100-continue` was given.
+    /// What `Connection` says.
+    pub options: ConnectionOptions,
+    /// `Expect: 100-continue` was given by an HTTP/1.1 request that has a body.
     pub expects_continue: bool,
-    /// An `Upgrade` header named by `Connection` was given.
+    /// An `Upgrade` header named by `Connection` was given by an HTTP/1.1 request, and it does not ask for `h2c`.
     pub upgrade: bool,
+    /// How far the parser has looked for the end of the head; its own bookkeeping between receives.
+    pub scanned: u32,
+}
+
+impl RequestHead {
+    /// Forgets the head and keeps the memory: to be called before the next head on a connection.
+    pub fn clear(&mut self) {
+        let mut headers = core::mem::take(&mut self.headers);
+        headers.clear();
+        *self = RequestHead { headers, ..RequestHead::default() };
+    }
 }
 
 /// A parsed response head. Spans are relative to the head's first byte.
@@ -165,6 +214,19 @@ pub struct ResponseHead {
     pub framing: Framing,
     /// Whether the upstream connection may be used again after this response.
     pub keep_alive: bool,
+    /// What `Connection` says.
+    pub options: ConnectionOptions,
+    /// How far the parser has looked for the end of the head; its own bookkeeping between receives.
+    pub scanned: u32,
+}
+
+impl ResponseHead {
+    /// Forgets the head and keeps the memory: to be called before the next head on a connection.
+    pub fn clear(&mut self) {
+        let mut headers = core::mem::take(&mut self.headers);
+        headers.clear();
+        *self = ResponseHead { headers, ..ResponseHead::default() };
+    }
 }
 
 /// A request head together with its bytes: what routing reads.
@@ -196,8 +258,11 @@ impl<'a> RequestView<'a> {
         self.head.authority.of(self.bytes)
     }
 
-    /// The path without query.
+    /// The path without query; empty for authority-form and `*` only (RFC 9110 §4.2.3: an empty path is `/`).
     pub fn path(&self) -> &'a [u8] {
+        if self.head.path.is_empty() && self.head.form == TargetForm::Absolute {
+            return b"/";
+        }
         self.head.path.of(self.bytes)
     }
 

@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod head;
+pub mod http1;
 mod tick;
 
 pub use tick::Tick;

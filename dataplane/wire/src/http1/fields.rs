@@ -1,0 +1,180 @@
+//! The headers the proxy acts on: named once by length and first byte, then read strictly.
+//!
+//! What is kept here is only what framing, keep-alive and routing need; every other header stays bytes.
+
+use super::parse::ParseError;
+use crate::head::{ConnectionOptions, Header, Known, Span};
+
+/// The largest accepted `Content-Length` and chunk size, in bytes: 2^63 - 1, since upstreams that count with signed
+/// numbers would read more as less.
+pub(super) const BODY_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// What the headers of one head say, taken together.
+#[derive(Default)]
+pub(super) struct Fields {
+    /// The value of the only `Host`.
+    pub(super) host: Option<Span>,
+    /// The only `Content-Length`.
+    pub(super) length: Option<u64>,
+    /// `Transfer-Encoding: chunked` was given, and nothing else with it.
+    pub(super) chunked: bool,
+    /// All `Connection` headers together.
+    pub(super) options: ConnectionOptions,
+    /// `Expect: 100-continue` was given.
+    pub(super) expect: bool,
+    /// `Expect` was given with something else.
+    pub(super) expect_unknown: bool,
+    /// An `Upgrade` header was given.
+    pub(super) upgrade: bool,
+    /// One of the `Upgrade` headers names `h2c`.
+    pub(super) h2c: bool,
+}
+
+impl Fields {
+    /// Takes note of one header line whose `known` is not `Other`.
+    pub(super) fn note(&mut self, header: &Header, bytes: &[u8]) -> Result<(), ParseError> {
+        let value = header.value.of(bytes);
+        match header.known {
+            Known::Host => {
+                let earlier = self.host.replace(header.value);
+                if earlier.is_some() {
+                    return Err(ParseError::DuplicateHost);
+                }
+            }
+            Known::ContentLength => {
+                if self.length.is_some() {
+                    return Err(ParseError::DuplicateContentLength);
+                }
+                let length = content_length(value).filter(|_| only_spaces_around(header, bytes));
+                self.length = Some(length.ok_or(ParseError::ContentLength)?);
+            }
+            Known::TransferEncoding => {
+                if self.chunked || !only_spaces_around(header, bytes) {
+                    return Err(ParseError::TransferEncoding);
+                }
+                transfer_encoding(value)?;
+                self.chunked = true;
+            }
+            Known::Connection => note_options(&mut self.options, value),
+            Known::Expect => {
+                let known = value.eq_ignore_ascii_case(b"100-continue");
+                self.expect |= known;
+                self.expect_unknown |= !known;
+            }
+            Known::Upgrade => {
+                self.upgrade = true;
+                self.h2c |= list(value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Which of the names the proxy acts on `name` is, ASCII case ignored.
+pub(super) fn classify(name: &[u8]) -> Known {
+    let Some(first) = name.first() else { return Known::Other };
+    let (known, text): (Known, &[u8]) = match (name.len(), first | 0x20) {
+        (2, b't') => (Known::Te, b"te"),
+        (4, b'h') => (Known::Host, b"host"),
+        (4, b'd') => (Known::Date, b"date"),
+        (6, b'e') => (Known::Expect, b"expect"),
+        (6, b's') => (Known::Server, b"server"),
+        (7, b't') => (Known::Trailer, b"trailer"),
+        (7, b'u') => (Known::Upgrade, b"upgrade"),
+        (10, b'c') => (Known::Connection, b"connection"),
+        (10, b'k') => (Known::KeepAlive, b"keep-alive"),
+        (14, b'c') => (Known::ContentLength, b"content-length"),
+        (16, b'p') => (Known::ProxyConnection, b"proxy-connection"),
+        (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
+        (18, b'p') => (Known::ProxyAuthenticate, b"proxy-authenticate"),
+        (19, b'p') => (Known::ProxyAuthorization, b"proxy-authorization"),
+        _ => return Known::Other,
+    };
+    if name.eq_ignore_ascii_case(text) { known } else { Known::Other }
+}
+
+/// The elements of a comma-separated list without their white space; empty ones are left out (RFC 9110 §5.6.1.2).
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+fn note_options(options: &mut ConnectionOptions, value: &[u8]) {
+    for option in list(value) {
+        if option.eq_ignore_ascii_case(b"close") {
+            options.close = true;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            options.keep_alive = true;
+        } else if option.eq_ignore_ascii_case(b"upgrade") {
+            options.upgrade = true;
+        } else {
+            options.names = true;
+        }
+    }
+}
+
+/// Digits only, at least one, no more than [`BODY_BYTES_MAX`].
+fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    let length = value.iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })?;
+    (length <= BODY_BYTES_MAX).then_some(length)
+}
+
+/// Accepts exactly `chunked`. Everything else is told apart only for the status: a well-formed list that ends in
+/// `chunked` or does not name it asks for a coding we do not have (501), anything else is malformed (400).
+fn transfer_encoding(value: &[u8]) -> Result<(), ParseError> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let well_formed = |coding: &[u8]| {
+        let name = coding.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        !name.is_empty() && name.iter().all(|byte| is_token(*byte))
+    };
+    let last = codings.next_back().unwrap_or_default();
+    if well_formed(last) && codings.all(|coding| well_formed(coding) && !chunked(coding)) {
+        return Err(ParseError::TransferCoding);
+    }
+    Err(ParseError::TransferEncoding)
+}
+
+/// Whether nothing but spaces surrounds the value. A tab is legal there, yet readers that trim only spaces would see
+/// another value; for the headers that frame a message that is one reading too many.
+fn only_spaces_around(header: &Header, bytes: &[u8]) -> bool {
+    let before = Span { start: header.name.end.saturating_add(1), end: header.value.start };
+    let after = Span { start: header.value.end, end: header.line.end.saturating_sub(2) };
+    [before, after].iter().all(|span| span.of(bytes).iter().all(|byte| *byte == b' '))
+}
+
+/// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// Whether `byte` may stand in a header value (RFC 9110 §5.5): everything but control bytes, the tab excepted.
+pub(super) fn is_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
