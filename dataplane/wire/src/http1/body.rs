@@ -380,3 +380,230 @@ impl ChunkHead {
         self.text.get(self.start..).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+    use std::{format, vec};
+
+    const LIMITS: TrailerLimits = TrailerLimits { bytes_max: 64, count_max: 3 };
+
+    /// What a consumer ends up with.
+    #[derive(PartialEq, Eq, Debug, Default)]
+    struct Read {
+        data: Vec<u8>,
+        trailers: Vec<u8>,
+        /// Bytes of the input that the body took, when it ended.
+        end: Option<usize>,
+    }
+
+    /// Feeds the input in parts that end at `cuts`, keeping what was not taken, as a connection does.
+    fn read_in_parts(
+        input: &[u8],
+        framing: Framing,
+        cuts: impl Iterator<Item = usize>,
+    ) -> Result<Read, BodyError> {
+        let mut decoder = Decoder::new(framing, LIMITS);
+        let mut read = Read::default();
+        let mut taken = 0;
+        for cut in cuts.chain([input.len()]) {
+            loop {
+                let bytes = &input[taken..cut];
+                match decoder.receive(bytes)? {
+                    Step::Data(count) => {
+                        read.data.extend_from_slice(&bytes[..count]);
+                        taken += count;
+                    }
+                    Step::Skip(count) => {
+                        assert!(count > 0);
+                        taken += count;
+                    }
+                    Step::Trailer(count) => {
+                        read.trailers.extend_from_slice(&bytes[..count]);
+                        taken += count;
+                    }
+                    Step::NeedMore => break,
+                    Step::End => {
+                        assert!(decoder.is_ended());
+                        read.end = Some(taken);
+                        return Ok(read);
+                    }
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    fn read(input: &[u8], framing: Framing) -> Result<Read, BodyError> {
+        let whole = read_in_parts(input, framing, [].into_iter());
+        for cut in 0..input.len().min(300) {
+            assert_eq!(read_in_parts(input, framing, [cut].into_iter()), whole, "cut at {cut}");
+        }
+        let trickled = read_in_parts(input, framing, 0..input.len());
+        assert_eq!(trickled, whole, "{}", String::from_utf8_lossy(&input[..input.len().min(80)]));
+        whole
+    }
+
+    /// Data, trailers, and where the body ended.
+    type Text = Result<(String, String, Option<usize>), BodyError>;
+
+    fn chunked(input: &str) -> Text {
+        let read = read(input.as_bytes(), Framing::Chunked)?;
+        Ok((String::from_utf8(read.data).unwrap(), String::from_utf8(read.trailers).unwrap(), read.end))
+    }
+
+    #[test]
+    fn a_body_ends_where_its_framing_says() {
+        let data = |text: &str, end| Ok(Read { data: text.as_bytes().to_vec(), trailers: vec![], end });
+        assert_eq!(read(b"GET /", Framing::None), data("", Some(0)));
+        assert_eq!(read(b"GET /", Framing::Length(0)), data("", Some(0)));
+        assert_eq!(read(b"helloGET /", Framing::Length(5)), data("hello", Some(5)));
+        assert_eq!(read(b"hel", Framing::Length(5)), data("hel", None));
+        assert_eq!(read(b"hello", Framing::UntilClose), data("hello", None));
+        assert_eq!(read(b"5\r\nhello\r\n0\r\n\r\nGET /", Framing::Chunked), data("hello", Some(15)));
+    }
+
+    #[test]
+    fn chunks_are_read_strictly() {
+        let ok = |text: &str, end| Ok((String::from(text), String::new(), Some(end)));
+        let open = |text: &str| Ok((String::from(text), String::new(), None));
+        let cases: &[(&str, Text)] = &[
+            ("0\r\n\r\n", ok("", 5)),
+            ("000\r\n\r\n", ok("", 7)),
+            ("1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", ok("abc", 18)),
+            ("A\r\n0123456789\r\n0\r\n\r\n", ok("0123456789", 20)),
+            ("a\r\n0123456789\r\n0\r\n\r\n", ok("0123456789", 20)),
+            ("5;a=\"b;c\"\r\nhello\r\n0;x\r\n\r\n", ok("hello", 25)),
+            ("5\r\nhello\r\n0\r\n\r", open("hello")),
+            ("5\r\nhello\r\n", open("hello")),
+            ("ffffffff\r\nhe", open("he")),
+            // H1-08
+            ("5;\nhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5;a=\rhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5\nhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5\rhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5\r\nhelloXX0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5\r\nhello\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5\r\nhello\rX0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("0\r\n\n", Err(BodyError::LineEnd)),
+            ("0x5\r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            ("+5\r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            ("-5\r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            (" 5\r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            ("5 \r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            ("\r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            (";a\r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            ("G\r\n", Err(BodyError::ChunkSize)),
+            ("00000000000000005\r\nhello\r\n0\r\n\r\n", Err(BodyError::ChunkSize)),
+            ("ffffffffffffffff\r\n", Err(BodyError::ChunkTooLarge)),
+            ("8000000000000000\r\n", Err(BodyError::ChunkTooLarge)),
+            ("10000000000000005\r\n", Err(BodyError::ChunkSize)),
+            ("5;a=\0\r\nhello\r\n0\r\n\r\n", Err(BodyError::Extension)),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(chunked(input), *expected, "{input:?}");
+        }
+        assert_eq!(chunked("7fffffffffffffff\r\nx"), open("x"));
+    }
+
+    #[test]
+    fn chunk_extensions_have_a_bound_per_message() {
+        let one = |bytes: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(bytes));
+        assert!(chunked(&one(EXTENSION_BYTES_MAX)).is_ok());
+        assert_eq!(chunked(&one(EXTENSION_BYTES_MAX + 1)), Err(BodyError::ExtensionsTooLarge));
+        assert_eq!(chunked(&one(64 * 1024)), Err(BodyError::ExtensionsTooLarge));
+        let many = "1;eeeeeee\r\nx\r\n".repeat(EXTENSION_BYTES_MAX / 8);
+        assert!(chunked(&format!("{many}0\r\n\r\n")).is_ok());
+        assert_eq!(chunked(&format!("{many}1;eeeeeeeee\r\nx\r\n")), Err(BodyError::ExtensionsTooLarge));
+    }
+
+    #[test]
+    fn a_million_chunks_of_one_byte_are_one_body() {
+        let input = "1\r\nx\r\n".repeat(1_000_000) + "0\r\n\r\n";
+        let read = read_in_parts(input.as_bytes(), Framing::Chunked, [].into_iter()).unwrap();
+        assert_eq!((read.data.len(), read.end), (1_000_000, Some(input.len())));
+    }
+
+    #[test]
+    fn trailers_are_passed_dropped_or_refused_by_name() {
+        let ok = |trailers: &str| Ok(String::from(trailers));
+        let cases: &[(&str, Result<String, BodyError>)] = &[
+            ("", ok("")),
+            ("gRpc-Status: 0\r\n", ok("gRpc-Status: 0\r\n")),
+            ("A:\r\nB: \x7e\t\r\n", ok("A:\r\nB: \x7e\t\r\n")),
+            ("Authorization: x\r\nb: c\r\n", ok("b: c\r\n")),
+            ("X-Forwarded-For: 1.1.1.1\r\n", ok("")),
+            ("set-cookie: a\r\n", ok("")),
+            // H1-09
+            ("Content-Length: 5\r\n", Err(BodyError::ForbiddenTrailer)),
+            ("transfer-encoding: chunked\r\n", Err(BodyError::ForbiddenTrailer)),
+            ("HOST: a\r\n", Err(BodyError::ForbiddenTrailer)),
+            ("a: b\n", Err(BodyError::LineEnd)),
+            ("a : b\r\n", Err(BodyError::Trailer)),
+            ("a: b\r\n c\r\n", Err(BodyError::Trailer)),
+            (": b\r\n", Err(BodyError::Trailer)),
+            ("ab\r\n", Err(BodyError::Trailer)),
+            ("a: b\0\r\n", Err(BodyError::Trailer)),
+            ("a: b\rc: d\r\n", Err(BodyError::Trailer)),
+            ("a: 1\r\nb: 2\r\nc: 3\r\n", ok("a: 1\r\nb: 2\r\nc: 3\r\n")),
+            ("a: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n", Err(BodyError::TrailersTooLarge)),
+        ];
+        for (lines, expected) in cases {
+            let input = format!("1\r\nx\r\n0\r\n{lines}\r\nGET /");
+            let answer = chunked(&input);
+            if let Ok((_, _, end)) = &answer {
+                assert_eq!(*end, Some(input.len() - 5), "{lines:?}");
+            }
+            assert_eq!(answer.map(|(_, trailers, _)| trailers), *expected, "{lines:?}");
+        }
+        let long = |bytes: usize| format!("0\r\na: {}\r\n\r\n", "v".repeat(bytes - 5));
+        assert!(chunked(&long(LIMITS.bytes_max)).is_ok());
+        assert_eq!(chunked(&long(LIMITS.bytes_max + 1)), Err(BodyError::TrailersTooLarge));
+        let endless = format!("0\r\na: {}", "v".repeat(LIMITS.bytes_max));
+        assert_eq!(chunked(&endless), Err(BodyError::TrailersTooLarge));
+    }
+
+    #[test]
+    fn a_close_ends_only_a_body_that_ends_so() {
+        let close_after = |framing, input: &[u8]| {
+            let mut decoder = Decoder::new(framing, LIMITS);
+            let mut taken = 0;
+            while let Step::Data(count) | Step::Skip(count) = decoder.receive(&input[taken..]).unwrap() {
+                taken += count;
+            }
+            decoder.on_close()
+        };
+        assert_eq!(close_after(Framing::UntilClose, b"abc"), Ok(()));
+        assert_eq!(close_after(Framing::None, b""), Ok(()));
+        assert_eq!(close_after(Framing::Length(3), b"abc"), Ok(()));
+        assert_eq!(close_after(Framing::Length(4), b"abc"), Err(BodyError::Truncated));
+        let whole = b"3\r\nabc\r\n0\r\n\r\n";
+        for cut in 0..whole.len() {
+            assert_eq!(
+                close_after(Framing::Chunked, &whole[..cut]),
+                Err(BodyError::Truncated),
+                "cut at {cut}"
+            );
+        }
+        assert_eq!(close_after(Framing::Chunked, whole), Ok(()));
+    }
+
+    #[test]
+    fn written_chunks_are_read_back() {
+        for bytes in [1, 9, 10, 15, 16, 255, 4096, 65_535, usize::MAX >> 1] {
+            let head = ChunkHead::new(bytes);
+            assert_eq!(head.as_bytes(), format!("{bytes:x}\r\n").as_bytes());
+            let mut decoder = Decoder::new(Framing::Chunked, LIMITS);
+            assert_eq!(decoder.receive(head.as_bytes()), Ok(Step::Skip(head.as_bytes().len())));
+            assert_eq!(decoder.data_left(), Some(bytes as u64));
+        }
+        assert_eq!(ChunkHead::new(usize::MAX).as_bytes(), b"ffffffffffffffff\r\n");
+        let written =
+            [ChunkHead::new(2).as_bytes(), b"hi", CHUNK_END, LAST_CHUNK, b"a: b\r\n", TRAILERS_END].concat();
+        let written = String::from_utf8(written).unwrap();
+        assert_eq!(chunked(&written), Ok(("hi".into(), "a: b\r\n".into(), Some(written.len()))));
+        assert_eq!(BODY_END, [LAST_CHUNK, TRAILERS_END].concat());
+    }
+}

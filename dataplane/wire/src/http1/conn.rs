@@ -113,3 +113,105 @@ pub fn must_close(request: &RequestHead, request_received: bool, body: BodyOut) 
     let no_body = matches!(request.framing, Framing::None | Framing::Length(0));
     !request.keep_alive || body == BodyOut::UntilClose || !(request_received || no_body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Finished = Finished {
+        request_received: true,
+        request_sent: true,
+        response_received: true,
+        response_sent: true,
+        upstream_surplus: false,
+        upstream_closed: false,
+        downstream_closed: false,
+    };
+
+    fn status(status: u16) -> ResponseHead {
+        ResponseHead { status, keep_alive: true, ..ResponseHead::default() }
+    }
+
+    fn asking(framing: Framing) -> RequestHead {
+        RequestHead { keep_alive: true, framing, ..RequestHead::default() }
+    }
+
+    #[test]
+    fn interim_responses_are_relayed_once_counted_and_kept_from_old_downstreams() {
+        let mut interim = Interim::default();
+        // H1-15
+        assert_eq!(interim.receive(&status(100), Version::Http11, false), Ok(Next::Relay));
+        assert_eq!(interim.receive(&status(100), Version::Http11, false), Ok(Next::Drop));
+        assert_eq!(interim.receive(&status(103), Version::Http11, false), Ok(Next::Relay));
+        assert_eq!(interim.receive(&status(103), Version::Http10, false), Ok(Next::Drop));
+        assert_eq!(interim.receive(&status(200), Version::Http11, false), Ok(Next::Final));
+        // H1-19
+        let mut interim = Interim::default();
+        for _ in 0..INTERIM_COUNT_MAX {
+            assert_eq!(interim.receive(&status(102), Version::Http11, false), Ok(Next::Relay));
+        }
+        let answer = interim.receive(&status(102), Version::Http11, false);
+        assert_eq!(answer, Err(InterimError::TooMany));
+    }
+
+    #[test]
+    fn only_101_to_an_upgrade_switches() {
+        // H1-16
+        let answer = |code, upgrade| Interim::default().receive(&status(code), Version::Http11, upgrade);
+        assert_eq!(answer(101, true), Ok(Next::Switch));
+        assert_eq!(answer(101, false), Err(InterimError::UnaskedUpgrade));
+        assert_eq!(answer(200, true), Ok(Next::Final));
+        assert_eq!(answer(401, true), Ok(Next::Final));
+    }
+
+    #[test]
+    fn an_upstream_connection_goes_back_only_when_nothing_is_left_on_it() {
+        // H1-14, H1-15, H1-18
+        assert!(ALL.upstream_reusable(&status(200)));
+        assert!(
+            Finished { response_sent: false, downstream_closed: true, ..ALL }.upstream_reusable(&status(200))
+        );
+        for (case, facts) in [
+            ("early answer", Finished { request_sent: false, ..ALL }),
+            ("half a response", Finished { response_received: false, ..ALL }),
+            ("bytes after the response", Finished { upstream_surplus: true, ..ALL }),
+            ("closed", Finished { upstream_closed: true, ..ALL }),
+        ] {
+            assert!(!facts.upstream_reusable(&status(200)), "{case}");
+        }
+        assert!(!ALL.upstream_reusable(&ResponseHead { keep_alive: false, ..status(200) }));
+    }
+
+    #[test]
+    fn a_downstream_connection_goes_on_only_at_a_message_boundary() {
+        // H1-14, H1-22
+        let request = asking(Framing::Length(3));
+        assert!(ALL.downstream_reusable(&request, BodyOut::Length, 0));
+        for (case, facts) in [
+            ("unread body", Finished { request_received: false, ..ALL }),
+            ("half a response", Finished { response_sent: false, ..ALL }),
+            ("half-closed", Finished { downstream_closed: true, ..ALL }),
+        ] {
+            assert!(!facts.downstream_reusable(&request, BodyOut::Length, 0), "{case}");
+        }
+        let half_closed = Finished { downstream_closed: true, ..ALL };
+        assert!(
+            half_closed.downstream_reusable(&request, BodyOut::Length, 20),
+            "a pipelined request is answered"
+        );
+        assert!(!ALL.downstream_reusable(&request, BodyOut::UntilClose, 0));
+        let close = RequestHead { keep_alive: false, ..asking(Framing::None) };
+        assert!(!ALL.downstream_reusable(&close, BodyOut::Length, 0));
+        let connect = RequestHead { method: Method::Connect, ..asking(Framing::None) };
+        assert!(!ALL.downstream_reusable(&connect, BodyOut::None, 0));
+    }
+
+    #[test]
+    fn close_is_announced_when_the_next_request_could_not_be_told_from_this_body() {
+        assert!(!must_close(&asking(Framing::None), false, BodyOut::Length));
+        assert!(!must_close(&asking(Framing::Chunked), true, BodyOut::Length));
+        assert!(must_close(&asking(Framing::Chunked), false, BodyOut::Length));
+        assert!(must_close(&asking(Framing::None), true, BodyOut::UntilClose));
+        assert!(must_close(&RequestHead { keep_alive: false, ..asking(Framing::None) }, true, BodyOut::None));
+    }
+}

@@ -9,6 +9,9 @@ use crate::head::{ConnectionOptions, Header, Known, Span};
 /// numbers would read more as less.
 pub(super) const BODY_BYTES_MAX: u64 = i64::MAX as u64;
 
+/// Most elements of all `Connection` headers of one head. Each may cost a look at every header when a head goes out.
+const CONNECTION_OPTIONS_COUNT_MAX: u32 = 32;
+
 /// What the headers of one head say, taken together.
 #[derive(Default)]
 pub(super) struct Fields {
@@ -20,6 +23,7 @@ pub(super) struct Fields {
     pub(super) chunked: bool,
     /// All `Connection` headers together.
     pub(super) options: ConnectionOptions,
+    options_count: u32,
     /// `Expect: 100-continue` was given.
     pub(super) expect: bool,
     /// `Expect` was given with something else.
@@ -55,7 +59,7 @@ impl Fields {
                 transfer_encoding(value)?;
                 self.chunked = true;
             }
-            Known::Connection => note_options(&mut self.options, value),
+            Known::Connection => self.note_options(value)?,
             Known::Expect => {
                 let known = value.eq_ignore_ascii_case(b"100-continue");
                 self.expect |= known;
@@ -66,6 +70,25 @@ impl Fields {
                 self.h2c |= list(value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_options(&mut self, value: &[u8]) -> Result<(), ParseError> {
+        for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            self.options_count += 1;
+            if self.options_count > CONNECTION_OPTIONS_COUNT_MAX {
+                return Err(ParseError::ConnectionOptions);
+            }
+            if option.eq_ignore_ascii_case(b"close") {
+                self.options.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.options.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.options.upgrade = true;
+            } else if !option.is_empty() {
+                self.options.names = true;
+            }
         }
         Ok(())
     }
@@ -97,20 +120,6 @@ pub(super) fn classify(name: &[u8]) -> Known {
 /// The elements of a comma-separated list without their white space; empty ones are left out (RFC 9110 §5.6.1.2).
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
-}
-
-fn note_options(options: &mut ConnectionOptions, value: &[u8]) {
-    for option in list(value) {
-        if option.eq_ignore_ascii_case(b"close") {
-            options.close = true;
-        } else if option.eq_ignore_ascii_case(b"keep-alive") {
-            options.keep_alive = true;
-        } else if option.eq_ignore_ascii_case(b"upgrade") {
-            options.upgrade = true;
-        } else {
-            options.names = true;
-        }
-    }
 }
 
 /// Digits only, at least one, no more than [`BODY_BYTES_MAX`].
@@ -177,4 +186,44 @@ pub(super) fn is_token(byte: u8) -> bool {
 /// Whether `byte` may stand in a header value (RFC 9110 §5.5): everything but control bytes, the tab excepted.
 pub(super) fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_are_known_in_any_case_and_nothing_else_is() {
+        let names: &[(&[u8], Known)] = &[
+            (b"host", Known::Host),
+            (b"connection", Known::Connection),
+            (b"content-length", Known::ContentLength),
+            (b"transfer-encoding", Known::TransferEncoding),
+            (b"te", Known::Te),
+            (b"trailer", Known::Trailer),
+            (b"upgrade", Known::Upgrade),
+            (b"expect", Known::Expect),
+            (b"keep-alive", Known::KeepAlive),
+            (b"proxy-connection", Known::ProxyConnection),
+            (b"proxy-authenticate", Known::ProxyAuthenticate),
+            (b"proxy-authorization", Known::ProxyAuthorization),
+            (b"date", Known::Date),
+            (b"server", Known::Server),
+        ];
+        for (name, known) in names {
+            assert_eq!(classify(name), *known);
+            assert_eq!(classify(&name.to_ascii_uppercase()), *known);
+            for at in 0..name.len() {
+                let mut other = name.to_vec();
+                other[at] ^= 0x01;
+                assert_eq!(classify(&other), Known::Other, "{other:?}");
+                // Setting this bit folds letters; on other bytes it makes a different name.
+                other[at] = name[at] ^ 0x20;
+                let expected = if name[at].is_ascii_alphabetic() { *known } else { Known::Other };
+                assert_eq!(classify(&other), expected, "{other:?}");
+            }
+            assert_eq!(classify(&name[1..]), Known::Other);
+        }
+        assert_eq!(classify(b""), Known::Other);
+    }
 }

@@ -663,6 +663,10 @@ mod tests {
             let bytes = format!("GET / {version}\r\nHost: a\r\n{lines}\r\n");
             assert_eq!(parsed(bytes.as_bytes()).keep_alive, expected, "{version} {lines:?}");
         }
+        let options =
+            |count: usize| post(&format!("Connection: {}\r\nConnection: close\r\n", ",".repeat(count - 2)));
+        assert!(!parsed(&options(32)).keep_alive);
+        assert_eq!(ask(&options(33)), Err(ParseError::ConnectionOptions));
     }
 
     #[test]
@@ -688,6 +692,25 @@ mod tests {
     fn a_million_empty_lines_are_refused_at_the_first() {
         let bytes = vec![b'\n'; 1 << 20];
         assert_eq!(request(&bytes, &LIMITS, &mut RequestHead::default()), Err(ParseError::Start));
+    }
+
+    #[test]
+    fn every_error_has_the_status_that_its_kind_asks_for() {
+        let cases = [
+            (ParseError::BareLf, 400, "bare-lf"),
+            (ParseError::HostMismatch, 400, "host-mismatch"),
+            (ParseError::LengthAndEncoding, 400, "length-and-encoding"),
+            (ParseError::TransferEncodingVersion, 400, "transfer-encoding-version"),
+            (ParseError::TargetTooLong, 414, "target-too-long"),
+            (ParseError::Expectation, 417, "expectation"),
+            (ParseError::HeadTooLarge, 431, "head-too-large"),
+            (ParseError::TooManyHeaders, 431, "too-many-headers"),
+            (ParseError::TransferCoding, 501, "transfer-coding-unknown"),
+            (ParseError::UnsupportedVersion, 505, "version-unsupported"),
+        ];
+        for (error, status, reason) in cases {
+            assert_eq!((error.status(), error.reason()), (status, reason));
+        }
     }
 
     #[test]

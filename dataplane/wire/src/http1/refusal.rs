@@ -81,6 +81,9 @@ pub enum ParseError {
     /// Both `Content-Length` and `Transfer-Encoding`.
     #[error("both content length and transfer encoding")]
     LengthAndEncoding,
+    /// `Connection` has more than 32 elements.
+    #[error("too many connection options")]
+    ConnectionOptions,
     /// CONNECT with a body.
     #[error("connect with a body")]
     ConnectBody,
@@ -114,6 +117,7 @@ impl ParseError {
             | ParseError::TransferEncoding
             | ParseError::TransferEncodingVersion
             | ParseError::LengthAndEncoding
+            | ParseError::ConnectionOptions
             | ParseError::ConnectBody => 400,
             ParseError::TargetTooLong => 414,
             ParseError::Expectation => 417,
@@ -152,6 +156,7 @@ impl ParseError {
             ParseError::TransferCoding => "transfer-coding-unknown",
             ParseError::TransferEncodingVersion => "transfer-encoding-version",
             ParseError::LengthAndEncoding => "length-and-encoding",
+            ParseError::ConnectionOptions => "connection-options",
             ParseError::ConnectBody => "connect-body",
             ParseError::Expectation => "expectation",
         }
