@@ -1,1 +1,19 @@
+//! The kernel of the data plane: sockets, buffers, timers, executor and the mailbox between threads.
+//!
+//! Everything above talks to [`io::Io`] and never to a socket; `monoio` (io_uring or epoll) stands behind it in
+//! the proxy and a simulated network in tests. This is the only crate of the data plane with unsafe code, and
+//! each block names who upholds its condition. It knows nothing of HTTP, configuration or policy.
+//!
+//! Faces: hostile bytes (it moves them, never reads them) and a kernel that may refuse anything.
 
+pub mod affinity;
+pub mod buffer;
+pub mod io;
+pub mod listen;
+pub mod mailbox;
+pub mod monoio;
+pub mod timer;
+pub mod turn;
+
+pub use buffer::{Buffer, BufferPool, Gather};
+pub use io::{Accepted, Deadline, Io, Listener, RecvHalf, SendHalf};

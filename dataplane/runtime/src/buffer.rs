@@ -1,0 +1,332 @@
+//! Owned buffers that operations in flight carry: [`Buffer`] to receive into, [`Gather`] to send from.
+//!
+//! Both are plain owners of memory with stable addresses, so the kernel may read or write them while a future
+//! that holds them is moved. No socket here.
+
+use std::{cell::RefCell, ops::Range, rc::Rc};
+
+/// A receive buffer: fixed capacity, with a run of received bytes in it.
+///
+/// The memory is zeroed at birth (fresh pages cost nothing until touched), so no byte of it is ever uninitialised.
+#[derive(Default)]
+pub struct Buffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// A new buffer of `capacity` bytes; prefer [`BufferPool::take`].
+    pub fn new(capacity: usize) -> Buffer {
+        Buffer { bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
+    }
+
+    /// The received bytes that were not consumed.
+    pub fn filled(&self) -> &[u8] {
+        // The two ends are kept in order and within the box by every method here.
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Number of received bytes that were not consumed.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether nothing is left to consume.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes that can still be received before the buffer must be compacted or is full.
+    pub fn spare(&self) -> usize {
+        self.bytes.len() - self.end
+    }
+
+    /// All bytes it can hold.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives up the first `count` received bytes; all of them when there are fewer.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Gives up everything.
+    pub fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    /// Moves what is left to the front, so that [`Buffer::spare`] is as large as it can be.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Appends bytes as if they had been received; gives how many found room.
+    pub fn extend(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.spare());
+        self.bytes[self.end..self.end + count].copy_from_slice(&bytes[..count]);
+        self.end += count;
+        count
+    }
+
+    /// The writable rest, for whoever fills it; followed by [`Buffer::advance`].
+    pub(crate) fn spare_ptr(&mut self) -> *mut u8 {
+        self.bytes[self.end..].as_mut_ptr()
+    }
+
+    /// Counts `count` bytes behind the filled ones as received; at most [`Buffer::spare`].
+    pub(crate) fn advance(&mut self, count: usize) {
+        assert!(count <= self.spare(), "more bytes received than there was room for");
+        self.end += count;
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} of {})", self.len(), self.capacity())
+    }
+}
+
+/// Free buffers of one worker, last in first out so that warm memory is used first.
+#[derive(Clone, Debug)]
+pub struct BufferPool {
+    shared: Rc<RefCell<Vec<Buffer>>>,
+    capacity: usize,
+    kept_max: usize,
+}
+
+impl BufferPool {
+    /// A pool of buffers of `capacity` bytes that keeps at most `kept_max` free ones.
+    pub fn new(capacity: usize, kept_max: usize) -> BufferPool {
+        BufferPool { shared: Rc::default(), capacity, kept_max }
+    }
+
+    /// An empty buffer; allocates only when none is free.
+    pub fn take(&self) -> Buffer {
+        self.shared.borrow_mut().pop().unwrap_or_else(|| Buffer::new(self.capacity))
+    }
+
+    /// Gives a buffer back. A default (capacity 0) one, left where a buffer was moved out, is ignored.
+    pub fn put(&self, mut buffer: Buffer) {
+        let mut free = self.shared.borrow_mut();
+        if buffer.capacity() == self.capacity && free.len() < self.kept_max {
+            buffer.clear();
+            free.push(buffer);
+        }
+    }
+}
+
+/// Where a part of a [`Gather`] lies.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// In the buffer that was received; offsets from its first filled byte at the time of the call.
+    Kept,
+    /// In the small bytes written by us.
+    Inserted,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    source: Source,
+    range: Range<usize>,
+}
+
+/// What one vectored send carries: runs of a received buffer by reference, and small bytes of our own between them.
+///
+/// Reused from one send to the next, so building one allocates nothing in steady state.
+#[derive(Default)]
+pub struct Gather {
+    buffer: Buffer,
+    inserted: Vec<u8>,
+    parts: Vec<Part>,
+    /// Built from `parts` for one send; the kernel reads it while the send is in flight.
+    pub(crate) vectors: Vec<libc::iovec>,
+    /// The first part that is not wholly sent; its range starts at the first byte not sent.
+    next: usize,
+}
+
+/// Most parts one send hands to the kernel; the rest goes in the next send. Linux refuses more than 1024.
+const PARTS_PER_SEND_MAX: usize = 64;
+
+impl Gather {
+    /// An empty gather.
+    pub fn new() -> Gather {
+        Gather::default()
+    }
+
+    /// Takes the buffer that kept runs point into. Only while no part is queued.
+    pub fn set_buffer(&mut self, buffer: Buffer) {
+        debug_assert!(self.parts.is_empty(), "parts would point into another buffer");
+        self.buffer = buffer;
+    }
+
+    /// Gives the buffer back, for the next receive. Only when everything was sent, or nothing will be.
+    pub fn take_buffer(&mut self) -> Buffer {
+        self.clear();
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// The buffer that kept runs point into.
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    /// Queues a run of the buffer; offsets are from its first filled byte. A run that continues the one before
+    /// joins it. Out-of-range runs are cut.
+    pub fn keep(&mut self, range: Range<usize>) {
+        let start = self.buffer.start + range.start.min(self.buffer.len());
+        let end = self.buffer.start + range.end.min(self.buffer.len());
+        self.push(Source::Kept, start..end);
+    }
+
+    /// Queues a copy of small bytes of our own.
+    pub fn insert(&mut self, bytes: &[u8]) {
+        let start = self.inserted.len();
+        self.inserted.extend_from_slice(bytes);
+        self.push(Source::Inserted, start..self.inserted.len());
+    }
+
+    fn push(&mut self, source: Source, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        match self.parts.last_mut() {
+            Some(last)
+                if last.range.end == range.start
+                    && matches!(
+                        (last.source, source),
+                        (Source::Kept, Source::Kept) | (Source::Inserted, Source::Inserted)
+                    ) =>
+            {
+                last.range.end = range.end;
+            }
+            _ => self.parts.push(Part { source, range }),
+        }
+    }
+
+    /// The runs that are not sent yet, in order.
+    pub fn unsent(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts[self.next..].iter().map(|part| match part.source {
+            Source::Kept => &self.buffer.bytes[part.range.clone()],
+            Source::Inserted => &self.inserted[part.range.clone()],
+        })
+    }
+
+    /// Number of bytes not sent yet.
+    pub fn unsent_len(&self) -> usize {
+        self.parts[self.next..].iter().map(|part| part.range.len()).sum()
+    }
+
+    /// Whether nothing is left to send.
+    pub fn is_sent(&self) -> bool {
+        self.next == self.parts.len()
+    }
+
+    /// Forgets all parts; the memory stays for the next use.
+    pub fn clear(&mut self) {
+        self.parts.clear();
+        self.inserted.clear();
+        self.vectors.clear();
+        self.next = 0;
+    }
+
+    /// Counts the next `count` bytes as sent; forgets the parts when all are.
+    pub fn mark_sent(&mut self, mut count: usize) {
+        while count > 0 && self.next < self.parts.len() {
+            let part = &mut self.parts[self.next];
+            let step = count.min(part.range.len());
+            part.range.start += step;
+            count -= step;
+            if part.range.is_empty() {
+                self.next += 1;
+            }
+        }
+        if self.is_sent() {
+            self.clear();
+        }
+    }
+
+    /// Fills `vectors` with pointers to the unsent runs. They stay valid while `self` is neither changed nor
+    /// dropped, wherever it is moved: every run lies in a heap allocation that `self` owns.
+    pub(crate) fn load_vectors(&mut self) {
+        let mut vectors = std::mem::take(&mut self.vectors);
+        vectors.clear();
+        vectors.extend(
+            self.unsent()
+                .take(PARTS_PER_SEND_MAX)
+                .map(|run| libc::iovec { iov_base: run.as_ptr().cast_mut().cast(), iov_len: run.len() }),
+        );
+        self.vectors = vectors;
+    }
+}
+
+impl std::fmt::Debug for Gather {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gather({} parts, {} bytes)", self.parts.len() - self.next, self.unsent_len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(gather: &Gather) -> String {
+        gather.unsent().map(|run| String::from_utf8_lossy(run).into_owned()).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn a_buffer_keeps_what_is_not_consumed_and_makes_room_by_compacting() {
+        let mut buffer = Buffer::new(8);
+        assert_eq!(buffer.extend(b"abcdef"), 6);
+        buffer.consume(4);
+        assert_eq!((buffer.filled(), buffer.spare()), (&b"ef"[..], 2));
+        buffer.compact();
+        assert_eq!((buffer.filled(), buffer.spare()), (&b"ef"[..], 6));
+        assert_eq!(buffer.extend(b"0123456789"), 6, "no more than there is room for");
+        buffer.consume(100);
+        assert_eq!((buffer.len(), buffer.spare()), (0, 8));
+    }
+
+    #[test]
+    fn a_gather_joins_neighbours_and_remembers_what_was_sent() {
+        let mut gather = Gather::new();
+        let mut buffer = Buffer::new(16);
+        buffer.extend(b"xxheadbody");
+        buffer.consume(2);
+        gather.set_buffer(buffer);
+        gather.keep(0..2);
+        gather.keep(2..4);
+        gather.insert(b"-1");
+        gather.insert(b"-2-");
+        gather.keep(4..99);
+        assert_eq!(text(&gather), "head|-1-2-|body");
+        gather.mark_sent(6);
+        assert_eq!((text(&gather).as_str(), gather.unsent_len()), ("-2-|body", 7));
+        gather.mark_sent(7);
+        assert!(gather.is_sent());
+        assert_eq!(gather.take_buffer().filled(), b"headbody");
+    }
+
+    #[test]
+    fn a_pool_gives_back_the_warmest_buffer_and_keeps_no_more_than_it_may() {
+        let pool = BufferPool::new(8, 1);
+        let (mut first, second) = (pool.take(), pool.take());
+        first.extend(b"x");
+        let address = first.bytes.as_ptr();
+        pool.put(first);
+        pool.put(second);
+        pool.put(Buffer::default());
+        let again = pool.take();
+        assert_eq!((again.bytes.as_ptr(), again.len()), (address, 0));
+        assert_eq!(pool.shared.borrow().len(), 0);
+    }
+}

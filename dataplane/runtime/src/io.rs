@@ -1,0 +1,170 @@
+//! The one generic seam of the data plane: connect, accept, receive, send, time.
+//!
+//! Two implementations exist: [`crate::monoio`] for the kernel and the `sim` crate for tests. The rules both keep:
+//!
+//! - An operation in flight owns its buffer. It ends by completion, by its deadline or by an explicit cancel;
+//!   dropping a receive or an accept that is in flight is a bug (bytes or a descriptor would be lost) and trips a
+//!   debug assertion.
+//! - A receive that loses the race against its deadline still delivers the bytes it got.
+//! - Nothing here is `Send`: a connection lives and dies on the worker that accepted or opened it.
+
+// No future of this trait ever leaves its thread, so the missing `Send` bound is the point.
+#![allow(async_fn_in_trait)]
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
+
+use crate::{
+    buffer::{Buffer, Gather},
+    timer::{Alarm, Timers},
+};
+
+/// A point of monotonic time in nanoseconds after which an operation is given up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Deadline(pub u64);
+
+impl Deadline {
+    /// Never given up.
+    pub const NEVER: Deadline = Deadline(u64::MAX);
+
+    /// `wait` after `now` (nanoseconds); saturates at [`Deadline::NEVER`].
+    pub fn after(now: u64, wait: Duration) -> Deadline {
+        Deadline(now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// The earlier of two.
+    pub fn min(self, other: Deadline) -> Deadline {
+        Deadline(self.0.min(other.0))
+    }
+}
+
+/// A thread's access to the network and to time. Clones share everything.
+pub trait Io: Clone + 'static {
+    /// A bound, listening socket on its way from the thread that bound it to the worker that will accept on it.
+    type Socket: Send + 'static;
+    /// An accepting socket of this worker.
+    type Listener: Listener<Recv = Self::Recv, Send = Self::Send>;
+    /// The receiving half of a connection.
+    type Recv: RecvHalf;
+    /// The sending half of a connection.
+    type Send: SendHalf;
+
+    /// Monotonic nanoseconds, read once per loop turn.
+    fn now(&self) -> u64;
+
+    /// The timers of this worker, to make alarms from.
+    fn timers(&self) -> &Timers;
+
+    /// Opens a TCP connection. Fails with `TimedOut` at the deadline.
+    async fn connect(&self, to: SocketAddr, until: Deadline) -> io::Result<(Self::Recv, Self::Send)>;
+
+    /// Takes a bound socket into this worker's loop. Fails only when the kernel cannot watch one more descriptor.
+    fn listener(&self, socket: Self::Socket) -> io::Result<Self::Listener>;
+
+    /// Starts a task on this worker. One allocation; the task must end by itself.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Ends with every loop turn, after its ready tasks ran; gives how long the turn was busy. Only the main
+    /// future of a worker may wait here.
+    async fn turn(&self) -> Duration;
+
+    /// Waits until a point of time; late by at most [`crate::timer::TICK`].
+    async fn sleep_until(&self, at: Deadline) {
+        let alarm = self.timers().alarm();
+        alarm.set(at);
+        alarm.rung().await;
+    }
+}
+
+/// A connection as accepted.
+#[derive(Debug)]
+pub struct Accepted<R, S> {
+    /// Its receiving half.
+    pub recv: R,
+    /// Its sending half.
+    pub send: S,
+    /// The other end's address.
+    pub downstream: SocketAddr,
+}
+
+/// An accepting socket.
+pub trait Listener: 'static {
+    /// See [`Io::Recv`].
+    type Recv: RecvHalf;
+    /// See [`Io::Send`].
+    type Send: SendHalf;
+
+    /// The next connection. Must be awaited to its end; [`ListenerClose::close`] ends it with an error.
+    async fn accept(&mut self) -> io::Result<Accepted<Self::Recv, Self::Send>>;
+
+    /// The bound address.
+    fn local_addr(&self) -> SocketAddr;
+
+    /// A handle that ends the accepting from outside.
+    fn close_handle(&self) -> ListenerClose;
+}
+
+/// Ends a listener: its waiting accept fails and no connection is queued any more.
+#[derive(Clone)]
+pub struct ListenerClose(std::rc::Rc<dyn Fn()>);
+
+impl ListenerClose {
+    /// Wraps what closing means for one implementation.
+    pub fn new(close: impl Fn() + 'static) -> Self {
+        ListenerClose(std::rc::Rc::new(close))
+    }
+
+    /// Stops accepting; idempotent.
+    pub fn close(&self) {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for ListenerClose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ListenerClose")
+    }
+}
+
+/// The receiving half of a connection.
+pub trait RecvHalf: 'static {
+    /// Receives at least one byte behind what `buffer` holds. `Ok(0)` is the other end's FIN (or a full buffer).
+    /// `TimedOut` at the deadline, `Interrupted` after a cancel; the connection can be received from again after both.
+    async fn recv(&mut self, buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer);
+
+    /// Waits until a receive would not wait: bytes, FIN or an error. May return early. For idle connections, which
+    /// hold no buffer.
+    async fn readable(&mut self, until: Deadline) -> io::Result<()>;
+
+    /// A handle that ends the receive in flight with `Interrupted`.
+    fn cancel_handle(&self) -> Alarm;
+
+    /// The address the other end connected to.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// The sending half of a connection.
+pub trait SendHalf: 'static {
+    /// Sends some of what is left in `gather` and marks it as sent; `Ok(n)` may be less than all. A deadline that
+    /// passes breaks the connection (`TimedOut`), since what the kernel took is then unknown.
+    async fn send(&mut self, gather: Gather, until: Deadline) -> (io::Result<usize>, Gather);
+
+    /// Sends FIN: no more bytes will follow, receiving goes on.
+    fn shutdown(&mut self) -> io::Result<()>;
+
+    /// Breaks the connection at once with RST, so that the other end cannot take what it got for all there is.
+    fn reset(&mut self);
+
+    /// Sends everything in `gather`, however many sends it takes.
+    async fn send_all(&mut self, mut gather: Gather, until: Deadline) -> (io::Result<()>, Gather) {
+        while !gather.is_sent() {
+            let (result, returned) = self.send(gather, until).await;
+            gather = returned;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), gather),
+                Ok(_) => {}
+                Err(error) => return (Err(error), gather),
+            }
+        }
+        (Ok(()), gather)
+    }
+}

@@ -1,0 +1,273 @@
+//! The promises of `runtime::io`, kept by both drivers on real sockets.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    io::{self, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    rc::Rc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use runtime::{
+    Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf, listen,
+    mailbox::{Bell, mailbox},
+    monoio::{Choice, Driver, Mono, probe, run},
+};
+
+/// Runs a story on each driver, as a worker does: the story is a task, the main future closes the turns. io_uring
+/// must work where the tests run; a machine without it fails here and not in silence.
+fn on_both<F: Future<Output = ()> + 'static>(story: impl Fn(Mono) -> F) {
+    assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
+    for driver in [Driver::IoUring, Driver::Epoll] {
+        let (_bell, waited_on) = Bell::new().unwrap();
+        let done = Rc::new(Cell::new(false));
+        run(driver, Instant::now(), waited_on, async |io: Mono| {
+            let (story, told) = (story(io.clone()), done.clone());
+            io.spawn(async move {
+                story.await;
+                told.set(true);
+            });
+            while !done.get() {
+                io.turn().await;
+            }
+        })
+        .unwrap();
+    }
+}
+
+fn listener(io: &Mono) -> <Mono as Io>::Listener {
+    let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    io.listener(bound.sockets.remove(0)).unwrap()
+}
+
+/// A blocking peer on a thread of its own.
+fn peer<T: Send + 'static>(
+    to: SocketAddr,
+    story: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> JoinHandle<T> {
+    std::thread::spawn(move || story(TcpStream::connect(to).unwrap()))
+}
+
+/// The peer's answer. Closing a socket is an operation of the loop too, so the loop must turn while we wait.
+async fn answer<T>(io: &Mono, peer: JoinHandle<T>) -> T {
+    while !peer.is_finished() {
+        io.sleep_until(soon(io, 1)).await;
+    }
+    peer.join().unwrap()
+}
+
+fn soon(io: &Mono, wait: u64) -> Deadline {
+    Deadline::after(io.now(), Duration::from_millis(wait))
+}
+
+#[test]
+fn bytes_are_received_behind_what_is_there_and_sent_from_many_places() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |mut stream| {
+            stream.write_all(b"hello").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let mut accepted = listener.accept().await.unwrap();
+        let mut buffer = Buffer::new(64);
+        buffer.extend(b">> ");
+        let (count, buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+        assert_eq!((count.unwrap(), buffer.filled()), (5, &b">> hello"[..]));
+        let mut gather = Gather::new();
+        gather.set_buffer(buffer);
+        gather.keep(3..8);
+        gather.insert(b", ");
+        gather.keep(3..8);
+        let (sent, gather) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        sent.unwrap();
+        assert!(gather.is_sent());
+        accepted.send.shutdown().unwrap();
+        let (end, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        assert_eq!(end.unwrap(), 0, "FIN");
+        assert_eq!(answer(&io, peer).await, "hello, hello");
+    });
+}
+
+#[test]
+fn a_receive_ends_at_its_deadline_and_the_next_one_gets_the_bytes() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |mut stream| {
+            let mut order = [0; 1];
+            stream.read_exact(&mut order).unwrap();
+            stream.write_all(b"late").unwrap();
+            stream.read_exact(&mut order).unwrap_err();
+        });
+        let mut accepted = listener.accept().await.unwrap();
+        let before = io.now();
+        let (result, buffer) = accepted.recv.recv(Buffer::new(8), soon(&io, 30)).await;
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(io.now() - before >= 30_000_000, "not before the deadline");
+        assert_eq!(accepted.recv.readable(soon(&io, 10)).await.unwrap_err().kind(), ErrorKind::TimedOut);
+        let mut gather = Gather::new();
+        gather.insert(b"!");
+        let (sent, _) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        sent.unwrap();
+        accepted.recv.readable(Deadline::NEVER).await.unwrap();
+        let (count, buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+        assert_eq!((count.unwrap(), buffer.filled()), (4, &b"late"[..]));
+        drop(accepted);
+        answer(&io, peer).await;
+    });
+}
+
+#[test]
+fn a_cancelled_receive_ends_as_interrupted() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |mut stream| stream.read(&mut [0; 1]).unwrap());
+        let mut accepted = listener.accept().await.unwrap();
+        let cancel = accepted.recv.cancel_handle();
+        let (timers, at) = (io.clone(), soon(&io, 10));
+        io.spawn(async move {
+            timers.sleep_until(at).await;
+            cancel.cancel();
+        });
+        let (result, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
+        drop(accepted);
+        assert_eq!(answer(&io, peer).await, 0);
+    });
+}
+
+#[test]
+fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let (start, started) = std::sync::mpsc::channel::<()>();
+        let peer = peer(listener.local_addr(), move |mut stream| {
+            let mut all = vec![0; 6_000_000];
+            stream.read_exact(&mut all).unwrap();
+            started.recv().unwrap_err();
+            all.iter().map(|byte| u64::from(*byte)).sum::<u64>()
+        });
+        let mut accepted = listener.accept().await.unwrap();
+        let mut gather = Gather::new();
+        let mut buffer = Buffer::new(1_000_000);
+        buffer.extend(&vec![1; 1_000_000]);
+        gather.set_buffer(buffer);
+        for _ in 0..6 {
+            gather.keep(0..999_999);
+            gather.insert(b"\x02");
+        }
+        let (sent, mut gather) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        sent.unwrap();
+        // Nobody reads any more: the socket's buffers fill and the send waits until its deadline.
+        for _ in 0..20 {
+            gather.keep(0..1_000_000);
+        }
+        let (sent, gather) = accepted.send.send_all(gather, soon(&io, 50)).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(gather.unsent_len() > 0);
+        drop(start);
+        assert_eq!(answer(&io, peer).await, 6 * 999_999 + 6 * 2);
+    });
+}
+
+#[test]
+fn a_connect_is_refused_or_made_with_both_halves_alive() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let address = listener.local_addr();
+        let accepted = Rc::new(Cell::new(false));
+        let (seen, spawner) = (accepted.clone(), io.clone());
+        spawner.spawn(async move {
+            let mut connection = listener.accept().await.unwrap();
+            seen.set(true);
+            let (_, buffer) = connection.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+            let mut gather = Gather::new();
+            gather.insert(buffer.filled());
+            connection.send.send_all(gather, Deadline::NEVER).await.0.unwrap();
+        });
+        let (mut recv, mut send) = io.connect(address, soon(&io, 5_000)).await.unwrap();
+        let mut gather = Gather::new();
+        gather.insert(b"ping");
+        send.send_all(gather, Deadline::NEVER).await.0.unwrap();
+        send.shutdown().unwrap();
+        let (_, buffer) = recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        assert_eq!(buffer.filled(), b"ping");
+        assert!(accepted.get());
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(
+            io.connect(gone, soon(&io, 5_000)).await.err().unwrap().kind(),
+            ErrorKind::ConnectionRefused
+        );
+    });
+}
+
+#[test]
+fn a_connect_that_nobody_answers_ends_at_its_deadline() {
+    on_both(async |io| {
+        // A full accept queue drops SYNs: the one way to be unanswered on loopback.
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        full.listen(0).unwrap();
+        let address = full.local_addr().unwrap().as_socket().unwrap();
+        let _waiting: Vec<_> = (0..2).map(|_| io.connect(address, soon(&io, 100))).collect();
+        let mut kept = Vec::new();
+        let error = loop {
+            match io.connect(address, soon(&io, 100)).await {
+                Ok(connection) => kept.push(connection),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    });
+}
+
+#[test]
+fn closing_a_listener_ends_its_accept() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let close = listener.close_handle();
+        let (timers, at) = (io.clone(), soon(&io, 10));
+        io.spawn(async move {
+            timers.sleep_until(at).await;
+            close.close();
+            close.close();
+        });
+        assert!(listener.accept().await.is_err());
+    });
+}
+
+#[test]
+fn a_reset_is_seen_as_a_reset_and_not_as_an_end() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |mut stream| stream.read(&mut [0; 8]));
+        let mut accepted = listener.accept().await.unwrap();
+        accepted.send.reset();
+        drop(accepted);
+        let error: io::Error = answer(&io, peer).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_ring_of_the_bell_makes_a_turn_in_which_the_message_is_there() {
+    for driver in [Driver::IoUring, Driver::Epoll] {
+        let (bell, waited_on) = Bell::new().unwrap();
+        let (sender, inbox) = mailbox(Some(bell));
+        let other = std::thread::spawn(move || (0..100).for_each(|n| sender.send(n)));
+        let got = run(driver, Instant::now(), waited_on, async |io: Mono| {
+            let mut got = Vec::new();
+            while got.len() < 100 {
+                io.turn().await;
+                got.extend(std::iter::from_fn(|| inbox.take()));
+            }
+            got
+        })
+        .unwrap();
+        other.join().unwrap();
+        assert_eq!(got, (0..100).collect::<Vec<_>>());
+    }
+}
