@@ -4,6 +4,46 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+mod core;
+mod filter;
+mod gateway;
+mod locate;
+mod meta;
+mod parse;
+mod route;
+mod validate;
+mod workload;
+
+pub use self::core::{
+    AddressType, EndpointSlice, Namespace, PortOrName, ServicePort, ServiceSpec, ServiceType,
+    SliceConditions, SliceEndpoint, SlicePort, Transport,
+};
+pub use filter::{
+    FilterType, Header, HeaderModifier, HttpRouteFilter, PathModifier, PathModifierType, RequestRedirect,
+    Scheme, UrlRewrite,
+};
+pub use gateway::{
+    AllowedRoutes, FromNamespaces, GatewayClassSpec, GatewaySpec, Listener, ReferenceGrantFrom,
+    ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
+};
+pub use meta::{
+    Envelope, Ignored, LabelOperator, LabelRequirement, LabelSelector, Metadata, Unused, UnusedField,
+};
+pub use parse::parse;
+pub use route::{
+    BackendRef, GatewayDuration, HttpBackendRef, HttpMethod, HttpPathMatch, HttpRouteMatch, HttpRouteRule,
+    HttpRouteSpec, HttpRouteTimeouts, HttpValueMatch, ParentRef, PathMatchType, TcpRouteRule, TcpRouteSpec,
+    ValueMatchType,
+};
+pub use workload::{WorkloadPort, WorkloadSpec};
+
+/// API group of Gateway API.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// API group of our own kinds.
+pub const RINGWAY_GROUP: &str = "ringway.io";
+/// The namespace of documents that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
 /// Names one object: at most one document of a set has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
@@ -55,8 +95,76 @@ pub struct Documents {
 /// One document that could be read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
+    /// Which object it is.
+    pub key: ObjectKey,
     /// Where it starts.
     pub origin: Origin,
+    /// Its content.
+    pub object: Object,
+    /// What of it Kubernetes defines and we do not use.
+    pub unused: Vec<UnusedField>,
+}
+
+/// The content of a document, by kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// `gateway.networking.k8s.io/v1`.
+    GatewayClass(Envelope<GatewayClassSpec>),
+    /// `gateway.networking.k8s.io/v1`.
+    Gateway(Envelope<GatewaySpec>),
+    /// `gateway.networking.k8s.io/v1`.
+    HttpRoute(Envelope<HttpRouteSpec>),
+    /// `gateway.networking.k8s.io/v1`.
+    TcpRoute(Envelope<TcpRouteSpec>),
+    /// `gateway.networking.k8s.io/v1`.
+    ReferenceGrant(Envelope<ReferenceGrantSpec>),
+    /// `v1`.
+    Namespace(Namespace),
+    /// `v1`.
+    Service(Envelope<ServiceSpec>),
+    /// `discovery.k8s.io/v1`.
+    EndpointSlice(EndpointSlice),
+    /// `ringway.io/v1alpha1`.
+    Workload(Envelope<WorkloadSpec>),
+    /// A kind that a later version will serve: accepted, and said so in its conditions.
+    NotYet(NotYet),
+}
+
+/// A document of a kind that is not served yet. Only what its conditions need is read.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+pub struct NotYet {
+    /// Name, namespace, labels.
+    pub metadata: Metadata,
+    /// What it refers to.
+    #[serde(default)]
+    pub spec: NotYetSpec,
+}
+
+/// What a document of a kind that is not served yet refers to.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotYetSpec {
+    /// The parents of a route.
+    #[serde(default)]
+    pub parent_refs: Vec<ParentRef>,
+}
+
+impl Object {
+    /// Name, namespace, labels.
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::GatewayClass(object) => &object.metadata,
+            Self::Gateway(object) => &object.metadata,
+            Self::HttpRoute(object) => &object.metadata,
+            Self::TcpRoute(object) => &object.metadata,
+            Self::ReferenceGrant(object) => &object.metadata,
+            Self::Namespace(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::Workload(object) => &object.metadata,
+            Self::NotYet(object) => &object.metadata,
+        }
+    }
 }
 
 /// A document that could not be used. If an earlier version of it was good, that one still is.

@@ -1,0 +1,317 @@
+//! From the text of a file to its documents. Each document stands for itself: one that is wrong says where, and the
+//! others of the file are read.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::meta::unused_fields;
+use super::validate::{Violation, validate};
+use super::{
+    DEFAULT_NAMESPACE, Document, DocumentError, GATEWAY_GROUP, NotYet, Object, ObjectKey, Origin,
+    RINGWAY_GROUP,
+};
+
+/// Every document of a file, in order. `file` is only its name.
+pub fn parse(file: &Arc<str>, text: &str) -> Vec<Result<Document, Box<DocumentError>>> {
+    split(text).into_iter().map(|part| Reader { file, part }.document()).collect()
+}
+
+/// The text of one document and where in its file it starts.
+struct Part<'a> {
+    /// Lines before it in the file.
+    lines_before: u32,
+    text: &'a str,
+}
+
+/// Splits at the lines that begin with `---`, which YAML allows nowhere inside a document.
+fn split(text: &str) -> Vec<Part<'_>> {
+    let mut starts = vec![(0u32, 0)];
+    let mut offset = 0;
+    for (number, line) in (0u32..).zip(text.split_inclusive('\n')) {
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.trim_end().is_empty() || rest.starts_with([' ', '\t']));
+        if marker && offset > 0 {
+            starts.push((number, offset));
+        }
+        offset += line.len();
+    }
+    let ends = starts.iter().skip(1).map(|(_, start)| *start).chain([text.len()]);
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(&(lines_before, start), end)| Part { lines_before, text: &text[start..end] })
+        .filter(|part| !part.is_empty())
+        .collect()
+}
+
+impl Part<'_> {
+    /// Only comments and markers.
+    fn is_empty(&self) -> bool {
+        self.text.lines().all(|line| {
+            let line = line.strip_prefix("---").or_else(|| line.strip_prefix("...")).unwrap_or(line).trim();
+            line.is_empty() || line.starts_with('#')
+        })
+    }
+
+    /// Line of the first word, counted from 1 in the file.
+    fn first_line(&self) -> u64 {
+        let blank = self.text.lines().take_while(|line| {
+            let line = line.strip_prefix("---").unwrap_or(line).trim();
+            line.is_empty() || line.starts_with('#')
+        });
+        u64::from(self.lines_before) + blank.count() as u64 + 1
+    }
+}
+
+/// What is read first: enough to know which object it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    api_version: String,
+    kind: String,
+    metadata: HeaderMetadata,
+}
+
+#[derive(Deserialize)]
+struct HeaderMetadata {
+    name: String,
+    namespace: Option<String>,
+}
+
+struct Reader<'a> {
+    file: &'a Arc<str>,
+    part: Part<'a>,
+}
+
+impl Reader<'_> {
+    fn document(&self) -> Result<Document, Box<DocumentError>> {
+        let header: Header = self.typed(None)?;
+        let (group, _) = header.api_version.split_once('/').unwrap_or(("", &header.api_version));
+        let namespace = match (group, header.kind.as_str()) {
+            (GATEWAY_GROUP, "GatewayClass") | ("", "Namespace") => "",
+            _ => header.metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+        };
+        let key = ObjectKey {
+            group: group.into(),
+            kind: header.kind.as_str().into(),
+            namespace: namespace.into(),
+            name: header.metadata.name.as_str().into(),
+        };
+        let (object, unused) = match (group, header.kind.as_str()) {
+            (GATEWAY_GROUP, "GatewayClass") => self.object(&key, Object::GatewayClass),
+            (GATEWAY_GROUP, "Gateway") => self.object(&key, Object::Gateway),
+            (GATEWAY_GROUP, "HTTPRoute") => self.object(&key, Object::HttpRoute),
+            (GATEWAY_GROUP, "TCPRoute") => self.object(&key, Object::TcpRoute),
+            (GATEWAY_GROUP, "ReferenceGrant") => self.object(&key, Object::ReferenceGrant),
+            ("", "Namespace") => self.object(&key, Object::Namespace),
+            ("", "Service") => self.object(&key, Object::Service),
+            ("discovery.k8s.io", "EndpointSlice") => self.object(&key, Object::EndpointSlice),
+            (RINGWAY_GROUP, "Workload") => self.object(&key, Object::Workload),
+            _ if is_not_yet(&key) => {
+                self.typed::<NotYet>(Some(&key)).map(|object| (Object::NotYet(object), Vec::new()))
+            }
+            _ => Err(self.refusal(
+                Some(&key),
+                "kind",
+                format!("kind `{}` of `{}` is not known", header.kind, header.api_version),
+            )),
+        }?;
+        if let Err(Violation { path, reason }) = validate(&object) {
+            return Err(self.refusal(Some(&key), &path, format!("{path}: {reason}")));
+        }
+        let origin = self.origin(self.part.first_line(), 1);
+        Ok(Document { key, origin, object, unused })
+    }
+
+    fn object<T: DeserializeOwned + Serialize>(
+        &self,
+        key: &ObjectKey,
+        wrap: fn(T) -> Object,
+    ) -> Result<(Object, Vec<super::UnusedField>), Box<DocumentError>> {
+        let object: T = self.typed(Some(key))?;
+        let mut unused = unused_fields(&object);
+        for field in &mut unused {
+            field.at.line += self.part.lines_before;
+        }
+        Ok((wrap(object), unused))
+    }
+
+    fn typed<T: DeserializeOwned>(&self, key: Option<&ObjectKey>) -> Result<T, Box<DocumentError>> {
+        serde_saphyr::from_str(self.part.text).map_err(|error| {
+            let error = error.without_snippet();
+            let origin = match error.location() {
+                Some(at) => self.origin(u64::from(self.part.lines_before) + at.line(), at.column()),
+                None => self.origin(self.part.first_line(), 1),
+            };
+            refused(origin, key, plain(&error.to_string()))
+        })
+    }
+
+    fn refusal(&self, key: Option<&ObjectKey>, path: &str, reason: String) -> Box<DocumentError> {
+        let origin = match super::locate::locate(self.part.text, path) {
+            Some((line, column)) => self.origin(u64::from(self.part.lines_before) + line, column),
+            None => self.origin(self.part.first_line(), 1),
+        };
+        refused(origin, key, reason)
+    }
+
+    fn origin(&self, line: u64, column: u64) -> Origin {
+        Origin { file: Arc::clone(self.file), line, column }
+    }
+}
+
+fn refused(origin: Origin, key: Option<&ObjectKey>, reason: String) -> Box<DocumentError> {
+    Box::new(DocumentError { origin, key: key.cloned(), reason, last_good_serves: false })
+}
+
+/// Kinds that are accepted and not served yet.
+fn is_not_yet(key: &ObjectKey) -> bool {
+    match &*key.group {
+        GATEWAY_GROUP => {
+            matches!(&*key.kind, "GRPCRoute" | "TLSRoute" | "UDPRoute" | "BackendTLSPolicy" | "ListenerSet")
+        }
+        "gateway.networking.x-k8s.io" => true,
+        RINGWAY_GROUP => matches!(
+            &*key.kind,
+            "BackendPolicy"
+                | "TrafficPolicy"
+                | "AuthorizationPolicy"
+                | "MeshScope"
+                | "ProxyPolicy"
+                | "WorkloadGroup"
+        ),
+        "" => matches!(&*key.kind, "Secret" | "ConfigMap" | "ServiceAccount"),
+        _ => false,
+    }
+}
+
+/// The message without the place, which the origin tells.
+fn plain(message: &str) -> String {
+    message.rsplit_once(" at line ").map_or(message, |(reason, _)| reason).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<Result<Document, Box<DocumentError>>> {
+        parse(&"mesh.yaml".into(), text)
+    }
+
+    #[test]
+    fn each_document_of_a_file_stands_for_itself() {
+        let text = "\
+# a comment before everything
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+spec: {ports: [{port: 80}]}
+---
+this is: [not closed
+---
+# only a comment
+--- # with a comment
+kind: Service
+apiVersion: v1
+metadata: {name: b, namespace: shop}
+spec: {ports: [{port: 81}]}
+...
+";
+        let read = read(text);
+        let shown: Vec<String> = read
+            .iter()
+            .map(|document| match document {
+                Ok(document) => format!("{} at {}", document.key, document.origin),
+                Err(error) => error.to_string(),
+            })
+            .collect();
+        let expected = [
+            "Service default/a at mesh.yaml:3:1",
+            "mesh.yaml:8:10: unclosed bracket '['",
+            "Service shop/b at mesh.yaml:12:1",
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_line_and_column() {
+        let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n";
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n";
+        let cases = [
+            (format!("{route}  rules:\n  - nme: x\n"), "mesh.yaml:6:5: unknown field `nme`, expected one of"),
+            (format!("{service}  ports: [{{port: 70000}}]\n"), "mesh.yaml:5:18: invalid u16"),
+            (format!("{service}  ports: []\n"), "mesh.yaml:5:10: spec.ports: a Service needs a port"),
+            (
+                format!("{route}  hostnames: [a.example, 'B.example']\n"),
+                "mesh.yaml:5:26: spec.hostnames[1]: ",
+            ),
+            (
+                format!("{route}  rules: [{{timeouts: {{request: 1x}}}}]\n"),
+                "mesh.yaml:5:32: `1x` is not a duration",
+            ),
+            (format!("{route}  rules: []\n  rules: []\n"), "mesh.yaml:6:3: duplicate mapping key"),
+            (
+                format!("{route}  rules:\n  - filters:\n    - type: URLRewrite\n"),
+                "mesh.yaml:7:7: spec.rules[0].filters[0]: type URLRewrite needs `urlRewrite`",
+            ),
+            (
+                format!("{route}  rules:\n  - matches:\n    - path: {{value: a}}\n"),
+                "mesh.yaml:7:21: spec.rules[0].matches[0].path.value: `a` does not start with `/`",
+            ),
+            (
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n".to_owned(),
+                "mesh.yaml:2:7: kind `Deployment` of `apps/v1` is not known",
+            ),
+            ("kind: Service\nmetadata: {name: a}\n".to_owned(), "mesh.yaml:2:1: missing field `apiVersion`"),
+        ];
+        for (text, expected) in cases {
+            let Some(Err(error)) = read(&text).pop() else { panic!("accepted: {text}") };
+            let error = error.to_string();
+            assert!(error.starts_with(expected), "{error:?} is not {expected:?}");
+            assert!(!error.contains('\n'), "{error:?} is one line");
+        }
+    }
+
+    #[test]
+    fn fields_of_kubernetes_that_are_not_used_are_listed_with_their_place() {
+        let text = "\
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a, creationTimestamp: null, annotations: {note: x}}
+spec:
+  clusterIP: None
+  externalIPs: null
+  ports: [{port: 80, nodePort: 30080}]
+status: {loadBalancer: {}}
+";
+        let Some(Ok(document)) = read(text).pop() else { panic!("refused") };
+        let unused: Vec<_> = document
+            .unused
+            .iter()
+            .map(|field| (field.path.as_str(), field.at.line, field.at.column))
+            .collect();
+        let mut expected = [
+            ("metadata.annotations", 4, 59),
+            ("spec.clusterIP", 6, 14),
+            ("spec.ports[0].nodePort", 8, 32),
+            ("status", 9, 9),
+        ];
+        expected.sort_unstable();
+        let mut sorted = unused;
+        sorted.sort_unstable();
+        assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_accepted_as_it_is() {
+        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: a}\n\
+                    spec: {parentRefs: [{name: edge}], rules: [{anything: {at: all}}]}\n";
+        let Some(Ok(Document { object: Object::NotYet(object), .. })) = read(text).pop() else { panic!() };
+        assert_eq!(object.spec.parent_refs[0].name, "edge");
+    }
+}

@@ -1,0 +1,347 @@
+//! What the types alone do not say: the rules that Kubernetes' API server would check before it stores an object.
+//! What needs other objects (references, conflicts) is not here but in the model, and shows as conditions.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{
+    AddressType, EndpointSlice, GatewaySpec, HeaderModifier, HttpPathMatch, HttpRouteFilter, HttpRouteRule,
+    HttpRouteSpec, HttpValueMatch, Metadata, Object, PathMatchType, PathModifier, PathModifierType,
+    ServiceSpec, ServiceType, TcpRouteSpec, WorkloadSpec,
+};
+use crate::document::FilterType;
+
+/// What is wrong with a document, and where in it.
+#[derive(Debug)]
+pub(super) struct Violation {
+    /// From the root: `spec.rules[0].matches`.
+    pub(super) path: String,
+    /// A sentence about the value there.
+    pub(super) reason: String,
+}
+
+type Verdict = Result<(), Violation>;
+
+/// Most rules of one HTTPRoute, as Gateway API bounds it.
+const RULES_MAX: usize = 16;
+/// Most matches of one HTTPRoute over all its rules, as Gateway API bounds it.
+const MATCHES_MAX: usize = 128;
+/// Most entries of a list of filters or backends, as Gateway API bounds it.
+const LIST_MAX: usize = 16;
+/// Most listeners of one Gateway, as Gateway API bounds it.
+const LISTENERS_MAX: usize = 64;
+/// Largest weight of a backend, as Gateway API bounds it.
+const WEIGHT_MAX: u32 = 1_000_000;
+/// Longest path, header value or regular expression, in bytes; Gateway API allows 1024 for paths and 4096 for values.
+const VALUE_BYTES_MAX: usize = 4096;
+
+pub(super) fn validate(object: &Object) -> Verdict {
+    metadata(object.metadata())?;
+    match object {
+        Object::Gateway(object) => gateway(&object.spec),
+        Object::HttpRoute(object) => http_route(&object.spec),
+        Object::TcpRoute(object) => tcp_route(&object.spec),
+        Object::Service(object) => service(&object.spec),
+        Object::EndpointSlice(slice) => endpoint_slice(slice),
+        Object::Workload(object) => workload(&object.spec),
+        Object::GatewayClass(_) | Object::ReferenceGrant(_) | Object::Namespace(_) | Object::NotYet(_) => {
+            Ok(())
+        }
+    }
+}
+
+fn metadata(metadata: &Metadata) -> Verdict {
+    check(is_dns_name(&metadata.name), "metadata.name", || {
+        format!("`{}` is not a name of lower-case letters, digits, `-` and `.`", metadata.name)
+    })?;
+    match &metadata.namespace {
+        Some(namespace) => check(is_dns_label(namespace), "metadata.namespace", || {
+            format!("`{namespace}` is not a name of at most 63 lower-case letters, digits and `-`")
+        }),
+        None => Ok(()),
+    }
+}
+
+fn gateway(spec: &GatewaySpec) -> Verdict {
+    bound(spec.listeners.len(), LISTENERS_MAX, "spec.listeners")?;
+    check(!spec.listeners.is_empty(), "spec.listeners", || "a Gateway needs a listener".to_owned())?;
+    distinct(spec.listeners.iter().map(|listener| Some(&listener.name)), "spec.listeners", "name")?;
+    for (i, listener) in spec.listeners.iter().enumerate() {
+        let at = format!("spec.listeners[{i}]");
+        check(is_dns_name(&listener.name), &format!("{at}.name"), || {
+            format!("`{}` is not a name of lower-case letters, digits, `-` and `.`", listener.name)
+        })?;
+        if let Some(name) = &listener.hostname {
+            hostname(name, &format!("{at}.hostname"))?;
+        }
+    }
+    Ok(())
+}
+
+fn http_route(spec: &HttpRouteSpec) -> Verdict {
+    for (i, name) in spec.hostnames.iter().enumerate() {
+        hostname(name, &format!("spec.hostnames[{i}]"))?;
+    }
+    bound(spec.rules.len(), RULES_MAX, "spec.rules")?;
+    let matches = spec.rules.iter().map(|rule| rule.matches.len()).sum();
+    bound(matches, MATCHES_MAX, "spec.rules")?;
+    distinct(spec.rules.iter().map(|rule| rule.name.as_ref()), "spec.rules", "name")?;
+    for (i, rule) in spec.rules.iter().enumerate() {
+        http_rule(rule, &format!("spec.rules[{i}]"))?;
+    }
+    Ok(())
+}
+
+fn http_rule(rule: &HttpRouteRule, at: &str) -> Verdict {
+    for (i, one) in rule.matches.iter().enumerate() {
+        let at = format!("{at}.matches[{i}]");
+        if let Some(path) = &one.path {
+            path_match(path, &format!("{at}.path.value"))?;
+        }
+        value_matches(&one.headers, &format!("{at}.headers"))?;
+        value_matches(&one.query_params, &format!("{at}.queryParams"))?;
+    }
+    filters(&rule.filters, rule, &format!("{at}.filters"))?;
+    bound(rule.backend_refs.len(), LIST_MAX, &format!("{at}.backendRefs"))?;
+    for (i, backend) in rule.backend_refs.iter().enumerate() {
+        let at = format!("{at}.backendRefs[{i}]");
+        weight(backend.weight, &at)?;
+        filters(&backend.filters, rule, &format!("{at}.filters"))?;
+    }
+    let redirects = rule.filters.iter().any(|filter| filter.kind == FilterType::RequestRedirect);
+    check(!redirects || rule.backend_refs.is_empty(), &format!("{at}.backendRefs"), || {
+        "a rule that redirects has no backends".to_owned()
+    })?;
+    match &rule.timeouts {
+        // Zero is no limit, so it is above every other value.
+        Some(timeouts) => match (timeouts.request, timeouts.backend_request) {
+            (Some(request), Some(backend)) => check(
+                request.0.is_zero() || (backend <= request && !backend.0.is_zero()),
+                &format!("{at}.timeouts.backendRequest"),
+                || "longer than `request`".to_owned(),
+            ),
+            _ => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
+
+fn path_match(path: &HttpPathMatch, at: &str) -> Verdict {
+    let value = &path.value;
+    bound(value.len(), VALUE_BYTES_MAX, at)?;
+    if path.kind == PathMatchType::RegularExpression {
+        return Ok(());
+    }
+    check(value.starts_with('/'), at, || format!("`{value}` does not start with `/`"))?;
+    for part in ["//", "/./", "/../", "%2f", "%2F", "#", "?"] {
+        check(!value.contains(part), at, || {
+            format!("`{value}` contains `{part}`, which no request's path has")
+        })?;
+    }
+    for end in ["/.", "/.."] {
+        check(!value.ends_with(end), at, || {
+            format!("`{value}` ends with `{end}`, which no request's path does")
+        })?;
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&byte);
+    check(value.bytes().all(allowed), at, || {
+        format!("`{value}` has characters that a path cannot have unescaped")
+    })
+}
+
+fn value_matches(matches: &[HttpValueMatch], at: &str) -> Verdict {
+    bound(matches.len(), LIST_MAX, at)?;
+    for (i, one) in matches.iter().enumerate() {
+        check(is_token(&one.name), &format!("{at}[{i}].name"), || format!("`{}` is not a name", one.name))?;
+        check(!one.value.is_empty(), &format!("{at}[{i}].value"), || "empty".to_owned())?;
+        bound(one.value.len(), VALUE_BYTES_MAX, &format!("{at}[{i}].value"))?;
+    }
+    Ok(())
+}
+
+fn filters(filters: &[HttpRouteFilter], rule: &HttpRouteRule, at: &str) -> Verdict {
+    bound(filters.len(), LIST_MAX, at)?;
+    let mut seen = Vec::new();
+    for (i, filter) in filters.iter().enumerate() {
+        let at = format!("{at}[{i}]");
+        filter_fields(filter, &at)?;
+        let repeatable = matches!(filter.kind, FilterType::RequestMirror | FilterType::ExtensionRef);
+        check(repeatable || !seen.contains(&filter.kind), &at, || {
+            format!("a second {}", filter.kind.as_str())
+        })?;
+        seen.push(filter.kind);
+        for modifier in
+            [&filter.request_header_modifier, &filter.response_header_modifier].into_iter().flatten()
+        {
+            header_modifier(modifier, &at)?;
+        }
+        if let Some(redirect) = &filter.request_redirect {
+            path_modifier(redirect.path.as_ref(), rule, &format!("{at}.requestRedirect.path"))?;
+            let status = redirect.status_code.unwrap_or(302);
+            check(
+                [301, 302, 303, 307, 308].contains(&status),
+                &format!("{at}.requestRedirect.statusCode"),
+                || format!("{status} is not one of 301, 302, 303, 307 and 308"),
+            )?;
+        }
+        if let Some(rewrite) = &filter.url_rewrite {
+            path_modifier(rewrite.path.as_ref(), rule, &format!("{at}.urlRewrite.path"))?;
+        }
+    }
+    let both = seen.contains(&FilterType::RequestRedirect) && seen.contains(&FilterType::UrlRewrite);
+    check(!both, at, || "RequestRedirect and URLRewrite exclude each other".to_owned())
+}
+
+/// The field that `type` names is set, and no other.
+fn filter_fields(filter: &HttpRouteFilter, at: &str) -> Verdict {
+    let fields = [
+        (
+            FilterType::RequestHeaderModifier,
+            "requestHeaderModifier",
+            filter.request_header_modifier.is_some(),
+        ),
+        (
+            FilterType::ResponseHeaderModifier,
+            "responseHeaderModifier",
+            filter.response_header_modifier.is_some(),
+        ),
+        (FilterType::RequestRedirect, "requestRedirect", filter.request_redirect.is_some()),
+        (FilterType::UrlRewrite, "urlRewrite", filter.url_rewrite.is_some()),
+        (FilterType::RequestMirror, "requestMirror", filter.request_mirror.is_some()),
+        (FilterType::Cors, "cors", filter.cors.is_some()),
+        (FilterType::ExternalAuth, "externalAuth", filter.external_auth.is_some()),
+        (FilterType::ExtensionRef, "extensionRef", filter.extension_ref.is_some()),
+    ];
+    for (kind, field, set) in fields {
+        check(set == (kind == filter.kind), at, || match set {
+            true => format!("`{field}` does not go with type {}", filter.kind.as_str()),
+            false => format!("type {} needs `{field}`", filter.kind.as_str()),
+        })?;
+    }
+    Ok(())
+}
+
+fn header_modifier(modifier: &HeaderModifier, at: &str) -> Verdict {
+    let names =
+        |headers: &[super::Header]| headers.iter().map(|header| header.name.clone()).collect::<Vec<_>>();
+    for names in [names(&modifier.set), names(&modifier.add), modifier.remove.clone()] {
+        bound(names.len(), LIST_MAX, at)?;
+        for name in &names {
+            check(is_token(name), at, || format!("`{name}` is not the name of a header"))?;
+        }
+    }
+    for header in modifier.set.iter().chain(&modifier.add) {
+        bound(header.value.len(), VALUE_BYTES_MAX, at)?;
+        check(!header.value.contains(|c: char| c.is_ascii_control() && c != '\t'), at, || {
+            format!("the value of `{}` has control characters", header.name)
+        })?;
+    }
+    Ok(())
+}
+
+fn path_modifier(modifier: Option<&PathModifier>, rule: &HttpRouteRule, at: &str) -> Verdict {
+    let Some(modifier) = modifier else { return Ok(()) };
+    let full = modifier.kind == PathModifierType::ReplaceFullPath;
+    check(
+        modifier.replace_full_path.is_some() == full && modifier.replace_prefix_match.is_some() != full,
+        at,
+        || "exactly the field that `type` names must be set".to_owned(),
+    )?;
+    if full {
+        return Ok(());
+    }
+    let prefix =
+        |path: &Option<HttpPathMatch>| path.as_ref().is_none_or(|p| p.kind == PathMatchType::PathPrefix);
+    let one_prefix = matches!(&rule.matches[..], [only] if prefix(&only.path)) || rule.matches.is_empty();
+    check(one_prefix, at, || "ReplacePrefixMatch needs exactly one match, of type PathPrefix".to_owned())
+}
+
+fn tcp_route(spec: &TcpRouteSpec) -> Verdict {
+    check(spec.rules.len() == 1, "spec.rules", || "a TCPRoute has exactly one rule".to_owned())?;
+    for (i, backend) in spec.rules.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
+        weight(backend.weight, &format!("spec.rules[0].backendRefs[{i}]"))?;
+    }
+    Ok(())
+}
+
+fn service(spec: &ServiceSpec) -> Verdict {
+    let needs_ports = spec.kind != Some(ServiceType::ExternalName) && spec.cluster_ip.is_none();
+    check(!spec.ports.is_empty() || !needs_ports, "spec.ports", || "a Service needs a port".to_owned())?;
+    let named = spec.ports.iter().all(|port| port.name.is_some());
+    check(named || spec.ports.len() == 1, "spec.ports", || "several ports need names".to_owned())?;
+    distinct(spec.ports.iter().map(|port| port.name.as_ref()), "spec.ports", "name")
+}
+
+fn endpoint_slice(slice: &EndpointSlice) -> Verdict {
+    for (i, endpoint) in slice.endpoints.iter().enumerate() {
+        check(!endpoint.addresses.is_empty(), &format!("endpoints[{i}].addresses"), || "empty".to_owned())?;
+        for (j, address) in endpoint.addresses.iter().enumerate() {
+            let fits = match slice.address_type {
+                AddressType::IPv4 => matches!(address.parse(), Ok(IpAddr::V4(_))),
+                AddressType::IPv6 => matches!(address.parse(), Ok(IpAddr::V6(_))),
+                AddressType::Fqdn => is_dns_name(address),
+            };
+            check(fits, &format!("endpoints[{i}].addresses[{j}]"), || {
+                format!("`{address}` is not of type {:?}", slice.address_type)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn workload(spec: &WorkloadSpec) -> Verdict {
+    check(!spec.ports.is_empty(), "spec.ports", || "a Workload needs a port".to_owned())?;
+    let named = spec.ports.iter().all(|port| port.name.is_some());
+    check(named || spec.ports.len() == 1, "spec.ports", || "several ports need names".to_owned())?;
+    distinct(spec.ports.iter().map(|port| port.name.as_ref()), "spec.ports", "name")
+}
+
+fn weight(weight: u32, at: &str) -> Verdict {
+    check(weight <= WEIGHT_MAX, &format!("{at}.weight"), || format!("{weight} is above {WEIGHT_MAX}"))
+}
+
+fn hostname(name: &str, at: &str) -> Verdict {
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    check(is_dns_name(rest) && rest.parse::<IpAddr>().is_err(), at, || {
+        format!("`{name}` is not a host name in lower case, without a port, with or without `*.` in front")
+    })
+}
+
+fn distinct<'a>(names: impl Iterator<Item = Option<&'a String>>, at: &str, field: &str) -> Verdict {
+    let mut seen = BTreeSet::new();
+    for (i, name) in names.enumerate() {
+        let Some(name) = name else { continue };
+        check(seen.insert(name), &format!("{at}[{i}].{field}"), || format!("`{name}` is there twice"))?;
+    }
+    Ok(())
+}
+
+fn bound(count: usize, max: usize, at: &str) -> Verdict {
+    check(count <= max, at, || format!("{count} is more than {max}"))
+}
+
+fn check(holds: bool, path: &str, reason: impl FnOnce() -> String) -> Verdict {
+    match holds {
+        true => Ok(()),
+        false => Err(Violation { path: path.to_owned(), reason: reason() }),
+    }
+}
+
+/// RFC 1123: labels of letters, digits and inner hyphens, in lower case, joined by dots, at most 253 bytes.
+fn is_dns_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+fn is_dns_label(label: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&label.len())
+        && label.bytes().all(inner)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
