@@ -14,5 +14,6 @@ extern crate std;
 pub mod head;
 pub mod http1;
 mod tick;
+pub mod tls_sniff;
 
 pub use tick::Tick;
