@@ -1,0 +1,185 @@
+//! Which filter chain takes a connection, in Envoy's order of criteria.
+//!
+//! Envoy (`FilterChainMatch`) asks one criterion after the other: destination port, server name, transport protocol,
+//! application protocol. At each it takes the most specific value that any chain of the remaining ones names, and
+//! never comes back: a chain that names the port wins over one that does not, even if it then fails on the server
+//! name. What no chain takes goes to the default filter chain. Destination and source addresses, which Envoy asks
+//! between these, are refused by `translate`, so leaving them out changes no answer.
+
+use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+
+use crate::{network_filter::NetworkFilter, snapshot::Listener};
+
+/// The filter chain of `listener` that takes a connection of which `facts` are known; `None` closes it.
+pub fn pick<'a>(listener: &'a Listener, facts: &ConnectionFacts<'_>) -> Option<&'a FilterChain> {
+    listener.filter_chains.pick(facts)
+}
+
+/// What is known of a connection when its filter chain is picked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionFacts<'a> {
+    /// The port the connection was made to, before any redirection; `None` for a unix socket.
+    pub destination_port: Option<u16>,
+    /// Server name of the ClientHello; ASCII case does not matter.
+    pub server_name: Option<&'a str>,
+    /// TLS if a ClientHello was seen, else raw.
+    pub transport_protocol: TransportProtocol,
+    /// Application protocols of the ClientHello (ALPN), most wanted first.
+    pub application_protocols: &'a [&'a [u8]],
+}
+
+/// What carries the application's bytes, as far as the listener filters can tell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum TransportProtocol {
+    /// No TLS, or nobody looked (Envoy: `raw_buffer`).
+    #[default]
+    RawBuffer,
+    /// TLS (Envoy: `tls`).
+    Tls,
+}
+
+/// A filter that connections go to and the connections that go there.
+#[derive(Clone, Debug)]
+pub struct FilterChain {
+    /// Its name; empty when the configuration gives none.
+    pub name: Arc<str>,
+    /// Which connections.
+    pub matches: FilterChainMatch,
+    /// What is done with them.
+    pub filter: NetworkFilter,
+}
+
+/// Which connections a filter chain takes. An empty criterion takes all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FilterChainMatch {
+    /// The port the connection was made to.
+    pub destination_port: Option<u16>,
+    /// Server names: `www.example.com`, or `*.example.com` for every name below it at any depth.
+    pub server_names: Vec<Arc<str>>,
+    /// What carries the bytes.
+    pub transport_protocol: Option<TransportProtocol>,
+    /// Application protocols (ALPN).
+    pub application_protocols: Vec<Arc<[u8]>>,
+}
+
+/// Why a listener's filter chains cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FilterChainError {
+    /// Two chains would take the same connections.
+    #[error("filter chains {first} and {second} have the same matching rules")]
+    SameMatch {
+        /// Position of the earlier one.
+        first: usize,
+        /// Position of the later one.
+        second: usize,
+    },
+    /// A `*` that is not a whole first label.
+    #[error(
+        "filter chain {chain}: server name {server_name:?}: only a leading `*.` is supported as a wildcard"
+    )]
+    Wildcard {
+        /// Position of the chain.
+        chain: usize,
+        /// The server name as configured.
+        server_name: Arc<str>,
+    },
+}
+
+/// The filter chains of one listener, indexed.
+#[derive(Clone, Debug)]
+pub struct FilterChains {
+    chains: Vec<FilterChain>,
+    default: Option<FilterChain>,
+    ports: BTreeMap<Option<u16>, ByServerName>,
+}
+
+/// By exact name (`www.example.com`), suffix (`.example.com`), or the empty key for any name. Lower case.
+type ByServerName = BTreeMap<Box<str>, ByTransport>;
+/// By transport protocol, or `None` for any.
+type ByTransport = BTreeMap<Option<TransportProtocol>, ByApplication>;
+/// By application protocol, or the empty key for any (RFC 7301 §3.1 allows no empty protocol). To a position.
+type ByApplication = BTreeMap<Box<[u8]>, usize>;
+
+impl FilterChains {
+    /// Indexes `chains`; `default` takes what none of them does.
+    ///
+    /// # Errors
+    /// When two chains would take the same connections, or a server name has a wildcard that Envoy does not know.
+    pub fn new(
+        chains: Vec<FilterChain>,
+        default: Option<FilterChain>,
+    ) -> Result<FilterChains, FilterChainError> {
+        let mut ports: BTreeMap<Option<u16>, ByServerName> = BTreeMap::new();
+        for (position, chain) in chains.iter().enumerate() {
+            let names = ports.entry(chain.matches.destination_port).or_default();
+            for name in server_name_keys(position, &chain.matches)? {
+                let protocols =
+                    names.entry(name).or_default().entry(chain.matches.transport_protocol).or_default();
+                for protocol in application_keys(&chain.matches) {
+                    if let Some(first) = protocols.insert(protocol, position)
+                        && first != position
+                    {
+                        return Err(FilterChainError::SameMatch { first, second: position });
+                    }
+                }
+            }
+        }
+        Ok(FilterChains { chains, default, ports })
+    }
+
+    /// The chain that takes a connection of which `facts` are known.
+    pub fn pick(&self, facts: &ConnectionFacts<'_>) -> Option<&FilterChain> {
+        self.by_port(facts).and_then(|position| self.chains.get(position)).or(self.default.as_ref())
+    }
+
+    /// The chains in the order of the configuration, the default one last.
+    pub fn iter(&self) -> impl Iterator<Item = &FilterChain> {
+        self.chains.iter().chain(self.default.as_ref())
+    }
+
+    fn by_port(&self, facts: &ConnectionFacts<'_>) -> Option<usize> {
+        let names = match facts.destination_port.and_then(|port| self.ports.get(&Some(port))) {
+            Some(names) => names,
+            None => self.ports.get(&None)?,
+        };
+        let transports = by_server_name(names, facts.server_name.unwrap_or_default())?;
+        let applications =
+            transports.get(&Some(facts.transport_protocol)).or_else(|| transports.get(&None))?;
+        let wanted = facts.application_protocols.iter().filter(|protocol| !protocol.is_empty());
+        let mut known = wanted.filter_map(|protocol| applications.get(*protocol));
+        known.next().or_else(|| applications.get(&[][..])).copied()
+    }
+}
+
+/// The whole name, else its longest known suffix that begins with a dot, else any name.
+fn by_server_name<'a>(names: &'a ByServerName, server_name: &str) -> Option<&'a ByTransport> {
+    if server_name.is_empty() {
+        return names.get("");
+    }
+    let lower = server_name.to_ascii_lowercase();
+    let suffixes = lower.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0);
+    let mut candidates = core::iter::once(0).chain(suffixes).filter_map(|at| names.get(lower.get(at..)?));
+    candidates.next().or_else(|| names.get(""))
+}
+
+fn server_name_keys(chain: usize, matches: &FilterChainMatch) -> Result<Vec<Box<str>>, FilterChainError> {
+    if matches.server_names.is_empty() {
+        return Ok(Vec::from([Box::default()]));
+    }
+    let key = |server_name: &Arc<str>| {
+        let name: String = server_name.to_ascii_lowercase();
+        let name = if name.starts_with("*.") { name.get(1..).unwrap_or_default().into() } else { name };
+        if name.contains('*') || name.is_empty() || name == "." {
+            return Err(FilterChainError::Wildcard { chain, server_name: server_name.clone() });
+        }
+        Ok(name.into_boxed_str())
+    };
+    matches.server_names.iter().map(key).collect()
+}
+
+fn application_keys(matches: &FilterChainMatch) -> Vec<Box<[u8]>> {
+    if matches.application_protocols.is_empty() {
+        return Vec::from([Box::default()]);
+    }
+    matches.application_protocols.iter().map(|protocol| Box::from(&**protocol)).collect()
+}

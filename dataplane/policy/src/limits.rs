@@ -1,0 +1,158 @@
+//! Every bound of the data plane, with its unit and its reason. Relations between bounds are checked when compiling.
+//!
+//! A bound that Envoy also has keeps Envoy's default unless the reason says why not. Where configuration may set
+//! a value, the constant is either the default (`_DEFAULT`) or the most that is accepted (`_MAX`).
+
+use core::time::Duration;
+
+// ---- request and response heads -------------------------------------------------------------------------------
+
+/// Largest receive buffer, in bytes. A buffer belongs to a connection only while bytes are expected on it, so idle
+/// connections do not pay for this.
+pub const RECV_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Longest request head, in bytes; also the default (Envoy: `max_request_headers_kb`, 60). A head is parsed where it
+/// lies, so it must fit one receive buffer; more than this cannot be configured.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 60 * 1024;
+const _: () = assert!(REQUEST_HEAD_BYTES_MAX <= RECV_BUFFER_BYTES);
+
+/// Longest response head, in bytes, for the same reason as [`REQUEST_HEAD_BYTES_MAX`].
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 60 * 1024;
+const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RECV_BUFFER_BYTES);
+
+/// Most header lines in one head (Envoy: `max_headers_count`). Steps that search a head are linear in this.
+pub const HEADERS_COUNT_MAX: usize = 100;
+
+/// Longest request method, in bytes. The longest registered one has 17.
+pub const METHOD_BYTES_MAX: usize = 32;
+const _: () = assert!(METHOD_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
+
+/// Longest line that opens a chunk, with its extensions, in bytes. Extensions are never used in earnest; a long one
+/// is an attack on parsers.
+pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
+
+/// Longest trailer section, in bytes.
+pub const TRAILERS_BYTES_MAX: usize = 16 * 1024;
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < TRAILERS_BYTES_MAX && TRAILERS_BYTES_MAX <= RECV_BUFFER_BYTES);
+
+/// Longest request target that a path rewrite may produce, in bytes. A substitution that repeats a group can grow
+/// without end; what is longer than this could not be a head that we would accept ourselves.
+pub const REWRITTEN_TARGET_BYTES_MAX: usize = REQUEST_HEAD_BYTES_MAX;
+
+/// Longest `location` of a redirect, in bytes: a rewritten target behind a scheme and an authority.
+pub const LOCATION_BYTES_MAX: usize = 2 * REQUEST_HEAD_BYTES_MAX;
+const _: () = assert!(LOCATION_BYTES_MAX > REWRITTEN_TARGET_BYTES_MAX);
+
+/// Longest TLS ClientHello that is looked at for server name and ALPN, in bytes. RFC 8446 §5.1 allows a record of
+/// this size; post-quantum key shares need more than 1 KiB.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
+const _: () = assert!(CLIENT_HELLO_BYTES_MAX <= RECV_BUFFER_BYTES);
+
+// ---- bodies ---------------------------------------------------------------------------------------------------
+
+/// Body bytes held between two connections in one direction. Reading stops at this until the other side took some:
+/// this is the back-pressure.
+pub const BODY_BUFFER_BYTES: usize = RECV_BUFFER_BYTES;
+const _: () = assert!(BODY_BUFFER_BYTES >= REQUEST_HEAD_BYTES_MAX);
+
+/// Longest body of a direct response, in bytes (Envoy: `max_direct_response_body_size_bytes`, its default). It is
+/// sent in one piece.
+pub const DIRECT_RESPONSE_BODY_BYTES_MAX: usize = 4096;
+
+// ---- upstream connections --------------------------------------------------------------------------------------
+
+/// Idle connections kept per worker and endpoint. More than a worker can use at once under steady load only hold
+/// descriptors.
+pub const POOL_IDLE_PER_ENDPOINT_MAX: usize = 128;
+
+/// Idle connections kept per worker over all endpoints.
+pub const POOL_IDLE_PER_WORKER_MAX: usize = 4096;
+const _: () = assert!(POOL_IDLE_PER_ENDPOINT_MAX <= POOL_IDLE_PER_WORKER_MAX);
+
+/// Connect attempts for one exchange, the first one included. Each goes to another endpoint.
+pub const CONNECT_ATTEMPTS_MAX: usize = 4;
+
+/// Retries after a connect failure when the route names no number. Nothing of the request was sent, so they are
+/// safe for every method.
+pub const CONNECT_RETRIES_DEFAULT: u8 = 2;
+const _: () = assert!((CONNECT_RETRIES_DEFAULT as usize) < CONNECT_ATTEMPTS_MAX);
+
+// ---- configuration ---------------------------------------------------------------------------------------------
+
+/// Workers of one process. Endpoint state has one slot per worker.
+pub const WORKERS_MAX: usize = 1024;
+
+/// Routes in one route table, over all virtual hosts. The index counts in 32 bits; this is far below.
+pub const ROUTES_PER_TABLE_MAX: usize = 1 << 20;
+
+/// Domains in one route table.
+pub const DOMAINS_PER_TABLE_MAX: usize = 1 << 20;
+const _: () = assert!(ROUTES_PER_TABLE_MAX < u32::MAX as usize);
+const _: () = assert!(DOMAINS_PER_TABLE_MAX < u32::MAX as usize);
+
+/// Endpoints of one cluster.
+pub const ENDPOINTS_PER_CLUSTER_MAX: usize = 1 << 20;
+const _: () = assert!(ENDPOINTS_PER_CLUSTER_MAX < u32::MAX as usize);
+
+/// Endpoints compared by one least request pick (Envoy: `choice_count`, default 2). More than a handful finds hardly
+/// a better one and reads more counters of other workers.
+pub const LEAST_REQUEST_CHOICES_MAX: usize = 16;
+
+/// Default of [`LEAST_REQUEST_CHOICES_MAX`].
+pub const LEAST_REQUEST_CHOICES_DEFAULT: usize = 2;
+const _: () =
+    assert!(LEAST_REQUEST_CHOICES_DEFAULT >= 2 && LEAST_REQUEST_CHOICES_DEFAULT <= LEAST_REQUEST_CHOICES_MAX);
+
+/// Share of healthy endpoints below which health is ignored, in percent (Envoy: `healthy_panic_threshold`).
+pub const PANIC_THRESHOLD_PERCENT_DEFAULT: u8 = 50;
+
+/// How far a priority's healthy share is stretched before load spills to the next one, in percent (Envoy:
+/// `overprovisioning_factor`).
+pub const OVERPROVISIONING_PERCENT_DEFAULT: u32 = 140;
+
+/// Longest regular expression, in bytes. It bounds the time and memory of parsing one.
+pub const REGEX_PATTERN_BYTES_MAX: usize = 4096;
+
+/// Largest compiled regular expression, in bytes. A counted repetition of a large class explodes; this refuses it
+/// before it is built.
+pub const REGEX_PROGRAM_BYTES_MAX: usize = 256 * 1024;
+
+/// Memory that one regular expression may use per worker for the automaton it builds while matching, in bytes. When
+/// it is full it starts anew; a match stays linear in the input.
+pub const REGEX_CACHE_BYTES_MAX: usize = 128 * 1024;
+const _: () = assert!(REGEX_PATTERN_BYTES_MAX < REGEX_PROGRAM_BYTES_MAX);
+
+/// Capture groups of a rewrite that can be referred to: `\0` to `\9`.
+pub const REGEX_GROUPS_MAX: usize = 10;
+
+// ---- times -----------------------------------------------------------------------------------------------------
+
+/// Time to connect to an endpoint (Envoy: `connect_timeout`).
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Time from the end of a request to the end of its response (Envoy: route `timeout`).
+pub const ROUTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+const _: () = assert!(CONNECT_TIMEOUT_DEFAULT.as_nanos() < ROUTE_TIMEOUT_DEFAULT.as_nanos());
+
+/// Time for a request head to arrive whole, from its first byte. Envoy has none by default and recommends 10 s at the
+/// edge; without one, slow senders hold connections for ever.
+pub const REQUEST_HEADERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Time a downstream connection may be without an exchange (Envoy: `common_http_protocol_options.idle_timeout`).
+pub const DOWNSTREAM_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// Time an exchange may pass without a byte in either direction (Envoy: `stream_idle_timeout`).
+pub const STREAM_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+const _: () = assert!(REQUEST_HEADERS_TIMEOUT_DEFAULT.as_nanos() < STREAM_IDLE_TIMEOUT_DEFAULT.as_nanos());
+
+/// Time an upstream connection may wait in the pool (Envoy: cluster `common_http_protocol_options.idle_timeout`).
+pub const UPSTREAM_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// Time a proxied TCP connection may pass without a byte in either direction (Envoy: `tcp_proxy.idle_timeout`).
+pub const TCP_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// Time for the listener filters, so for a ClientHello, to finish (Envoy: `listener_filters_timeout`).
+pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// Time between two look-ups of a DNS name (Envoy: `dns_refresh_rate`).
+pub const DNS_REFRESH_RATE_DEFAULT: Duration = Duration::from_secs(5);

@@ -1,0 +1,95 @@
+//! What is done with a connection once its filter chain is picked: HTTP or plain TCP. Data only.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use crate::{limits, route::RouteTable, weighted::Weighted};
+
+/// The filter that ends a filter chain.
+#[derive(Clone, Debug)]
+pub enum NetworkFilter {
+    /// Speak HTTP (`envoy.filters.network.http_connection_manager`).
+    HttpConnectionManager(Arc<HttpConnectionManager>),
+    /// Forward bytes (`envoy.filters.network.tcp_proxy`).
+    TcpProxy(Arc<TcpProxy>),
+}
+
+/// How HTTP is spoken on a connection (Envoy: `HttpConnectionManager`). A timeout of `None` is off.
+#[derive(Clone, Debug)]
+pub struct HttpConnectionManager {
+    /// Names its metrics (`http.<stat_prefix>.`).
+    pub stat_prefix: Arc<str>,
+    /// Where requests are routed.
+    pub routes: RouteSource,
+    /// From the first byte of a request head to its last.
+    pub request_headers_timeout: Option<Duration>,
+    /// How long a connection may be without an exchange.
+    pub idle_timeout: Option<Duration>,
+    /// How long an exchange may pass without a byte in either direction.
+    pub stream_idle_timeout: Option<Duration>,
+    /// From the first byte of a request to its last.
+    pub request_timeout: Option<Duration>,
+    /// What becomes of the `server` header of responses.
+    pub server_header: ServerHeader,
+    /// Trust the connection's address, not `x-forwarded-for`, as the downstream address, and write the header anew.
+    pub use_remote_address: bool,
+    /// Whether exchanges are written to the access log.
+    pub access_log: bool,
+    /// Longest request head, in bytes; at most [`limits::REQUEST_HEAD_BYTES_MAX`].
+    pub request_head_bytes_max: usize,
+    /// Whether answers of our own carry `x-ringway-reason`.
+    pub reason_header: bool,
+}
+
+impl HttpConnectionManager {
+    /// A connection manager with every default.
+    pub fn new(stat_prefix: Arc<str>, routes: RouteSource) -> HttpConnectionManager {
+        HttpConnectionManager {
+            stat_prefix,
+            routes,
+            request_headers_timeout: Some(limits::REQUEST_HEADERS_TIMEOUT_DEFAULT),
+            idle_timeout: Some(limits::DOWNSTREAM_IDLE_TIMEOUT_DEFAULT),
+            stream_idle_timeout: Some(limits::STREAM_IDLE_TIMEOUT_DEFAULT),
+            request_timeout: None,
+            server_header: ServerHeader::default(),
+            use_remote_address: false,
+            access_log: false,
+            request_head_bytes_max: limits::REQUEST_HEAD_BYTES_MAX,
+            reason_header: true,
+        }
+    }
+}
+
+/// Where a connection manager's routes come from.
+#[derive(Clone, Debug)]
+pub enum RouteSource {
+    /// Given with the listener.
+    Inline(Arc<RouteTable>),
+    /// The route table of this name, by RDS.
+    Named(Arc<str>),
+}
+
+/// What becomes of the `server` header of a response (Envoy: `server_header_transformation`, `server_name`).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ServerHeader {
+    /// Replaced by this name.
+    Overwrite(Arc<str>),
+    /// This name, when the upstream gave none.
+    AddIfAbsent(Arc<str>),
+    /// Left as it came.
+    #[default]
+    PassThrough,
+}
+
+/// How bytes are forwarded (Envoy: `TcpProxy`).
+#[derive(Clone, Debug)]
+pub struct TcpProxy {
+    /// Names its metrics (`tcp.<stat_prefix>.`).
+    pub stat_prefix: Arc<str>,
+    /// Names of the clusters that connections go to.
+    pub clusters: Weighted<Arc<str>>,
+    /// How long a connection may pass without a byte in either direction; `None` is off.
+    pub idle_timeout: Option<Duration>,
+    /// Whether connections are written to the access log.
+    pub access_log: bool,
+}

@@ -1,0 +1,297 @@
+//! Regular expressions of the configuration (Envoy: `RegexMatcher`, `RegexMatchAndSubstitute`), matched in time that
+//! is linear in the input, with the memory a match needs kept per worker.
+//!
+//! Bytes, not text: a subject need not be UTF-8. As in RE2, `.` and negated classes take one code point and so never
+//! match a byte that is not part of one.
+
+use alloc::{sync::Arc, vec::Vec};
+use core::fmt;
+
+use hashbrown::HashTable;
+use regex_automata::{
+    Anchored, Input,
+    meta::{self, Cache},
+    nfa::thompson::WhichCaptures,
+    util::{primitives::NonMaxUsize, syntax},
+};
+
+use crate::limits;
+
+/// A compiled regular expression. Cloning shares it.
+#[derive(Clone)]
+pub struct Regex {
+    compiled: Arc<Compiled>,
+}
+
+struct Compiled {
+    pattern: Arc<str>,
+    program: meta::Regex,
+}
+
+/// Why a regular expression cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RegexError {
+    /// Longer than [`limits::REGEX_PATTERN_BYTES_MAX`].
+    #[error("regular expression of {bytes} bytes is longer than {max}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Not a regular expression, or one with something that cannot be matched in linear time.
+    #[error("regular expression {pattern:?} does not compile: {reason}")]
+    Syntax {
+        /// As configured.
+        pattern: Arc<str>,
+        /// What the parser says of it.
+        reason: Arc<str>,
+    },
+    /// Its program would be larger than [`limits::REGEX_PROGRAM_BYTES_MAX`].
+    #[error("regular expression {pattern:?} compiles to more than {max} bytes")]
+    TooLarge {
+        /// As configured.
+        pattern: Arc<str>,
+        /// The limit.
+        max: usize,
+    },
+    /// A substitution names a group that the expression does not have, or ends in `\`.
+    #[error("substitution {substitution:?}: {reason}")]
+    Substitution {
+        /// As configured.
+        substitution: Arc<str>,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+impl Regex {
+    /// Compiles `pattern` to match the whole of its subject (RE2's `FullMatch`).
+    ///
+    /// # Errors
+    /// When it is longer or larger than its limits, or no regular expression.
+    pub fn full(pattern: &str) -> Result<Regex, RegexError> {
+        // First alone: `a)(b` must not become valid by the group around it.
+        parse(pattern)?;
+        let whole = alloc::format!("(?:{pattern})\\z");
+        Regex::compile(pattern, &whole, WhichCaptures::None)
+    }
+
+    /// Compiles `pattern` to be found anywhere in its subject.
+    fn anywhere(pattern: &str) -> Result<Regex, RegexError> {
+        parse(pattern)?;
+        Regex::compile(pattern, pattern, WhichCaptures::All)
+    }
+
+    fn compile(pattern: &str, whole: &str, captures: WhichCaptures) -> Result<Regex, RegexError> {
+        let config = meta::Config::new()
+            .utf8_empty(false)
+            .which_captures(captures)
+            .nfa_size_limit(Some(limits::REGEX_PROGRAM_BYTES_MAX))
+            .onepass_size_limit(Some(limits::REGEX_PROGRAM_BYTES_MAX))
+            .hybrid_cache_capacity(limits::REGEX_CACHE_BYTES_MAX);
+        let built = meta::Builder::new().configure(config).syntax(syntax_config()).build(whole);
+        let program = built.map_err(|error| {
+            if error.size_limit().is_some() {
+                return RegexError::TooLarge {
+                    pattern: pattern.into(),
+                    max: limits::REGEX_PROGRAM_BYTES_MAX,
+                };
+            }
+            RegexError::Syntax { pattern: pattern.into(), reason: alloc::format!("{error}").into() }
+        })?;
+        Ok(Regex { compiled: Arc::new(Compiled { pattern: pattern.into(), program }) })
+    }
+
+    /// The pattern as configured.
+    pub fn pattern(&self) -> &str {
+        &self.compiled.pattern
+    }
+
+    /// Whether the expression matches the whole of `subject`.
+    pub fn is_match(&self, subject: &[u8], caches: &mut RegexCaches) -> bool {
+        let input = Input::new(subject).anchored(Anchored::Yes).earliest(true);
+        let (cache, _) = caches.of(&self.compiled);
+        self.compiled.program.search_half_with(cache, &input).is_some()
+    }
+}
+
+impl fmt::Debug for Regex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Regex").field(&self.compiled.pattern).finish()
+    }
+}
+
+fn syntax_config() -> syntax::Config {
+    syntax::Config::new().utf8(false)
+}
+
+fn parse(pattern: &str) -> Result<(), RegexError> {
+    if pattern.len() > limits::REGEX_PATTERN_BYTES_MAX {
+        return Err(RegexError::TooLong { bytes: pattern.len(), max: limits::REGEX_PATTERN_BYTES_MAX });
+    }
+    syntax::parse_with(pattern, &syntax_config()).map(|_| ()).map_err(|error| RegexError::Syntax {
+        pattern: pattern.into(),
+        reason: alloc::format!("{error}").into(),
+    })
+}
+
+/// A search for an expression and what every match is replaced by (Envoy: `RegexMatchAndSubstitute`).
+#[derive(Clone, Debug)]
+pub struct RegexRewrite {
+    regex: Regex,
+    substitution: Arc<[Part]>,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Literal(Arc<[u8]>),
+    Group(usize),
+}
+
+/// A rewrite grew past its bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("rewritten text is longer than {max} bytes")]
+pub struct TooLong {
+    /// The bound, in bytes.
+    pub max: usize,
+}
+
+impl RegexRewrite {
+    /// Compiles `pattern` and `substitution`, in which `\0` is the match, `\1` to `\9` its groups, and `\\` a backslash.
+    ///
+    /// # Errors
+    /// As for [`Regex::full`], and when the substitution names a group that is not there.
+    pub fn new(pattern: &str, substitution: &str) -> Result<RegexRewrite, RegexError> {
+        let regex = Regex::anywhere(pattern)?;
+        let groups = regex.compiled.program.group_info().group_len(regex_automata::PatternID::ZERO);
+        let wrong = |reason| RegexError::Substitution { substitution: substitution.into(), reason };
+        let mut parts = Vec::new();
+        let mut literal = Vec::new();
+        let mut bytes = substitution.bytes();
+        while let Some(byte) = bytes.next() {
+            if byte != b'\\' {
+                literal.push(byte);
+                continue;
+            }
+            match bytes.next() {
+                Some(b'\\') => literal.push(b'\\'),
+                Some(digit @ b'0'..=b'9') => {
+                    let group = usize::from(digit - b'0');
+                    if group >= groups {
+                        return Err(wrong("the expression has no such group"));
+                    }
+                    if !literal.is_empty() {
+                        parts.push(Part::Literal(core::mem::take(&mut literal).into()));
+                    }
+                    parts.push(Part::Group(group));
+                }
+                _ => return Err(wrong("`\\` must be followed by a digit or `\\`")),
+            }
+        }
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal.into()));
+        }
+        Ok(RegexRewrite { regex, substitution: parts.into() })
+    }
+
+    /// Appends `subject` to `out` with every match replaced, from left to right and without overlap.
+    ///
+    /// # Errors
+    /// When `out` would grow past `max` bytes; it then ends anywhere.
+    pub fn apply(
+        &self,
+        subject: &[u8],
+        caches: &mut RegexCaches,
+        out: &mut Vec<u8>,
+        max: usize,
+    ) -> Result<(), TooLong> {
+        let program = &self.regex.compiled.program;
+        let (cache, slots) = caches.of(&self.regex.compiled);
+        let mut push = |bytes: &[u8]| {
+            if out.len() + bytes.len() > max {
+                return Err(TooLong { max });
+            }
+            out.extend_from_slice(bytes);
+            Ok(())
+        };
+        let (mut from, mut kept) = (0, 0);
+        let mut previous_end = None;
+        while from <= subject.len() {
+            let input = Input::new(subject).range(from..);
+            if program.search_slots_with(cache, &input, slots).is_none() {
+                break;
+            }
+            let Some((start, end)) = group(slots, 0) else { break };
+            if start == end && previous_end == Some(end) {
+                // An empty match right behind a match is none (as in RE2): look on from the next byte.
+                from = end + 1;
+                continue;
+            }
+            push(subject.get(kept..start).unwrap_or_default())?;
+            for part in self.substitution.iter() {
+                match part {
+                    Part::Literal(bytes) => push(bytes)?,
+                    Part::Group(number) => {
+                        let span = group(slots, *number).and_then(|(start, end)| subject.get(start..end));
+                        push(span.unwrap_or_default())?;
+                    }
+                }
+            }
+            (from, kept) = (end, end);
+            previous_end = Some(end);
+        }
+        push(subject.get(kept..).unwrap_or_default())
+    }
+}
+
+/// The span of a group of the last match; `None` when it took no part.
+fn group(slots: &[Option<NonMaxUsize>], number: usize) -> Option<(usize, usize)> {
+    let at = |slot: usize| slots.get(slot).copied().flatten().map(NonMaxUsize::get);
+    Some((at(2 * number)?, at(2 * number + 1)?))
+}
+
+/// The memory that matches need, of one worker. It fills with the expressions the worker really meets; make a new
+/// one with each adopted snapshot, so that what is no longer configured goes.
+#[derive(Default)]
+pub struct RegexCaches {
+    entries: HashTable<CacheEntry>,
+}
+
+struct CacheEntry {
+    /// Keeps the program alive, so its address names it.
+    compiled: Arc<Compiled>,
+    cache: Cache,
+    slots: Vec<Option<NonMaxUsize>>,
+}
+
+impl RegexCaches {
+    fn of(&mut self, compiled: &Arc<Compiled>) -> (&mut Cache, &mut [Option<NonMaxUsize>]) {
+        let entry = self.entries.entry(
+            address_hash(compiled),
+            |entry| Arc::ptr_eq(&entry.compiled, compiled),
+            |entry| address_hash(&entry.compiled),
+        );
+        let entry = entry.or_insert_with(|| {
+            let slots = compiled.program.group_info().slot_len().min(2 * limits::REGEX_GROUPS_MAX);
+            CacheEntry {
+                compiled: compiled.clone(),
+                cache: compiled.program.create_cache(),
+                slots: alloc::vec![None; slots],
+            }
+        });
+        let entry = entry.into_mut();
+        (&mut entry.cache, &mut entry.slots)
+    }
+}
+
+impl fmt::Debug for RegexCaches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegexCaches").field("expressions", &self.entries.len()).finish()
+    }
+}
+
+/// Addresses are the allocator's choice, never a peer's: a multiplication that spreads them is enough.
+fn address_hash(compiled: &Arc<Compiled>) -> u64 {
+    (Arc::as_ptr(compiled) as usize as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32)
+}

@@ -1,0 +1,227 @@
+//! Header additions and removals of the configuration, merged to one ready list.
+//!
+//! The levels of a route configuration each add, overwrite and remove (Envoy: `HeaderValueOption`); what a level does
+//! depends on what the ones before it left. [`HeaderEdits::merge`] plays all levels through once, per header name, for
+//! a head that has the header and for one that has not. What remains is per name: drop what came or keep it, and add
+//! these values. So the request path makes one pass over a short list.
+
+use alloc::{sync::Arc, vec::Vec};
+
+/// The edits of one level, in the order of the configuration; names and values are checked as they are added.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderOps {
+    remove: Vec<Arc<str>>,
+    add: Vec<Add>,
+}
+
+#[derive(Clone, Debug)]
+struct Add {
+    name: Arc<str>,
+    value: Arc<[u8]>,
+    action: AppendAction,
+}
+
+/// What an added value does to values that are there (Envoy: `HeaderAppendAction`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AppendAction {
+    /// It joins them (`APPEND_IF_EXISTS_OR_ADD`).
+    #[default]
+    Append,
+    /// It is added only when there is none (`ADD_IF_ABSENT`).
+    AddIfAbsent,
+    /// It replaces them (`OVERWRITE_IF_EXISTS_OR_ADD`).
+    Overwrite,
+    /// It replaces them, and is not added when there is none (`OVERWRITE_IF_EXISTS`).
+    OverwriteIfPresent,
+}
+
+/// Why a header cannot be edited.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderOpError {
+    /// Not a field name (RFC 9110 §5.6.2).
+    #[error("{name:?} is not a header name")]
+    Name {
+        /// As configured.
+        name: Arc<str>,
+    },
+    /// The host has rewrites of its own, and the rest decides where messages end and connections go.
+    #[error("header {name:?} may not be edited")]
+    Reserved {
+        /// As configured.
+        name: Arc<str>,
+    },
+    /// A control character would end the line or worse.
+    #[error("value of header {name:?} has a control character")]
+    Value {
+        /// The header's name.
+        name: Arc<str>,
+    },
+}
+
+/// Headers that say where a message ends, which connection it belongs to, or whom it is for.
+const RESERVED: [&str; 9] = [
+    "host",
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl HeaderOps {
+    /// Removes every value of `name`; before anything this level adds.
+    ///
+    /// # Errors
+    /// When `name` is no header name, or one that may not be edited.
+    pub fn remove(&mut self, name: &str) -> Result<(), HeaderOpError> {
+        self.remove.push(checked_name(name)?);
+        Ok(())
+    }
+
+    /// Adds `value`.
+    ///
+    /// # Errors
+    /// When `name` is no header name or one that may not be edited, or `value` has a control character.
+    pub fn add(&mut self, name: &str, value: &[u8], action: AppendAction) -> Result<(), HeaderOpError> {
+        let name = checked_name(name)?;
+        if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            return Err(HeaderOpError::Value { name });
+        }
+        self.add.push(Add { name, value: value.into(), action });
+        Ok(())
+    }
+}
+
+fn checked_name(name: &str) -> Result<Arc<str>, HeaderOpError> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) || name.starts_with(':') {
+        return Err(HeaderOpError::Reserved { name: name.into() });
+    }
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(HeaderOpError::Name { name: name.into() });
+    }
+    Ok(name.into())
+}
+
+/// The edits of all levels, ready to be made. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderEdits {
+    entries: Arc<[Entry]>,
+}
+
+/// What happens to one header.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: Arc<str>,
+    /// When the head has it.
+    if_present: Outcome,
+    /// When the head does not have it.
+    if_absent: Outcome,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Outcome {
+    /// The values that came stay.
+    keep: bool,
+    /// These are added behind.
+    add: Vec<Arc<[u8]>>,
+}
+
+/// One edit to a head. ASCII case of names makes no difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edit<'a> {
+    /// Remove every line of this name that came; there may be none.
+    Remove(&'a str),
+    /// Add a line.
+    Add(&'a str, &'a [u8]),
+}
+
+impl HeaderEdits {
+    /// What the levels do together, the first one first, so that the last one wins. Within a level removals come first,
+    /// then overwrites, then additions, and conditions see what removals left, as in Envoy.
+    pub fn merge(levels: &[&HeaderOps]) -> HeaderEdits {
+        let mut entries: Vec<Entry> = Vec::new();
+        for level in levels {
+            for name in &level.remove {
+                entry_of(&mut entries, name)
+                    .each(|outcome| *outcome = Outcome { keep: false, add: Vec::new() });
+            }
+            // All conditions of a level are decided on what the level before left.
+            let mut decided = Vec::new();
+            for add in &level.add {
+                let entry = entry_of(&mut entries, &add.name);
+                decided.push((add, entry.if_present.is_there(), entry.if_absent.is_there()));
+            }
+            let overwrites =
+                |add: &Add| matches!(add.action, AppendAction::Overwrite | AppendAction::OverwriteIfPresent);
+            for (add, present, absent) in decided.iter().filter(|(add, ..)| overwrites(add)) {
+                let any = add.action == AppendAction::Overwrite;
+                let entry = entry_of(&mut entries, &add.name);
+                for (outcome, is_there) in [(&mut entry.if_present, present), (&mut entry.if_absent, absent)]
+                {
+                    if any || *is_there {
+                        *outcome = Outcome { keep: false, add: Vec::from([add.value.clone()]) };
+                    }
+                }
+            }
+            for (add, present, absent) in decided.iter().filter(|(add, ..)| !overwrites(add)) {
+                let any = add.action == AppendAction::Append;
+                let entry = entry_of(&mut entries, &add.name);
+                for (outcome, is_there) in [(&mut entry.if_present, present), (&mut entry.if_absent, absent)]
+                {
+                    if any || !*is_there {
+                        outcome.add.push(add.value.clone());
+                    }
+                }
+            }
+        }
+        HeaderEdits { entries: entries.into() }
+    }
+
+    /// Whether there is nothing to edit.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Gives each edit for a head to `make`, removals of a name before its additions. `is_present` says whether the head
+    /// has a header; it is asked only where an edit depends on it.
+    pub fn for_each<'a>(&'a self, mut is_present: impl FnMut(&str) -> bool, mut make: impl FnMut(Edit<'a>)) {
+        for entry in self.entries.iter() {
+            let depends = entry.if_present.add != entry.if_absent.add;
+            let outcome =
+                if depends && !is_present(&entry.name) { &entry.if_absent } else { &entry.if_present };
+            // A head without the header may be told to remove it all the same: that does nothing.
+            if !outcome.keep {
+                make(Edit::Remove(&entry.name));
+            }
+            for value in &outcome.add {
+                make(Edit::Add(&entry.name, value));
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn each(&mut self, edit: impl Fn(&mut Outcome)) {
+        edit(&mut self.if_present);
+        edit(&mut self.if_absent);
+    }
+}
+
+impl Outcome {
+    fn is_there(&self) -> bool {
+        self.keep || !self.add.is_empty()
+    }
+}
+
+fn entry_of<'a>(entries: &'a mut Vec<Entry>, name: &Arc<str>) -> &'a mut Entry {
+    let at = entries.iter().position(|entry| entry.name.eq_ignore_ascii_case(name)).unwrap_or_else(|| {
+        let untouched = |keep| Outcome { keep, add: Vec::new() };
+        entries.push(Entry { name: name.clone(), if_present: untouched(true), if_absent: untouched(false) });
+        entries.len() - 1
+    });
+    &mut entries[at]
+}
