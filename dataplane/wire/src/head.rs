@@ -150,6 +150,15 @@ pub enum Framing {
     UntilClose,
 }
 
+/// How far a parser has looked for the end of a head that has not come whole. Nobody else's business.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Scan {
+    /// Bytes looked at.
+    pub(crate) bytes: u32,
+    /// The first line was among them, and found good.
+    pub(crate) first_line: bool,
+}
+
 /// A parsed request head. Spans are relative to the head's first byte.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
@@ -184,8 +193,8 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// An `Upgrade` header named by `Connection` was given by an HTTP/1.1 request, and it does not ask for `h2c`.
     pub upgrade: bool,
-    /// How far the parser has looked for the end of the head; its own bookkeeping between receives.
-    pub scanned: u32,
+    /// What the parser remembers between receives.
+    pub scan: Scan,
 }
 
 impl RequestHead {
@@ -216,8 +225,8 @@ pub struct ResponseHead {
     pub keep_alive: bool,
     /// What `Connection` says.
     pub options: ConnectionOptions,
-    /// How far the parser has looked for the end of the head; its own bookkeeping between receives.
-    pub scanned: u32,
+    /// What the parser remembers between receives.
+    pub scan: Scan,
 }
 
 impl ResponseHead {

@@ -13,8 +13,10 @@
 //! Order of use: [`parse::request`] → policy → [`encode::request`] with [`body::Decoder`] for what follows the head →
 //! [`parse::response`] → [`conn::Interim`] → [`encode::response`] → [`conn::Finished`].
 
+mod answer;
 pub mod body;
 pub mod conn;
+mod edits;
 pub mod encode;
 mod fields;
 pub mod parse;

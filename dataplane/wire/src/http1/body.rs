@@ -322,7 +322,7 @@ fn trailer_verdict(name: &[u8]) -> Verdict {
         Known::ProxyAuthenticate | Known::ProxyAuthorization => Verdict::Drop,
         Known::Other | Known::Date | Known::Server => {
             let dropped = DROPPED_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other));
-            if dropped || super::encode::is_identity(name) { Verdict::Drop } else { Verdict::Forward }
+            if dropped || super::edits::is_identity(name) { Verdict::Drop } else { Verdict::Forward }
         }
     }
 }
@@ -485,6 +485,7 @@ mod tests {
             ("5\nhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\rhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\r\nhelloXX0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5\r\nhelloX\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\r\nhello\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\r\nhello\rX0\r\n\r\n", Err(BodyError::LineEnd)),
             ("0\r\n\n", Err(BodyError::LineEnd)),

@@ -5,14 +5,17 @@
 //! origin-form target. The common head, with a header or two added, is two pieces: everything up to the final
 //! empty line, and the insert.
 //!
-//! Nothing given here can break the framing: edits of headers that frame or route a message are passed over, and so
-//! are edits whose name or value holds a byte that must not be on the wire.
+//! Edits cannot break the framing, see [`Edit`]. Half of this file are the tables of its tests.
 
-use super::fields::{classify, is_token, is_value, list};
+use super::answer::connection_line;
+use super::edits::Filter;
 use super::target;
 use crate::head::{
-    ConnectionOptions, Framing, Header, Known, Method, RequestView, ResponseView, Span, TargetForm, Version,
+    ConnectionOptions, Framing, Known, Method, RequestView, ResponseView, Span, TargetForm, Version,
 };
+
+pub use super::answer::{Answer, CONTINUE, answer, reason_phrase};
+pub use super::edits::Edit;
 
 /// Takes the pieces of a head in order.
 pub trait Sink {
@@ -20,27 +23,6 @@ pub trait Sink {
     fn keep(&mut self, span: Span);
     /// The next bytes are these; they live only during the call. Several inserts may follow each other.
     fn insert(&mut self, bytes: &[u8]);
-}
-
-/// One change to the headers. A list of them means what it means applied in order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edit<'a> {
-    /// Leaves out every header of this name.
-    Remove(&'a [u8]),
-    /// Leaves out every header of this name and adds one (Envoy: `OVERWRITE_IF_EXISTS_OR_ADD`).
-    Set {
-        /// Name as it shall be sent.
-        name: &'a [u8],
-        /// Value without surrounding white space.
-        value: &'a [u8],
-    },
-    /// Adds a header line after those that are there (Envoy: `APPEND_IF_EXISTS_OR_ADD`).
-    Append {
-        /// Name as it shall be sent.
-        name: &'a [u8],
-        /// Value without surrounding white space.
-        value: &'a [u8],
-    },
 }
 
 /// What to change in a request head on its way upstream.
@@ -167,7 +149,7 @@ pub fn request(
         }
         out.insert(b"\r\n");
     }
-    filter.add_lines(&mut out);
+    filter.for_added(|piece| out.insert(piece));
     if upgrade {
         out.insert(b"Connection: upgrade\r\n");
     } else if edits.close {
@@ -221,7 +203,7 @@ pub fn response(view: ResponseView<'_>, edits: &ResponseEdits<'_>, sink: &mut im
             out.keep(header.line);
         }
     }
-    filter.add_lines(&mut out);
+    filter.for_added(|piece| out.insert(piece));
     if edits.body == BodyOut::Chunked && head.framing != Framing::Chunked {
         out.insert(b"Transfer-Encoding: chunked\r\n");
     }
@@ -231,87 +213,6 @@ pub fn response(view: ResponseView<'_>, edits: &ResponseEdits<'_>, sink: &mut im
         out.insert(connection_line(close, edits.version, interim || tunnel));
     }
     out.finish(head.end);
-}
-
-/// An answer of our own, small enough to be made in one piece.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
-    /// Status code, 200 or above.
-    pub status: u16,
-    /// Headers besides `Content-Length`, `Connection` and what else frames a message.
-    pub headers: &'a [(&'a [u8], &'a [u8])],
-    /// The body. Its length is announced, and it is sent but after HEAD. With 204 and 304 it does not exist.
-    pub body: &'a [u8],
-    /// The downstream connection closes after it.
-    pub close: bool,
-    /// The version that the downstream speaks; HTTP/1.1 when its request could not be read.
-    pub version: Version,
-    /// The method of the request; `Get` when it could not be read.
-    pub method: Method,
-}
-
-/// Gives an answer, head and body, as inserts only.
-pub fn answer(answer: &Answer<'_>, sink: &mut impl Sink) {
-    sink.insert(b"HTTP/1.1 ");
-    sink.insert(Decimal::new(u64::from(answer.status)).as_bytes());
-    sink.insert(b" ");
-    sink.insert(reason_phrase(answer.status).as_bytes());
-    sink.insert(b"\r\n");
-    for (name, value) in answer.headers {
-        if is_editable(name) && is_clean(name, value) {
-            insert_line(sink, name, value);
-        }
-    }
-    let bodyless = matches!(answer.status, 204 | 304);
-    if !bodyless {
-        insert_line(sink, b"content-length", Decimal::new(answer.body.len() as u64).as_bytes());
-    }
-    sink.insert(connection_line(answer.close, answer.version, false));
-    sink.insert(b"\r\n");
-    if answer.method != Method::Head && !bodyless {
-        sink.insert(answer.body);
-    }
-}
-
-/// `HTTP/1.1 100 Continue`, whole.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// The reason phrase of a status that we give ourselves; empty for others.
-pub fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        421 => "Misdirected Request",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
 }
 
 fn request_line<S: Sink>(view: RequestView<'_>, edits: &HeadEdits<'_>, out: &mut Pieces<'_, S>) {
@@ -341,112 +242,14 @@ fn request_line<S: Sink>(view: RequestView<'_>, edits: &HeadEdits<'_>, out: &mut
     }
 }
 
-/// The `Connection` line that a response needs, if any: HTTP/1.0 closes unless told, HTTP/1.1 the other way round.
-fn connection_line(close: bool, version: Version, silent: bool) -> &'static [u8] {
-    match (close, version) {
-        _ if silent => b"",
-        (true, _) => b"Connection: close\r\n",
-        (false, Version::Http10) => b"Connection: keep-alive\r\n",
-        (false, Version::Http11) => b"",
-    }
-}
-
 /// Whether a `Connection` header may stay: it says about the next connection what we would say.
 fn only_keep_alive(options: ConnectionOptions) -> bool {
     !options.close && !options.upgrade && !options.names
 }
 
-/// Decides about the header lines that the proxy itself does not act on.
-struct Filter<'a> {
-    headers: &'a [Header],
-    bytes: &'a [u8],
-    edits: &'a [Edit<'a>],
-    /// `Connection` names headers, which end here.
-    nominates: bool,
-    /// There are edits that leave out headers.
-    removes: bool,
-}
-
-impl<'a> Filter<'a> {
-    fn new(
-        headers: &'a [Header],
-        bytes: &'a [u8],
-        options: ConnectionOptions,
-        edits: &'a [Edit<'a>],
-    ) -> Filter<'a> {
-        let removes = edits.iter().any(|edit| !matches!(edit, Edit::Append { .. }));
-        Filter { headers, bytes, edits, nominates: options.names, removes }
-    }
-
-    fn keeps(&self, header: &Header) -> bool {
-        if !self.nominates && !self.removes {
-            return true;
-        }
-        let name = header.name.of(self.bytes);
-        let removed = self.removes && is_removed(self.edits, name);
-        let ends_here = self.nominates && !is_identity(name) && self.is_nominated(name);
-        !removed && !ends_here
-    }
-
-    fn is_nominated(&self, name: &[u8]) -> bool {
-        let lines = self.headers.iter().filter(|header| header.known == Known::Connection);
-        lines.flat_map(|line| list(line.value.of(self.bytes))).any(|option| option.eq_ignore_ascii_case(name))
-    }
-
-    /// The lines that the edits add and no later edit takes away.
-    fn add_lines<S: Sink>(&self, out: &mut Pieces<'_, S>) {
-        for (at, edit) in self.edits.iter().enumerate() {
-            let (Edit::Set { name, value } | Edit::Append { name, value }) = edit else { continue };
-            let later = self.edits.get(at + 1..).unwrap_or_default();
-            if is_editable(name) && is_clean(name, value) && !is_removed(later, name) {
-                for piece in [*name, b": ", *value, b"\r\n"] {
-                    out.insert(piece);
-                }
-            }
-        }
-    }
-}
-
-fn is_removed(edits: &[Edit<'_>], name: &[u8]) -> bool {
-    edits.iter().any(|edit| match edit {
-        Edit::Remove(other) | Edit::Set { name: other, .. } => other.eq_ignore_ascii_case(name),
-        Edit::Append { .. } => false,
-    })
-}
-
-/// Headers that a peer must not make us drop by naming them in `Connection`, nor send after a body: they frame, route,
-/// or say who asks. Those before us may have set them; what they say is not the peer's to take away.
-pub(super) fn is_identity(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 5] = [b"host", b"forwarded", b"via", b"x-request-id", b"x-real-ip"];
-    const PREFIXES: [&[u8]; 4] = [b"content-", b"x-forwarded-", b"x-envoy-", b"x-ringway-"];
-    NAMES.iter().any(|other| name.eq_ignore_ascii_case(other))
-        || PREFIXES
-            .iter()
-            .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
-}
-
-/// Whether edits may name this header: not what frames or routes the message, or governs the connection.
-fn is_editable(name: &[u8]) -> bool {
-    matches!(
-        classify(name),
-        Known::Other | Known::Date | Known::Server | Known::ProxyAuthenticate | Known::ProxyAuthorization
-    )
-}
-
-fn is_clean(name: &[u8], value: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| is_token(*byte)) && value.iter().all(|byte| is_value(*byte))
-}
-
 fn is_path(text: &[u8]) -> bool {
     text == b"*"
         || (text.starts_with(b"/") && text.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#'))
-}
-
-fn insert_line(sink: &mut impl Sink, name: &[u8], value: &[u8]) {
-    sink.insert(name);
-    sink.insert(b": ");
-    sink.insert(value);
-    sink.insert(b"\r\n");
 }
 
 /// Merges runs that touch before they reach the sink.
@@ -495,32 +298,6 @@ impl<'s, S: Sink> Pieces<'s, S> {
             self.keep(Span { start: end.saturating_sub(2), end });
         }
         self.flush();
-    }
-}
-
-/// A number in decimal digits, in a small array.
-struct Decimal {
-    text: [u8; 20],
-    start: usize,
-}
-
-impl Decimal {
-    fn new(mut value: u64) -> Decimal {
-        let mut text = [b'0'; 20];
-        let mut start = text.len();
-        for (at, slot) in text.iter_mut().enumerate().rev() {
-            *slot = b'0' + (value % 10) as u8;
-            start = at;
-            value /= 10;
-            if value == 0 {
-                break;
-            }
-        }
-        Decimal { text, start }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        self.text.get(self.start..).unwrap_or_default()
     }
 }
 
@@ -669,6 +446,9 @@ mod tests {
             let expected = "GET /new?x=1 HTTP/1.1\r\nA: b\r\nHOST:  pay.mesh:8080 \r\nC: d\r\n\r\n";
             assert_eq!(forwarded_text(&input, &edits), expected);
         }
+        let host = HeadEdits { authority: Some(b"b"), ..HeadEdits::default() };
+        let written = forwarded(b"GET / HTTP/1.1\r\nHost: a\r\nC: d\r\n\r\n", &host).unwrap();
+        assert_eq!((written.pieces, written.text()), (3, "GET / HTTP/1.1\r\nHost: b\r\nC: d\r\n\r\n".into()));
         let input = "GET /old HTTP/1.0\r\n\r\n";
         assert_eq!(forwarded_text(input, &edits), "GET /new?x=1 HTTP/1.1\r\nHost: pay.mesh:8080\r\n\r\n");
     }
@@ -840,41 +620,5 @@ mod tests {
         let edits = [Edit::Set { name: b"server", value: b"ringway" }];
         let expected = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nserver: ringway\r\n\r\n";
         assert_eq!(answered(old, Method::Get, Http11, &edits), expected);
-    }
-
-    #[test]
-    fn our_own_answers_are_whole_messages() {
-        let base = Answer {
-            status: 503,
-            headers: &[
-                (b"x-ringway-reason", b"no-endpoint"),
-                (b"content-length", b"9"),
-                (b"x", b"a\r\nb: c"),
-            ],
-            body: b"no endpoint\n",
-            close: false,
-            version: Version::Http11,
-            method: Method::Get,
-        };
-        let text = |mine: &Answer<'_>| {
-            let mut written = Written::new(b"");
-            answer(mine, &mut written);
-            assert_eq!(written.pieces, 1);
-            written.text()
-        };
-        let head =
-            "HTTP/1.1 503 Service Unavailable\r\nx-ringway-reason: no-endpoint\r\ncontent-length: 12\r\n";
-        assert_eq!(text(&base), [head, "\r\nno endpoint\n"].concat());
-        assert_eq!(
-            text(&Answer { close: true, ..base }),
-            [head, "Connection: close\r\n\r\nno endpoint\n"].concat()
-        );
-        assert_eq!(text(&Answer { method: Method::Head, ..base }), [head, "\r\n"].concat());
-        let old = Answer { version: Version::Http10, ..base };
-        assert_eq!(text(&old), [head, "Connection: keep-alive\r\n\r\nno endpoint\n"].concat());
-        let empty = Answer { status: 204, headers: &[], ..base };
-        assert_eq!(text(&empty), "HTTP/1.1 204 No Content\r\n\r\n");
-        let strange = Answer { status: 299, headers: &[], body: b"", ..base };
-        assert_eq!(text(&strange), "HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n");
     }
 }

@@ -8,13 +8,17 @@
 //! The answer is defined as: look for the end of the head, then read it whole; that is what makes it independent of
 //! how the bytes arrive, and looking never goes over the same byte twice. Reading first, without looking, is only a
 //! short cut for the common case of a good head that is there at once.
+//!
+//! Half of this file are the tables of its tests: one case or more for each row of the catalogue of refusals.
 
 use core::mem::MaybeUninit;
 
 use super::fields::{Fields, classify, is_token};
 use super::refusal::refusal;
 use super::target;
-use crate::head::{Framing, Header, Known, Method, RequestHead, ResponseHead, Span, TargetForm, Version};
+use crate::head::{
+    Framing, Header, Known, Method, RequestHead, ResponseHead, Scan, Span, TargetForm, Version,
+};
 
 pub use super::refusal::ParseError;
 
@@ -48,15 +52,15 @@ pub enum Parsed {
 /// Reads a request head from `bytes`, which begin at its first byte and may go on after its end.
 ///
 /// `head` is new or cleared ([`RequestHead::clear`]), or the one that the last call for this request left `Partial`.
-/// An error is given as soon as it is certain; in general that is when the head is whole.
+/// An error of the first line, or a line end without CR, is given at once; any other when the head is whole.
 pub fn request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Parsed, ParseError> {
-    if head.scanned == 0 && read_request(bytes, limits, head) == Ok(Parsed::Complete) {
+    if head.scan == Scan::default() && read_request(bytes, limits, head) == Ok(Parsed::Complete) {
         return Ok(Parsed::Complete);
     }
     if bytes.first().is_some_and(|byte| !is_token(*byte)) {
         return Err(ParseError::Start);
     }
-    match find_end(bytes, limits, &mut head.scanned)? {
+    match find_end(bytes, limits, &mut head.scan, judge_request_line)? {
         None => Ok(Parsed::Partial),
         Some(end) => read_request(bytes.get(..end).unwrap_or_default(), limits, head),
     }
@@ -72,13 +76,13 @@ pub fn response(
     method: Method,
     head: &mut ResponseHead,
 ) -> Result<Parsed, ParseError> {
-    if head.scanned == 0 && read_response(bytes, limits, method, head) == Ok(Parsed::Complete) {
+    if head.scan == Scan::default() && read_response(bytes, limits, method, head) == Ok(Parsed::Complete) {
         return Ok(Parsed::Complete);
     }
     if bytes.first().is_some_and(|byte| *byte != b'H') {
         return Err(ParseError::Start);
     }
-    match find_end(bytes, limits, &mut head.scanned)? {
+    match find_end(bytes, limits, &mut head.scan, judge_status_line)? {
         None => Ok(Parsed::Partial),
         Some(end) => read_response(bytes.get(..end).unwrap_or_default(), limits, method, head),
     }
@@ -100,12 +104,7 @@ fn read_request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result
     if end > limits.head_bytes_max {
         return Err(ParseError::HeadTooLarge);
     }
-    if method.len() > METHOD_BYTES_MAX {
-        return Err(ParseError::MethodTooLong);
-    }
-    if target.len() > limits.target_bytes_max {
-        return Err(ParseError::TargetTooLong);
-    }
+    check_lengths(method, target, limits)?;
     head.method = known_method(method.as_bytes());
     head.method_span = Span::new(0, method.len());
     head.target = Span::new(method.len() + 1, method.len() + 1 + target.len());
@@ -159,8 +158,6 @@ fn read_response(
         Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
         Err(error) => return Err(refusal(error, bytes)),
     };
-    // httparse gives no place for an empty or non-ASCII reason, and accepts the code without the space after it.
-    const CODE_END: usize = b"HTTP/1.1 200".len();
     if !bytes.starts_with(b"HTTP/1.") {
         return Err(ParseError::Start);
     }
@@ -168,9 +165,8 @@ fn read_response(
         return Err(ParseError::HeadTooLarge);
     }
     let status = raw.code.unwrap_or_default();
-    if status < 100 || bytes.get(CODE_END) != Some(&b' ') {
-        return Err(ParseError::StatusLine);
-    }
+    check_code(status, bytes)?;
+    // httparse hides a reason that is empty or not ASCII; it ends where the line does.
     let line = bytes.get(CODE_END + 1..end).unwrap_or_default();
     let reason_bytes = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or_default();
     head.status = status;
@@ -284,30 +280,77 @@ fn known_method(method: &[u8]) -> Method {
     }
 }
 
-/// Looks for the end of the head from where the last call stopped.
-fn find_end(bytes: &[u8], limits: &Limits, scanned: &mut u32) -> Result<Option<usize>, ParseError> {
+/// Looks for the end of the head from where the last call stopped. The first line is judged as soon as it is there, so
+/// that other protocols and HTTP/0.9, which sends nothing more, get their answer.
+fn find_end(
+    bytes: &[u8],
+    limits: &Limits,
+    scan: &mut Scan,
+    judge: fn(&[u8], &Limits) -> Result<(), ParseError>,
+) -> Result<Option<usize>, ParseError> {
     let visible = bytes.get(..bytes.len().min(limits.head_bytes_max)).unwrap_or_default();
-    let from = (*scanned as usize).min(visible.len());
-    for (step, byte) in visible.iter().enumerate().skip(from) {
+    let from = (scan.bytes as usize).min(visible.len());
+    for (at, byte) in visible.iter().enumerate().skip(from) {
         if *byte != b'\n' {
             continue;
         }
-        let before = visible.get(..step).unwrap_or_default();
+        let before = visible.get(..at).unwrap_or_default();
         if !before.ends_with(b"\r") {
             return Err(ParseError::BareLf);
         }
+        if !scan.first_line {
+            judge(visible.get(..=at).unwrap_or_default(), limits)?;
+            scan.first_line = true;
+        }
         if before.ends_with(b"\r\n\r") {
-            *scanned = 0;
-            return Ok(Some(step + 1));
+            *scan = Scan::default();
+            return Ok(Some(at + 1));
         }
     }
     if bytes.len() >= limits.head_bytes_max {
         // A first line that fills everything is long by its target.
-        let one_line = !visible.contains(&b'\n');
-        return Err(if one_line { ParseError::TargetTooLong } else { ParseError::HeadTooLarge });
+        return Err(if scan.first_line { ParseError::HeadTooLarge } else { ParseError::TargetTooLong });
     }
-    *scanned = Span::new(0, visible.len()).end;
+    scan.bytes = Span::new(0, visible.len()).end;
     Ok(None)
+}
+
+/// What can be said about a request by its first line, given with its line end.
+fn judge_request_line(line: &[u8], limits: &Limits) -> Result<(), ParseError> {
+    let mut raw = httparse::Request::new(&mut []);
+    if let Err(error) = raw.parse(line) {
+        return Err(refusal(error, line));
+    }
+    check_lengths(raw.method.unwrap_or_default(), raw.path.unwrap_or_default(), limits)
+}
+
+fn judge_status_line(line: &[u8], _: &Limits) -> Result<(), ParseError> {
+    let mut raw = httparse::Response::new(&mut []);
+    match raw.parse(line) {
+        Ok(_) => check_code(raw.code.unwrap_or_default(), line),
+        Err(error) => Err(refusal(error, line)),
+    }
+}
+
+fn check_lengths(method: &str, target: &str, limits: &Limits) -> Result<(), ParseError> {
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(ParseError::MethodTooLong);
+    }
+    if target.len() > limits.target_bytes_max {
+        return Err(ParseError::TargetTooLong);
+    }
+    Ok(())
+}
+
+/// Where the status code ends; the versions that are read all have one length.
+const CODE_END: usize = b"HTTP/1.1 200".len();
+
+/// httparse accepts codes below 100, and a line that ends after the code without the space that must follow.
+fn check_code(code: u16, bytes: &[u8]) -> Result<(), ParseError> {
+    if code < 100 || bytes.get(CODE_END) != Some(&b' ') {
+        return Err(ParseError::StatusLine);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -458,6 +501,10 @@ mod tests {
             assert_eq!(answer.map(|_| ()), *expected, "{line:?} {host:?}");
         }
         assert_eq!(ask(b"GET /\x85 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(ParseError::RequestLine));
+        // Nothing more need come for these.
+        assert_eq!(ask(b"GET /\r\n"), Err(ParseError::RequestLine));
+        assert_eq!(ask(b"EHLO mail.example\r\n"), Err(ParseError::RequestLine));
+        assert_eq!(ask(b"PRI * HTTP/2.0\r\n"), Err(ParseError::UnsupportedVersion));
     }
 
     #[test]
@@ -577,6 +624,7 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\r\n\rX\r\n\r\n", Err(ParseError::BareCr)),
             (b"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", Err(ParseError::BareCr)),
             (b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Err(ParseError::Start)),
+            (b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Err(ParseError::Start)),
             (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Err(ParseError::Start)),
             (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Err(ParseError::Start)),
             (b"\x16\x03\x01\x02\x00\x01", Err(ParseError::Start)),
