@@ -491,6 +491,7 @@ mod tests {
                 base,
             ),
             // What cannot be on the wire does not get there.
+            (&[set(b"b", b"\n")], "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\na: 3\r\n"),
             (
                 &[append(b"c", b"4\r\nd: 5"), append(b"c d", b"4"), append(b"", b"4"), append(b"c", b"\0")],
                 base,
