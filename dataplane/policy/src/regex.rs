@@ -74,7 +74,7 @@ impl Regex {
         // First alone: `a)(b` must not become valid by the group around it.
         parse(pattern)?;
         let whole = alloc::format!("(?:{pattern})\\z");
-        Regex::compile(pattern, &whole, WhichCaptures::None)
+        Regex::compile(pattern, &whole, WhichCaptures::Implicit)
     }
 
     /// Compiles `pattern` to be found anywhere in its subject.

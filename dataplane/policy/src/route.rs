@@ -10,6 +10,10 @@ mod header_edit;
 mod matcher;
 mod path_index;
 mod rewrite;
+#[cfg(test)]
+mod test_request;
+#[cfg(test)]
+mod tests;
 
 use alloc::{sync::Arc, vec::Vec};
 

@@ -123,3 +123,87 @@ pub(super) fn without_port(authority: &[u8]) -> &[u8] {
         (None, _) => authority,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    fn index(domains: &[&[&str]]) -> Result<DomainIndex, RouteTableError> {
+        let hosts: Vec<Vec<Arc<str>>> =
+            domains.iter().map(|of_host| of_host.iter().map(|domain| Arc::from(*domain)).collect()).collect();
+        DomainIndex::new(hosts.iter().map(|of_host| &of_host[..]))
+    }
+
+    #[test]
+    fn exact_then_longest_suffix_then_longest_prefix_then_any() {
+        let index = index(&[
+            &["foo.example.com"],
+            &["*.example.com", "*.COM"],
+            &["*-eu.example.com"],
+            &["foo.*"],
+            &["foo.example.*"],
+            &["*"],
+        ])
+        .unwrap();
+        for (host, expected) in [
+            ("foo.example.com", 0),
+            ("FOO.example.COM", 0),
+            ("bar.example.com", 1),
+            ("a.b.example.com", 1),
+            ("bar-eu.example.com", 2),
+            ("foo.net", 3),
+            ("foo.org.com", 1),
+            ("foo.example.org", 4),
+            (".example.com", 1),
+            (".com", 5),
+            ("foo.", 5),
+            ("x", 5),
+            ("\u{e9}.example.com", 1),
+        ] {
+            assert_eq!(index.find(host.as_bytes(), &mut Vec::new()), Some(expected), "{host}");
+        }
+        assert_eq!(index.find(b"", &mut Vec::new()), None);
+    }
+
+    #[test]
+    fn a_request_without_host_goes_to_the_default_only_when_there_is_nothing_else() {
+        assert_eq!(index(&[&["*"]]).unwrap().find(b"", &mut Vec::new()), Some(0));
+        assert_eq!(index(&[&["a"], &["*"]]).unwrap().find(b"", &mut Vec::new()), None);
+        assert_eq!(index(&[]).unwrap().find(b"a", &mut Vec::new()), None);
+    }
+
+    #[test]
+    fn a_domain_given_twice_is_refused() {
+        let twice = |domain: &str| RouteTableError::DuplicateDomain { domain: domain.into() };
+        for (domains, error) in [
+            (&[&["a"][..], &["A"]][..], twice("A")),
+            (&[&["*.a", "*.a"]], twice("*.a")),
+            (&[&["a.*"], &["a.*"]], twice("a.*")),
+            (&[&["*"], &["*"]], twice("*")),
+            (&[&["a"], &[""]], RouteTableError::EmptyDomain { virtual_host: 1 }),
+        ] {
+            assert_eq!(index(domains).unwrap_err(), error);
+        }
+        assert!(index(&[&["a.*", "*.a", "a", "*"]]).is_ok());
+    }
+
+    #[test]
+    fn ports_are_cut_from_names_and_from_bracketed_addresses_only() {
+        for (authority, host) in [
+            ("a", "a"),
+            ("a:80", "a"),
+            ("a:", "a"),
+            ("[::1]", "[::1]"),
+            ("[::1]:80", "[::1]"),
+            ("10.0.0.1:80", "10.0.0.1"),
+            ("", ""),
+            (":", ""),
+        ] {
+            assert_eq!(without_port(authority.as_bytes()), host.as_bytes(), "{authority}");
+        }
+        let all = vec![b':'; 3];
+        assert_eq!(without_port(&all), b"::");
+    }
+}

@@ -225,3 +225,98 @@ fn entry_of<'a>(entries: &'a mut Vec<Entry>, name: &Arc<str>) -> &'a mut Entry {
     });
     &mut entries[at]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{format, string::String, vec};
+
+    use super::{AppendAction::*, *};
+
+    /// One level: removals, then additions.
+    type Level<'a> = (&'a [&'a str], &'a [(&'a str, &'a str, AppendAction)]);
+
+    fn level((remove, add): &Level<'_>) -> HeaderOps {
+        let mut ops = HeaderOps::default();
+        for name in *remove {
+            ops.remove(name).unwrap();
+        }
+        for (name, value, action) in *add {
+            ops.add(name, value.as_bytes(), *action).unwrap();
+        }
+        ops
+    }
+
+    /// What becomes of a head, headers as `name=value`.
+    fn edited(head: &[&str], edits: &HeaderEdits) -> Vec<String> {
+        let mut after: Vec<String> = head.iter().map(|line| String::from(*line)).collect();
+        let is =
+            |line: &str, name: &str| line.split('=').next().is_some_and(|n| n.eq_ignore_ascii_case(name));
+        edits.for_each(
+            |name| head.iter().any(|line| is(line, name)),
+            |edit| match edit {
+                Edit::Remove(name) => after.retain(|line| !is(line, name)),
+                Edit::Add(name, value) => after.push(format!("{name}={}", String::from_utf8_lossy(value))),
+            },
+        );
+        after
+    }
+
+    #[test]
+    fn levels_do_together_what_they_would_do_one_after_the_other() {
+        let rows: [(&[Level<'_>], &[&str], &[&str]); 12] = [
+            (&[(&[], &[("a", "1", Append)])], &["a=0"], &["a=0", "a=1"]),
+            (&[(&[], &[("A", "1", Overwrite)])], &["a=0", "b=0", "a=00"], &["b=0", "A=1"]),
+            (&[(&[], &[("a", "1", AddIfAbsent)])], &["a=0"], &["a=0"]),
+            (&[(&[], &[("a", "1", AddIfAbsent)])], &[], &["a=1"]),
+            (&[(&[], &[("a", "1", OverwriteIfPresent)])], &["a=0"], &["a=1"]),
+            (&[(&[], &[("a", "1", OverwriteIfPresent)])], &[], &[]),
+            // Within a level removal comes first, and the condition sees it.
+            (&[(&["a"], &[("a", "1", AddIfAbsent)])], &["a=0"], &["a=1"]),
+            (&[(&["a"], &[("a", "1", OverwriteIfPresent)])], &["a=0"], &[]),
+            // A later level sees what an earlier one did.
+            (&[(&[], &[("a", "1", Append)]), (&["A"], &[])], &["a=0"], &[]),
+            (&[(&[], &[("a", "1", Append)]), (&[], &[("a", "2", AddIfAbsent)])], &[], &["a=1"]),
+            (&[(&["a"], &[]), (&[], &[("a", "2", Overwrite)])], &["a=0"], &["a=2"]),
+            // Within a level overwriting comes before appending, whatever the order given.
+            (&[(&[], &[("a", "1", Append), ("a", "2", Overwrite)])], &["a=0"], &["a=2", "a=1"]),
+        ];
+        for (levels, head, expected) in rows {
+            let ops: Vec<HeaderOps> = levels.iter().map(level).collect();
+            let edits = HeaderEdits::merge(&ops.iter().collect::<Vec<_>>());
+            assert_eq!(edited(head, &edits), expected, "{levels:?} on {head:?}");
+        }
+        assert!(HeaderEdits::merge(&[&HeaderOps::default()]).is_empty());
+    }
+
+    #[test]
+    fn the_head_is_searched_only_where_an_edit_depends_on_it() {
+        let plain = level(&(&["c"], &[("a", "1", Append), ("b", "1", Overwrite)]));
+        HeaderEdits::merge(&[&plain]).for_each(|name| panic!("asked for {name}"), |_| {});
+        let mut asked = vec![];
+        let conditional = level(&(&[], &[("a", "1", Append), ("b", "1", AddIfAbsent)]));
+        HeaderEdits::merge(&[&conditional]).for_each(
+            |name| {
+                asked.push(String::from(name));
+                true
+            },
+            |_| {},
+        );
+        assert_eq!(asked, ["b"]);
+    }
+
+    #[test]
+    fn names_and_values_that_would_break_a_message_are_refused() {
+        let mut ops = HeaderOps::default();
+        for name in ["", "a b", "a:", "a\r\n", "\u{e9}"] {
+            assert_eq!(ops.remove(name), Err(HeaderOpError::Name { name: name.into() }));
+        }
+        for name in ["Host", ":path", "Content-Length", "transfer-encoding", "connection"] {
+            let error = ops.add(name, b"1", Append).unwrap_err();
+            assert_eq!(error, HeaderOpError::Reserved { name: name.into() });
+        }
+        for value in [&b"a\r\nb"[..], b"a\0", b"\x7f"] {
+            assert_eq!(ops.add("x", value, Append), Err(HeaderOpError::Value { name: "x".into() }));
+        }
+        ops.add("x", "tab\tand \u{e9}".as_bytes(), Append).unwrap();
+    }
+}

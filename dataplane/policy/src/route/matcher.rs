@@ -275,3 +275,163 @@ fn percent_decoded(text: &[u8]) -> impl Iterator<Item = u8> {
         Some(byte)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::{super::test_request::TestRequest, *};
+    use crate::string_match::StringPattern;
+
+    fn header(name: &str, test: HeaderTest) -> HeaderMatch {
+        HeaderMatch { name: name.into(), test, invert: false, missing_as_empty: false }
+    }
+
+    fn exactly(value: &str) -> StringMatch {
+        StringMatch { pattern: StringPattern::Exact(value.as_bytes().into()), ignore_case: false }
+    }
+
+    #[test]
+    fn a_header_is_tested_as_envoy_tests_it() {
+        let requests = [
+            ("missing", TestRequest::get("/")),
+            ("empty", TestRequest::get("/").header("X", "")),
+            ("1", TestRequest::get("/").header("x", "1")),
+            ("1,2", TestRequest::get("/").header("x", "1").header("y", "9").header("X", "2")),
+        ];
+        // Per row: the test, inverted, missing as empty; whether each request passes.
+        let present = HeaderTest::Present;
+        let value = |text| HeaderTest::Value(exactly(text));
+        let rows = [
+            (present(true), false, false, [false, true, true, true]),
+            (present(true), true, false, [true, false, false, false]),
+            (present(false), false, false, [true, false, false, false]),
+            (present(false), true, false, [false, true, true, true]),
+            (present(true), false, true, [true, true, true, true]),
+            (value("1"), false, false, [false, false, true, false]),
+            (value("1"), true, false, [false, true, false, true]),
+            (value("1,2"), false, false, [false, false, false, true]),
+            (value(""), false, false, [false, true, false, false]),
+            (value(""), false, true, [true, true, false, false]),
+            (value("1"), true, true, [true, true, false, true]),
+            (HeaderTest::Range(1..2), false, false, [false, false, true, false]),
+            (HeaderTest::Range(1..2), true, false, [false, true, false, true]),
+            (HeaderTest::Range(0..1), true, true, [true, true, true, true]),
+        ];
+        let mut scratch = RouteScratch::default();
+        for (test, invert, missing_as_empty, expected) in rows {
+            let matcher = HeaderMatch { name: "x".into(), test, invert, missing_as_empty };
+            for ((name, request), expected) in requests.iter().zip(expected) {
+                assert_eq!(matcher.matches(&request.view(), &mut scratch), expected, "{matcher:?} on {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_takes_whole_decimal_numbers_from_its_start_to_before_its_end() {
+        let matcher = header("x", HeaderTest::Range(-10..100));
+        for (value, expected) in [
+            ("-10", true),
+            ("-11", false),
+            ("99", true),
+            ("100", false),
+            ("+5", true),
+            ("0x5", false),
+            ("5 ", false),
+            ("5.0", false),
+            ("", false),
+            ("99999999999999999999", false),
+        ] {
+            let request = TestRequest::get("/").header("x", value);
+            let passes = matcher.matches(&request.view(), &mut RouteScratch::default());
+            assert_eq!(passes, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn parts_of_the_request_line_are_headers_with_a_colon() {
+        let request = TestRequest::get("/a?b=c").host("Example.com:80");
+        for (name, value, expected) in [
+            (":method", "GET", true),
+            (":method", "get", false),
+            (":path", "/a?b=c", true),
+            (":path", "/a", false),
+            (":authority", "Example.com:80", true),
+            ("Host", "Example.com:80", true),
+            (":scheme", "http", false),
+        ] {
+            let matcher = header(name, HeaderTest::Value(exactly(value)));
+            let passes = matcher.matches(&request.view(), &mut RouteScratch::default());
+            assert_eq!(passes, expected, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn query_parameters_are_compared_after_percent_decoding_and_the_first_counts() {
+        let value = |text: &str| QueryTest::Value(exactly(text));
+        let present = QueryTest::Present;
+        for (target, name, test, expected) in [
+            ("/?a=1", "a", value("1"), true),
+            ("/?a=1&a=2", "a", value("2"), false),
+            ("/?b=2&a=1", "a", value("1"), true),
+            ("/?a=%31%2", "a", value("1%2"), true),
+            ("/?a=%zz+", "a", value("%zz+"), true),
+            ("/?%61=1", "a", value("1"), true),
+            ("/?aa=1", "a", value("1"), false),
+            ("/?a", "a", value(""), true),
+            ("/?a", "a", present(true), true),
+            ("/?a=", "a", present(true), true),
+            ("/?b", "a", present(true), false),
+            ("/?b", "a", present(false), true),
+            ("/", "a", present(true), false),
+            ("/", "a", present(false), true),
+            ("/?a=b=c", "a", value("b=c"), true),
+            ("/?&&a=1", "a", value("1"), true),
+        ] {
+            let matcher = QueryMatch { name: name.as_bytes().into(), test };
+            let request = TestRequest::get(target);
+            let passes = matcher.matches(request.view().query(), &mut RouteScratch::default());
+            assert_eq!(passes, expected, "{matcher:?} on {target}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_takes_its_share_of_the_random_numbers() {
+        let half = Fraction { numerator: 25, denominator: 100 };
+        assert_eq!((0..1_000).filter(|random| half.holds(*random)).count(), 250);
+        let none = Fraction { numerator: 0, denominator: 100 };
+        assert!(!none.holds(0));
+        let broken = Fraction { numerator: 1, denominator: 0 };
+        assert!(broken.holds(7), "a denominator that should not be is no division by zero");
+    }
+
+    #[test]
+    fn one_string_is_compared_in_five_ways_with_and_without_case() {
+        type Way = fn(Arc<[u8]>) -> StringPattern;
+        let ways: [(Way, _, _); 4] = [
+            (StringPattern::Exact, vec!["bc"], vec!["abc", "bcd", "b", "", "Bc"]),
+            (StringPattern::Prefix, vec!["bc", "bcd"], vec!["abc", "b", "", "BC"]),
+            (StringPattern::Suffix, vec!["bc", "abc"], vec!["bcd", "c", "", "BC"]),
+            (StringPattern::Contains, vec!["bc", "abcd", "abc"], vec!["b c", "b", "", "BC"]),
+        ];
+        let mut scratch = RouteScratch::default();
+        for (pattern, hits, misses) in ways {
+            let pattern = pattern(b"bc"[..].into());
+            let strict = StringMatch { pattern: pattern.clone(), ignore_case: false };
+            let loose = StringMatch { pattern, ignore_case: true };
+            for hit in hits {
+                assert!(strict.matches(hit.as_bytes(), &mut scratch), "{strict:?} {hit}");
+                assert!(loose.matches(hit.to_ascii_uppercase().as_bytes(), &mut scratch), "{loose:?} {hit}");
+            }
+            for miss in misses {
+                assert!(!strict.matches(miss.as_bytes(), &mut scratch), "{strict:?} {miss}");
+            }
+        }
+        let empty = StringMatch { pattern: StringPattern::Contains(Arc::default()), ignore_case: false };
+        assert!(empty.matches(b"", &mut scratch) && empty.matches(b"a", &mut scratch));
+        let regex = StringPattern::Regex(Regex::full("b+").unwrap());
+        let regex = StringMatch { pattern: regex, ignore_case: true };
+        assert!(regex.matches(b"bb", &mut scratch));
+        assert!(!regex.matches(b"BB", &mut scratch) && !regex.matches(b"abb", &mut scratch));
+    }
+}

@@ -153,3 +153,113 @@ fn push(out: &mut Vec<u8>, bytes: &[u8], max: usize) -> Result<(), TooLong> {
     out.extend_from_slice(bytes);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::String;
+
+    use super::{super::test_request::TestRequest, *};
+    use crate::{Weighted, regex::Regex};
+
+    fn exact(path: &str) -> PathMatch {
+        PathMatch::Exact(path.as_bytes().into())
+    }
+
+    fn prefix(path: &str) -> PathMatch {
+        PathMatch::Prefix(path.as_bytes().into())
+    }
+
+    fn separated(path: &str) -> PathMatch {
+        PathMatch::PathSeparatedPrefix(path.as_bytes().into())
+    }
+
+    fn matched(to: &str) -> PathRewrite {
+        PathRewrite::Matched(to.as_bytes().into())
+    }
+
+    fn by_regex(pattern: &str, substitution: &str) -> RegexRewrite {
+        RegexRewrite::new(pattern, substitution).unwrap()
+    }
+
+    #[test]
+    fn the_matched_part_or_every_match_is_replaced_and_the_query_stays() {
+        let regex = |pattern, substitution| PathRewrite::Regex(by_regex(pattern, substitution));
+        let rows = [
+            (prefix("/a"), matched("/b"), "/a/c?q=/a", "/b/c?q=/a"),
+            (prefix("/a/"), matched("/"), "/a/c", "/c"),
+            (prefix("/a/"), matched(""), "/a/c", "/c"),
+            (prefix("/a"), matched("b"), "/a/c", "/b/c"),
+            (separated("/a"), matched("/x/y"), "/a", "/x/y"),
+            (separated("/a"), matched("/"), "/a/c", "//c"),
+            (exact("/a"), matched("/b"), "/a?", "/b?"),
+            (PathMatch::Regex(Regex::full("/a.*").unwrap()), matched("/b"), "/abc?d", "/b?d"),
+            (prefix("/"), regex("^/.*$", "/full"), "/a/b?c", "/full?c"),
+            (prefix("/"), regex("/v([0-9]+)/(.*)", "/\\2/\\1"), "/v2/items", "/items/2"),
+            (prefix("/"), regex("a", "bb"), "/aXa", "/bbXbb"),
+            (prefix("/"), regex("^/a", ""), "/ab", "/b"),
+        ];
+        let (mut scratch, mut out) = (RouteScratch::default(), Vec::new());
+        for (path, rewrite, target, expected) in rows {
+            let forward = Forward { path_rewrite: Some(rewrite), ..Forward::new(Weighted::one(())) };
+            let request = TestRequest::get(target);
+            assert_eq!(forward.rewrite_target(&path, &request.view(), &mut scratch, &mut out), Ok(true));
+            assert_eq!(String::from_utf8_lossy(&out), expected, "{forward:?} on {target}");
+        }
+        let keep = Forward::new(Weighted::one(()));
+        let request = TestRequest::get("/");
+        assert_eq!(keep.rewrite_target(&exact("/"), &request.view(), &mut scratch, &mut out), Ok(false));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_rewrite_past_its_bound_is_an_error_and_nothing_is_sent() {
+        let rewrite = PathRewrite::Regex(by_regex(".", "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0"));
+        let forward = Forward { path_rewrite: Some(rewrite), ..Forward::new(Weighted::one(())) };
+        let long = "/".repeat(limits::REWRITTEN_TARGET_BYTES_MAX / 10 + 1);
+        let request = TestRequest::get(long);
+        let mut out = Vec::new();
+        let result =
+            forward.rewrite_target(&prefix("/"), &request.view(), &mut RouteScratch::default(), &mut out);
+        assert_eq!(result, Err(TooLong { max: limits::REWRITTEN_TARGET_BYTES_MAX }));
+        assert!(out.len() <= limits::REWRITTEN_TARGET_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_redirect_keeps_what_it_does_not_change() {
+        let plain = || Redirect {
+            status: 301,
+            scheme: None,
+            host: None,
+            port: None,
+            path: RedirectPath::Keep,
+            strip_query: false,
+        };
+        let full = |path: &str| RedirectPath::Full(path.as_bytes().into());
+        let rows = [
+            (plain(), "a:81", "http://a:81/p/x?q"),
+            (Redirect { scheme: Some("https".into()), ..plain() }, "a", "https://a/p/x?q"),
+            // The default port of the old scheme goes with it; any other stays.
+            (Redirect { scheme: Some("https".into()), ..plain() }, "a:80", "https://a/p/x?q"),
+            (Redirect { scheme: Some("https".into()), ..plain() }, "a:81", "https://a:81/p/x?q"),
+            (Redirect { scheme: Some("http".into()), ..plain() }, "a:80", "http://a:80/p/x?q"),
+            (Redirect { port: Some(8443), ..plain() }, "a:81", "http://a:8443/p/x?q"),
+            (Redirect { port: Some(65535), ..plain() }, "[::1]:81", "http://[::1]:65535/p/x?q"),
+            (Redirect { host: Some("b".into()), ..plain() }, "a:81", "http://b/p/x?q"),
+            (Redirect { host: Some("b".into()), port: Some(1), ..plain() }, "a", "http://b:1/p/x?q"),
+            (Redirect { strip_query: true, ..plain() }, "a", "http://a/p/x"),
+            (Redirect { path: full("/n"), ..plain() }, "a", "http://a/n?q"),
+            (Redirect { path: full("n"), ..plain() }, "a", "http://a/n?q"),
+            (Redirect { path: full("/n?r"), ..plain() }, "a", "http://a/n?r"),
+            (Redirect { path: full("/n?r"), strip_query: true, ..plain() }, "a", "http://a/n?r"),
+            (Redirect { path: full("/n"), strip_query: true, ..plain() }, "a", "http://a/n"),
+            (Redirect { path: RedirectPath::Matched(b"/m"[..].into()), ..plain() }, "a", "http://a/m/x?q"),
+            (Redirect { path: RedirectPath::Regex(by_regex("x$", "y")), ..plain() }, "a", "http://a/p/y?q"),
+        ];
+        let (mut scratch, mut out) = (RouteScratch::default(), Vec::new());
+        for (redirect, host, expected) in rows {
+            let request = TestRequest::get("/p/x?q").host(host);
+            redirect.location(&prefix("/p"), &request.view(), "http", &mut scratch, &mut out).unwrap();
+            assert_eq!(String::from_utf8_lossy(&out), expected, "{redirect:?} of {host}");
+        }
+    }
+}
