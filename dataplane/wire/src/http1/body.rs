@@ -483,6 +483,8 @@ mod tests {
             ("5;\nhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5;a=\rhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\nhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("1\rXy\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("1;a\rXy\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\rhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\r\nhelloXX0\r\n\r\n", Err(BodyError::LineEnd)),
             ("5\r\nhelloX\n0\r\n\r\n", Err(BodyError::LineEnd)),
