@@ -166,3 +166,6 @@ fn weights(endpoints: &[Endpoint], locality_weighted: bool) -> Vec<u64> {
     };
     endpoints.iter().map(weight).collect()
 }
+
+#[cfg(test)]
+mod tests;

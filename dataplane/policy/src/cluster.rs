@@ -149,3 +149,39 @@ impl Cluster {
         self.endpoints.pick(self.config.balance, state, rng, avoid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{string::ToString, vec};
+
+    use super::*;
+    use crate::endpoint::{EndpointSpec, Health, WorkerId};
+
+    fn assignment(endpoints: Vec<EndpointSpec>) -> Assignment {
+        Assignment { endpoints, overprovisioning_percent: limits::OVERPROVISIONING_PERCENT_DEFAULT }
+    }
+
+    fn at(address: &str) -> EndpointSpec {
+        EndpointSpec::new(Address::Socket(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn an_address_that_stays_keeps_its_state_and_one_that_comes_back_does_not() {
+        let config = Arc::new(ClusterConfig::new("c".into(), Discovery::Eds { service_name: "c".into() }));
+        let mut ids = EndpointIds::default();
+        let mut assemble = |previous: Option<&Cluster>, endpoints| {
+            Cluster::assemble(config.clone(), &assignment(endpoints), previous, &mut ids, 1)
+        };
+        let first = assemble(None, vec![at("10.0.0.1:80"), at("10.0.0.2:80")]);
+        first.endpoints.all()[1].state.begin(WorkerId(0));
+        let moved = EndpointSpec { health: Health::Draining, priority: 1, ..at("10.0.0.2:80") };
+        let second = assemble(Some(&first), vec![moved, at("10.0.0.3:80")]);
+        assert!(Arc::ptr_eq(&first.endpoints.all()[1].state, &second.endpoints.all()[0].state));
+        assert_eq!(second.endpoints.all()[0].state.in_flight(), 1);
+        let third = assemble(Some(&second), vec![at("10.0.0.1:80"), at("10.0.0.1:80")]);
+        let [one, same] = third.endpoints.all() else { panic!("both are kept") };
+        assert!(Arc::ptr_eq(&one.state, &same.state), "one address has one state");
+        assert_ne!(one.state.id(), first.endpoints.all()[0].state.id());
+        assert_eq!(one.spec.address.to_string(), "10.0.0.1:80");
+    }
+}

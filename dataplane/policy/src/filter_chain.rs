@@ -157,7 +157,7 @@ fn by_server_name<'a>(names: &'a ByServerName, server_name: &str) -> Option<&'a 
         return names.get("");
     }
     let lower = server_name.to_ascii_lowercase();
-    let suffixes = lower.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0);
+    let suffixes = lower.match_indices('.').map(|(at, _)| at);
     let mut candidates = core::iter::once(0).chain(suffixes).filter_map(|at| names.get(lower.get(at..)?));
     candidates.next().or_else(|| names.get(""))
 }
@@ -182,4 +182,133 @@ fn application_keys(matches: &FilterChainMatch) -> Vec<Box<[u8]>> {
         return Vec::from([Box::default()]);
     }
     matches.application_protocols.iter().map(|protocol| Box::from(&**protocol)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::{TransportProtocol::*, *};
+    use crate::{network_filter::TcpProxy, weighted::Weighted};
+
+    fn chain(name: &str, matches: FilterChainMatch) -> FilterChain {
+        let tcp = TcpProxy {
+            stat_prefix: name.into(),
+            clusters: Weighted::one(name.into()),
+            idle_timeout: None,
+            access_log: false,
+        };
+        FilterChain { name: name.into(), matches, filter: NetworkFilter::TcpProxy(Arc::new(tcp)) }
+    }
+
+    fn any() -> FilterChainMatch {
+        FilterChainMatch::default()
+    }
+
+    fn port(port: u16) -> FilterChainMatch {
+        FilterChainMatch { destination_port: Some(port), ..any() }
+    }
+
+    fn names(server_names: &[&str]) -> FilterChainMatch {
+        FilterChainMatch { server_names: server_names.iter().map(|name| Arc::from(*name)).collect(), ..any() }
+    }
+
+    fn transport(transport: TransportProtocol) -> FilterChainMatch {
+        FilterChainMatch { transport_protocol: Some(transport), ..any() }
+    }
+
+    fn alpn(protocols: &[&str], matches: FilterChainMatch) -> FilterChainMatch {
+        let application_protocols = protocols.iter().map(|protocol| Arc::from(protocol.as_bytes())).collect();
+        FilterChainMatch { application_protocols, ..matches }
+    }
+
+    fn picked<'a>(chains: &'a FilterChains, facts: ConnectionFacts<'_>) -> &'a str {
+        chains.pick(&facts).map_or("-", |chain| &chain.name)
+    }
+
+    #[test]
+    fn each_criterion_takes_its_most_specific_value_and_never_comes_back() {
+        let chains = vec![
+            chain("any", any()),
+            chain("80", port(80)),
+            chain("443 a", FilterChainMatch { destination_port: Some(443), ..names(&["a.example"]) }),
+            chain("a", names(&["a.example", "b.example"])),
+            chain("*.example", names(&["*.example"])),
+            chain(
+                "*.a.example tls",
+                FilterChainMatch { transport_protocol: Some(Tls), ..names(&["*.a.example"]) },
+            ),
+            chain("tls", transport(Tls)),
+            chain("tls h2", alpn(&["h2", "h3"], transport(Tls))),
+            chain("raw", transport(RawBuffer)),
+        ];
+        let chains = FilterChains::new(chains, Some(chain("default", any()))).unwrap();
+        let h2: &[&[u8]] = &[b"x", b"h2"];
+        // (port, server name, transport protocol, application protocols) -> chain
+        for ((destination_port, server_name, transport_protocol, application_protocols), expected) in [
+            ((None, None, RawBuffer, &[][..]), "raw"),
+            ((Some(81), None, RawBuffer, &[]), "raw"),
+            ((Some(80), None, RawBuffer, &[]), "80"),
+            ((Some(80), Some("a.example"), Tls, h2), "80"),
+            ((Some(443), Some("a.example"), Tls, h2), "443 a"),
+            // The port is known, so nobody else is asked.
+            ((Some(443), Some("b.example"), Tls, &[]), "default"),
+            ((Some(443), None, RawBuffer, &[]), "default"),
+            ((None, Some("a.example"), Tls, &[]), "a"),
+            ((None, Some("A.Example"), RawBuffer, &[]), "a"),
+            ((None, Some("b.example"), Tls, &[]), "a"),
+            ((None, Some("c.example"), Tls, &[]), "*.example"),
+            ((None, Some("x.y.example"), Tls, &[]), "*.example"),
+            ((None, Some("x.a.example"), Tls, &[]), "*.a.example tls"),
+            // The longer suffix is known, so the shorter one is not asked.
+            ((None, Some("x.a.example"), RawBuffer, &[]), "default"),
+            ((None, Some("example"), Tls, &[]), "tls"),
+            ((None, Some(".example"), Tls, &[]), "*.example"),
+            ((None, Some("other"), Tls, h2), "tls h2"),
+            ((None, None, Tls, &[b"http/1.1"]), "tls"),
+            ((None, None, Tls, &[b"", b"h2"]), "tls h2"),
+            ((None, None, RawBuffer, h2), "raw"),
+        ] {
+            let facts =
+                ConnectionFacts { destination_port, server_name, transport_protocol, application_protocols };
+            assert_eq!(picked(&chains, facts), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn application_protocols_are_tried_in_the_order_the_other_side_wants_them() {
+        let chains = vec![chain("h2", alpn(&["h2"], any())), chain("h1", alpn(&["http/1.1"], any()))];
+        let chains = FilterChains::new(chains, None).unwrap();
+        let facts =
+            |application_protocols| ConnectionFacts { application_protocols, ..ConnectionFacts::default() };
+        assert_eq!(picked(&chains, facts(&[b"http/1.1", b"h2"])), "h1");
+        assert_eq!(picked(&chains, facts(&[b"h2", b"http/1.1"])), "h2");
+        assert_eq!(picked(&chains, facts(&[])), "-");
+    }
+
+    #[test]
+    fn what_no_chain_takes_goes_to_the_default_or_nowhere() {
+        let only_default = FilterChains::new(vec![], Some(chain("default", any()))).unwrap();
+        assert_eq!(picked(&only_default, ConnectionFacts::default()), "default");
+        assert_eq!(only_default.iter().count(), 1);
+        let none = FilterChains::new(vec![chain("80", port(80))], None).unwrap();
+        assert_eq!(
+            picked(&none, ConnectionFacts { destination_port: Some(81), ..ConnectionFacts::default() }),
+            "-"
+        );
+    }
+
+    #[test]
+    fn chains_that_cannot_be_told_apart_are_refused() {
+        let same = FilterChains::new(vec![chain("1", names(&["a", "b"])), chain("2", names(&["B"]))], None);
+        assert_eq!(same.unwrap_err(), FilterChainError::SameMatch { first: 0, second: 1 });
+        assert!(
+            FilterChains::new(vec![chain("1", names(&["*.a"])), chain("2", names(&["a"]))], None).is_ok()
+        );
+        for name in ["*a", "a.*", "*.*.a", "*", "", "*."] {
+            let error =
+                FilterChains::new(vec![chain("1", any()), chain("2", names(&[name]))], None).unwrap_err();
+            assert_eq!(error, FilterChainError::Wildcard { chain: 1, server_name: name.into() });
+        }
+    }
 }

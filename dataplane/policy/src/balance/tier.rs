@@ -242,3 +242,68 @@ fn share_by_count(levels: &[Level], shares: &mut [Share]) {
         first.healthy += left;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    /// A priority with 100 endpoints, so that counts are percents.
+    fn level(healthy: u32, degraded: u32) -> Level {
+        Level {
+            healthy: (0..healthy).collect(),
+            degraded: (0..degraded).collect(),
+            unhealthy: (0..100 - healthy - degraded).collect(),
+        }
+    }
+
+    #[test]
+    fn priorities_share_load_as_envoy_documents() {
+        // Per row: healthy and degraded percent of each priority; share of the healthy, of the degraded, panic.
+        let rows = [
+            (vec![(100, 0), (100, 0)], vec![(100, 0, false), (0, 0, false)]),
+            (vec![(72, 0), (72, 0)], vec![(100, 0, false), (0, 0, false)]),
+            (vec![(71, 0), (71, 0)], vec![(99, 0, false), (1, 0, false)]),
+            (vec![(50, 0), (60, 0)], vec![(70, 0, false), (30, 0, false)]),
+            (vec![(25, 0), (100, 0)], vec![(35, 0, false), (65, 0, false)]),
+            (vec![(25, 0), (25, 0)], vec![(50, 0, true), (50, 0, true)]),
+            // 7 and 91 of 98 can be carried; the point lost in rounding goes to the first.
+            (vec![(5, 0), (65, 0)], vec![(8, 0, true), (92, 0, false)]),
+            (vec![(0, 100)], vec![(0, 100, false)]),
+            (vec![(5, 95), (0, 0)], vec![(7, 93, false), (0, 0, false)]),
+            (vec![(0, 100), (100, 0)], vec![(0, 0, false), (100, 0, false)]),
+            (vec![(0, 0), (0, 0)], vec![(50, 0, true), (50, 0, true)]),
+            (vec![(0, 0), (0, 0), (0, 0)], vec![(34, 0, true), (33, 0, true), (33, 0, true)]),
+        ];
+        for (levels, expected) in rows {
+            let shares = shares(&levels.iter().map(|(h, d)| level(*h, *d)).collect::<Vec<_>>(), 140, 50);
+            let shares: Vec<_> =
+                shares.iter().map(|share| (share.healthy, share.degraded, share.panic)).collect();
+            assert_eq!(shares, expected, "{levels:?}");
+        }
+        assert!(shares(&[], 140, 50).is_empty());
+        let off = shares(&[level(0, 0)], 140, 0);
+        assert_eq!(off, [Share::default()], "without panic nothing is left to pick");
+    }
+
+    #[test]
+    fn a_stride_meets_every_point_once() {
+        for total in (1..200).chain([1_000_003, u64::from(u32::MAX) * 3]) {
+            let stride = stride(total);
+            assert_eq!(gcd(stride, total), 1);
+            assert!(stride < total.max(2));
+        }
+    }
+
+    #[test]
+    fn points_are_laid_out_by_weight_and_weightless_members_have_none() {
+        let tier = Tier::new([(3, 4), (5, 0), (8, 6)].into_iter()).unwrap();
+        assert_eq!(tier.total(), 5);
+        assert_eq!((0..5).map(|point| tier.at(point).unwrap()).collect::<Vec<_>>(), [3, 3, 8, 8, 8]);
+        assert_eq!((tier.member(0), tier.member(1), tier.member(2)), (Some((3, 2)), Some((8, 3)), None));
+        assert!(Tier::new([(1, 0)].into_iter()).is_none());
+        let huge = Tier::new([(0, u64::MAX), (1, u64::MAX - 1)].into_iter()).unwrap();
+        assert!(huge.at(huge.total() - 1).is_some());
+    }
+}
