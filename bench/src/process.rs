@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn processor_time_counts_children_and_a_process_ends_when_dropped() {
         let mut command = Command::new("sh");
-        // The inner shell works for ever, the outer one waits for it.
-        command.args(["-c", "trap 'kill $!; exit' TERM; sh -c 'while :; do :; done' & wait"]);
+        // The inner shell works, the outer one waits for it; the limit is for a test that fails to end them.
+        command.args(["-c", "ulimit -t 30; trap 'kill $!; exit' TERM; sh -c 'while :; do :; done' & wait"]);
         let process = Process::start(&mut command, 0, 0).unwrap();
         let id = process.child.id();
         let before = process.processor_time().unwrap();
