@@ -5,8 +5,16 @@
 //! → [`ads`] (the streams that serve them).
 
 pub mod ads;
+pub mod api;
+pub mod cli;
 pub mod compile;
 pub mod conditions;
 pub mod document;
+mod files;
+pub mod metrics;
 pub mod model;
+pub mod registry;
+pub mod report;
+pub mod server;
 pub mod source;
+pub mod world;

@@ -2,12 +2,13 @@
 //!
 //! Not here: how a resource is made (`compile`), what a client has of it (`session`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proto::type_url;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::compile::{self, Resources};
+use crate::compile::{self, Resource, Resources};
 
 /// The four types Ringway serves, in the order in which they are made known: what is referred to comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,26 +63,39 @@ impl ResourceType {
     }
 }
 
-/// All resources of one type for one client, with the hash a proxy reports once exactly these are active.
+/// All resources of one type for one client.
 #[derive(Debug)]
 pub struct TypeView {
     /// By name.
     pub resources: Resources,
-    /// `ActiveType.hash` as `proxy.proto` defines it.
-    pub hash: String,
+    /// What a proxy reports as `ActiveType.hash` once it has all it should: clusters and listeners, and the
+    /// endpoints and routes that those refer to. What nothing refers to is not asked for.
+    pub active_hash: String,
+    /// Over all of it; equal for equal content.
+    hash: u64,
 }
 
-impl From<Resources> for TypeView {
-    fn from(resources: Resources) -> TypeView {
-        let mut hash = Xxh3::new();
-        for resource in resources.values() {
-            hash.update(resource.name.as_bytes());
-            hash.update(b"\0");
-            hash.update(resource.version.as_bytes());
-            hash.update(b"\n");
-        }
-        TypeView { resources, hash: format!("{:016x}", hash.digest()) }
+impl TypeView {
+    fn new(resources: Resources, parents: Option<&Resources>) -> TypeView {
+        let hash = active_hash(resources.values());
+        let active = parents.map_or(hash, |parents| {
+            let referred: BTreeSet<_> = parents.values().flat_map(|parent| &parent.children).collect();
+            active_hash(resources.values().filter(|resource| referred.contains(&resource.name)))
+        });
+        TypeView { resources, active_hash: format!("{active:016x}"), hash }
     }
+}
+
+/// `ActiveType.hash` as `proxy.proto` defines it; the resources come in order of name.
+fn active_hash<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> u64 {
+    let mut hash = Xxh3::new();
+    for resource in resources {
+        hash.update(resource.name.as_bytes());
+        hash.update(b"\0");
+        hash.update(resource.version.as_bytes());
+        hash.update(b"\n");
+    }
+    hash.digest()
 }
 
 /// Everything one client should have. A part that did not change is the same `Arc` as before, which is how a
@@ -97,10 +111,13 @@ impl View {
     /// The view of what was compiled for one client, its parts taken from `before` where they are equal.
     pub fn new(revision: Arc<str>, compiled: compile::View, before: Option<&View>) -> View {
         let compile::View { clusters, endpoints, listeners, routes } = compiled;
-        let mut types = [clusters, endpoints, listeners, routes].map(|all| Arc::new(TypeView::from(all)));
+        let endpoints = TypeView::new(endpoints, Some(&clusters));
+        let routes = TypeView::new(routes, Some(&listeners));
+        let (clusters, listeners) = (TypeView::new(clusters, None), TypeView::new(listeners, None));
+        let mut types = [clusters, endpoints, listeners, routes].map(Arc::new);
         if let Some(before) = before {
             for (new, old) in types.iter_mut().zip(&before.types) {
-                if new.hash == old.hash {
+                if new.hash == old.hash && new.active_hash == old.active_hash {
                     *new = old.clone();
                 }
             }
@@ -120,13 +137,18 @@ mod tests {
     use xxhash_rust::xxh3::xxh3_64;
 
     use super::*;
-    use crate::compile::Resource;
 
     #[test]
     fn the_active_hash_is_the_documented_one() {
-        let view = TypeView::from(resources(&[("b", "2"), ("a", "1")]));
-        assert_eq!(view.hash, format!("{:016x}", xxh3_64(b"a\x001\nb\x002\n")));
-        assert_eq!(TypeView::from(Resources::new()).hash, format!("{:016x}", xxh3_64(b"")));
+        let view = TypeView::new(resources(&[("b", "2"), ("a", "1")]), None);
+        assert_eq!(view.active_hash, format!("{:016x}", xxh3_64(b"a\x001\nb\x002\n")));
+        assert_eq!(TypeView::new(Resources::new(), None).active_hash, format!("{:016x}", xxh3_64(b"")));
+        let mut parents = resources(&[("parent", "1")]);
+        for parent in parents.values_mut() {
+            Arc::make_mut(parent).children = vec!["b".into(), "elsewhere".into()];
+        }
+        let view = TypeView::new(resources(&[("b", "2"), ("a", "1")]), Some(&parents));
+        assert_eq!(view.active_hash, format!("{:016x}", xxh3_64(b"b\x002\n")), "nobody asks for a");
     }
 
     #[test]

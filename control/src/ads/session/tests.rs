@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
+use super::super::subscription::RESPONSE_BYTES_MAX;
 use super::*;
-use crate::compile;
+use crate::compile::{self, Resources};
 use ResourceType::{Cluster, Endpoint, Listener, Route};
 
 /// A client, its session and the clock.
@@ -183,7 +184,8 @@ fn a_client_that_asks_for_clusters_only_loses_old_ones_after_a_while() {
 #[test]
 fn every_subscription_is_answered_by_the_rules_of_the_protocol() {
     // (what, type, requests with the responses they must get)
-    let table: &[(&str, ResourceType, &[(&str, &[&str])])] = &[
+    type Story = &'static [(&'static str, &'static [&'static str])];
+    let table: &[(&str, ResourceType, Story)] = &[
         ("an empty first request is *", Cluster, &[("", &["cds#1 cart=1 pay=1"])]),
         ("an explicit *", Cluster, &[("+*", &["cds#1 cart=1 pay=1"])]),
         ("an empty first request is nothing for endpoints", Endpoint, &[("", &[])]),
@@ -480,7 +482,7 @@ fn converge(seed: u64) {
         view([&parts[0], &parts[1], &parts[2], &parts[3]], before)
     };
     let mut newest = random_view(&mut random, None);
-    let mut session = Session::new(newest.clone(), seed % 2 == 0, Instant::now());
+    let mut session = Session::new(newest.clone(), seed.is_multiple_of(2), Instant::now());
     let mut client = Client::default();
     let mut to_server: Vec<(ResourceType, Vec<String>, Vec<String>, String)> =
         [Cluster, Listener].map(|kind| (kind, Vec::new(), Vec::new(), String::new())).into();

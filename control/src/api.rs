@@ -1,0 +1,174 @@
+//! The control plane's HTTP API: what it knows, as JSON with stable field names, and its metrics. Read only.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | `ok` |
+//! | `/metrics` | Prometheus text, see [`crate::metrics`] |
+//! | `/api/v1/status` | [`Status`](crate::report::Status) |
+//! | `/api/v1/documents` | [`DocumentList`] |
+//! | `/api/v1/registrations` | list of [`RegistrationRow`](crate::registry::RegistrationRow) |
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::document::DocumentError;
+use crate::metrics::{Gauges, Metrics};
+use crate::registry::{RegistrationRow, Registry};
+use crate::report::{Proxies, Status, SyncState};
+use crate::world::World;
+
+pub mod client;
+
+/// What the API reads.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The newest world.
+    pub worlds: watch::Receiver<Arc<World>>,
+    /// Every proxy.
+    pub proxies: Arc<Proxies>,
+    /// Every registration.
+    pub registry: Arc<Registry>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// `/api/v1/documents`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DocumentList {
+    /// The revision they make.
+    pub revision: String,
+    /// Every object, in order of kind, namespace and name.
+    pub documents: Vec<DocumentRow>,
+    /// Documents that could not be used.
+    pub errors: Vec<ErrorRow>,
+}
+
+/// One object in [`DocumentList`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DocumentRow {
+    /// API group, empty for Kubernetes' core kinds.
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace; empty for kinds that have none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `file:line:column` of the object.
+    pub origin: String,
+    /// The value of `status` as Kubernetes would show it: conditions, for routes per parent.
+    pub status: serde_json::Value,
+}
+
+/// One unusable document in [`DocumentList`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorRow {
+    /// The file, relative to the directory.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u64,
+    /// Column, from 1.
+    pub column: u64,
+    /// `Kind namespace/name`; empty if not even that could be read.
+    pub object: String,
+    /// What is wrong.
+    pub reason: String,
+    /// The last good version of the object still serves.
+    pub last_good_serves: bool,
+}
+
+/// The routes of the API.
+pub fn router(api: Api) -> axum::Router {
+    axum::Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/documents", get(documents))
+        .route("/api/v1/registrations", get(registrations))
+        .with_state(api)
+}
+
+async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (content_type, api.metrics.render(&gauges(&api)))
+}
+
+async fn status(State(api): State<Api>) -> Json<Status> {
+    let errors = api.worlds.borrow().documents.errors.len();
+    Json(api.proxies.status(errors))
+}
+
+async fn documents(State(api): State<Api>) -> Json<DocumentList> {
+    let world = api.worlds.borrow().clone();
+    Json(document_list(&world))
+}
+
+async fn registrations(State(api): State<Api>) -> Json<Vec<RegistrationRow>> {
+    let world = api.worlds.borrow().clone();
+    Json(registration_rows(&api.registry, &world))
+}
+
+/// Every registration, with what the documents have against it.
+fn registration_rows(registry: &Registry, world: &World) -> Vec<RegistrationRow> {
+    let mut rows = registry.rows();
+    for row in rows.iter_mut().filter(|row| row.refused.is_empty()) {
+        if let Some(reason) = world.conditions.refused_registrations.get(&row.instance) {
+            row.refused.clone_from(reason);
+        }
+    }
+    rows
+}
+
+fn document_list(world: &World) -> DocumentList {
+    let documents = world.documents.objects.iter().map(|(key, document)| DocumentRow {
+        group: key.group.to_string(),
+        kind: key.kind.to_string(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        origin: document.origin.to_string(),
+        status: world.conditions.objects.get(key).cloned().unwrap_or_default(),
+    });
+    DocumentList {
+        revision: world.revision.to_string(),
+        documents: documents.collect(),
+        errors: world.documents.errors.iter().map(error_row).collect(),
+    }
+}
+
+fn error_row(error: &DocumentError) -> ErrorRow {
+    ErrorRow {
+        file: error.origin.file.to_string(),
+        line: error.origin.line,
+        column: error.origin.column,
+        object: error.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: error.reason.clone(),
+        last_good_serves: error.last_good_serves,
+    }
+}
+
+fn gauges(api: &Api) -> Gauges {
+    let world = api.worlds.borrow().clone();
+    let rows = registration_rows(&api.registry, &world);
+    let used = rows.iter().filter(|row| row.refused.is_empty()).count() as u64;
+    let status = api.proxies.status(0);
+    let proxies = |state| status.proxies.iter().filter(|proxy| proxy.state == state).count() as u64;
+    Gauges {
+        proxies: [
+            ("synced", proxies(SyncState::Synced)),
+            ("pending", proxies(SyncState::Pending)),
+            ("nack", proxies(SyncState::Nack)),
+            ("offline", proxies(SyncState::Offline)),
+        ],
+        registrations: [("used", used), ("refused", rows.len() as u64 - used)],
+        documents: world.documents.objects.len() as u64,
+        document_errors: world.documents.errors.len() as u64,
+        sequence: world.sequence,
+    }
+}

@@ -1,0 +1,120 @@
+//! Asks the API of a control plane: what `ringway status` and `ringway demo` do.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Uri;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
+
+use super::DocumentList;
+use crate::report::Status;
+
+/// How long one answer may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// Largest answer, in bytes: ten thousand proxies with what they refused.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// A control plane's API.
+#[derive(Debug, Clone)]
+pub struct Api {
+    base: String,
+    client: Client<HttpConnector, Empty<Bytes>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The address is none.
+    #[error("{url:?} is not an address like http://127.0.0.1:15080")]
+    Address {
+        /// What was given.
+        url: String,
+    },
+    /// Nobody answers.
+    #[error("the control plane's API at {url} cannot be reached")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// Why.
+        source: hyper_util::client::legacy::Error,
+    },
+    /// It takes too long.
+    #[error("no answer from {url} within {ANSWER_WAIT:?}")]
+    Slow {
+        /// What was asked.
+        url: String,
+    },
+    /// Somebody else answers, or another version.
+    #[error("{url} answers {status}, which is not what a control plane of this version answers")]
+    Status {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: hyper::StatusCode,
+    },
+    /// The answer broke off, or is too long.
+    #[error("the answer of {url} broke off: {reason}")]
+    Body {
+        /// What was asked.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// The answer is no such JSON.
+    #[error("the answer of {url} is not what a control plane of this version answers")]
+    Json {
+        /// What was asked.
+        url: String,
+        /// Where it is wrong.
+        source: serde_json::Error,
+    },
+}
+
+impl Api {
+    /// The API at `base`, a URL without a path.
+    pub fn new(base: &str) -> Result<Api, ApiError> {
+        let trimmed = base.trim_end_matches('/');
+        let fine =
+            trimmed.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.path() == "/");
+        if !fine {
+            return Err(ApiError::Address { url: base.to_owned() });
+        }
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Ok(Api { base: trimmed.to_owned(), client })
+    }
+
+    /// `/api/v1/status`.
+    pub async fn status(&self) -> Result<Status, ApiError> {
+        self.json("/api/v1/status").await
+    }
+
+    /// `/api/v1/documents`.
+    pub async fn documents(&self) -> Result<DocumentList, ApiError> {
+        self.json("/api/v1/documents").await
+    }
+
+    /// Any other path, as the type it answers.
+    pub async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let slow = |_| ApiError::Slow { url: url.clone() };
+        let body = tokio::time::timeout(ANSWER_WAIT, self.bytes(&url)).await.map_err(slow)??;
+        serde_json::from_slice(&body).map_err(|source| ApiError::Json { url: url.clone(), source })
+    }
+
+    async fn bytes(&self, url: &str) -> Result<Bytes, ApiError> {
+        let uri: Uri = url.parse().map_err(|_| ApiError::Address { url: url.to_owned() })?;
+        let unreachable = |source| ApiError::Unreachable { url: url.to_owned(), source };
+        let answer = self.client.get(uri).await.map_err(unreachable)?;
+        if !answer.status().is_success() {
+            return Err(ApiError::Status { url: url.to_owned(), status: answer.status() });
+        }
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| ApiError::Body { url: url.to_owned(), reason: error.to_string() })?;
+        Ok(body.to_bytes())
+    }
+}

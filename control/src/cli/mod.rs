@@ -1,0 +1,57 @@
+//! The command line: one file per command, each with its `Args` and a `run` that returns the exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod completion;
+mod output;
+mod serve;
+mod status;
+
+/// Ringway: a service mesh for teams to whom the proxy's latency matters.
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the control plane on a directory of documents
+    Serve(serve::Args),
+    /// Show every proxy and whether the newest configuration is active in it
+    Status(status::Args),
+    /// Print a completion script for a shell
+    Completion(completion::Args),
+}
+
+/// Reads the arguments and runs the command.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Completion(args) => completion::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example_in_its_help() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `ringway serve`: the control plane in the foreground.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output;
+use crate::server::{self, Listen, Options, Server, StartError};
+
+/// What to serve, and where.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The directory is watched: a change is served within 100 ms. A document that cannot be used is reported with
+file:line:column, its last good version and all others serve.
+
+Exit codes: 0 after Ctrl-C or SIGTERM, 1 if it cannot start.
+
+Examples:
+  ringway serve --config ./mesh
+  ringway serve --config ./mesh --listen 127.0.0.1:0 --api 127.0.0.1:0     ports are chosen and printed
+  ringway serve --config ./mesh --listen unix:/run/ringway/xds.sock")]
+pub(super) struct Args {
+    /// Directory of YAML or JSON documents, read at any depth
+    #[arg(long, value_name = "DIR")]
+    config: PathBuf,
+    /// Where proxies and workloads connect: IP:PORT on loopback, or unix:PATH
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_LISTEN")]
+    listen: Listen,
+    /// Where the API is served: IP:PORT on loopback
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080", env = "RINGWAY_API_LISTEN")]
+    api: SocketAddr,
+    /// What survives a restart [default: $XDG_STATE_HOME/ringway, for root /var/lib/ringway]
+    #[arg(long, value_name = "DIR", env = "RINGWAY_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Least important events to print: error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: tracing::level_filters::LevelFilter,
+}
+
+/// Serves until a signal.
+pub(super) fn run(args: Args) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(output::stderr_has_colour())
+        .with_target(false)
+        .with_max_level(args.log)
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::print_error(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why there is nothing to serve, or nothing any more.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot find a data directory: neither XDG_STATE_HOME nor HOME is set; name one with --data-dir")]
+    NoDataDir,
+    #[error("cannot wait for signals")]
+    Signal(#[source] std::io::Error),
+}
+
+async fn serve(args: Args) -> Result<(), ServeError> {
+    // Before anything is started: a signal must find someone who listens.
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
+    let data_dir = args.data_dir.or_else(default_data_dir).ok_or(ServeError::NoDataDir)?;
+    let options = Options {
+        config: args.config.clone(),
+        listen: args.listen,
+        api: args.api,
+        data_dir: data_dir.clone(),
+        lease: server::LEASE,
+    };
+    let server = Server::start(options).await?;
+    let world = server.worlds().borrow().clone();
+    let (documents, errors) = (world.documents.objects.len(), world.documents.errors.len());
+    println!("control plane  {}", server.listen());
+    println!("api            http://{}", server.api());
+    println!(
+        "config         {}  {}  {documents} documents, {errors} errors",
+        args.config.display(),
+        world.revision
+    );
+    println!("data           {}", data_dir.display());
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "stopping; proxies go on with what they have");
+    server.stop().await;
+    Ok(())
+}
+
+/// `/var/lib/ringway` for root, else below the user's state directory.
+fn default_data_dir() -> Option<PathBuf> {
+    // The kernel's word for who runs this; the environment of a service may say nothing.
+    if std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+        return Some("/var/lib/ringway".into());
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("ringway"))
+}

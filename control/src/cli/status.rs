@@ -1,0 +1,303 @@
+//! `ringway status`: is the newest revision active everywhere?
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::output::{self, Cell, Format, Tone, age, painted};
+use crate::api::client::{Api, ApiError};
+use crate::api::{DocumentList, DocumentRow};
+use crate::report::{ProxyRow, Status, SyncState};
+
+/// How often `--wait` looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long `--wait` looks at least: a change that was just written to the directory settles within 100 ms, and
+/// must not be missed.
+const LOOK_AT_LEAST: Duration = Duration::from_millis(300);
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+STATE is synced (the newest revision is active), pending, nack (the proxy refused some of it, its last good version
+serves) or offline (it goes on with what it has). REVISION is wanted/active.
+
+Exit codes: 0 everything is active everywhere, 1 not everything (with --wait: not within the timeout, or some document
+cannot be used), 2 the control plane cannot be reached.
+
+Examples:
+  ringway status
+  ringway status --wait --timeout 10s && echo 'rolled out'
+  ringway status --documents
+  ringway status --documents -o json | jq '.documents[] | select(.kind == \"HTTPRoute\") | .status'")]
+pub(super) struct Args {
+    /// The control plane's API
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15080", env = "RINGWAY_API")]
+    api: String,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+    /// Wait until the newest revision is active in every proxy
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Show every document and what became of it, instead of the proxies
+    #[arg(long)]
+    documents: bool,
+}
+
+/// Asks, prints, and answers by the exit code.
+pub(super) fn run(args: &Args) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let shown = match runtime {
+        Ok(runtime) => runtime.block_on(show(args)),
+        Err(error) => Err(StatusError::Print(error)),
+    };
+    match shown {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        // Whoever read the output has seen enough.
+        Err(StatusError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(1),
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StatusError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("cannot print")]
+    Print(#[from] io::Error),
+}
+
+/// Whether everything is active everywhere.
+async fn show(args: &Args) -> Result<bool, StatusError> {
+    let api = Api::new(&args.api)?;
+    let status = if args.wait { wait(&api, args.timeout).await? } else { api.status().await? };
+    let fine = status.synced && status.document_errors == 0;
+    let (mut out, colour) = (io::stdout().lock(), output::stdout_has_colour());
+    match (args.documents, args.output) {
+        (false, Format::Json) => writeln!(out, "{}", pretty(&status))?,
+        (false, Format::Table) => print_status(&mut out, colour, &status)?,
+        (true, format) => {
+            let documents = api.documents().await?;
+            match format {
+                Format::Json => writeln!(out, "{}", pretty(&documents))?,
+                Format::Table => print_documents(&mut out, colour, &documents)?,
+            }
+        }
+    }
+    Ok(fine)
+}
+
+fn pretty(value: &impl serde::Serialize) -> String {
+    // These types have string keys only, so they always can be written.
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// Looks until everything is synced or the time is over; the last look is returned. A control plane that cannot be
+/// reached at first may be about to start.
+async fn wait(api: &Api, timeout: Duration) -> Result<Status, ApiError> {
+    let (start, progress) = (Instant::now(), io::stderr().is_terminal());
+    let mut said = false;
+    let last = loop {
+        let status = api.status().await;
+        let synced = status.as_ref().is_ok_and(|status| status.synced);
+        let waited = start.elapsed();
+        if (synced && waited >= LOOK_AT_LEAST.min(timeout)) || waited >= timeout {
+            break status;
+        }
+        if progress && waited > Duration::from_secs(1) {
+            said = true;
+            eprint!("\r\x1b[K{}", waiting_for(&status));
+        }
+        tokio::time::sleep(LOOK_EVERY.min(timeout - waited)).await;
+    };
+    if said {
+        eprint!("\r\x1b[K");
+    }
+    last
+}
+
+fn waiting_for(status: &Result<Status, ApiError>) -> String {
+    match status {
+        Ok(status) => {
+            let synced = status.proxies.iter().filter(|proxy| proxy.state == SyncState::Synced).count();
+            format!("waiting: {} is active in {synced} of {} proxies", status.revision, status.proxies.len())
+        }
+        Err(_) => "waiting for the control plane".to_owned(),
+    }
+}
+
+fn print_status(out: &mut impl Write, colour: bool, status: &Status) -> io::Result<()> {
+    let head = ["APP", "ROLE", "HOST", "VERSION", "REVISION", "AGE", "STATE", "IO", "SNAPSHOT", "NODE"];
+    let rows: Vec<_> = status.proxies.iter().map(proxy_row).collect();
+    if rows.is_empty() {
+        writeln!(out, "no proxy is connected")?;
+    } else {
+        output::table(out, colour, head, &rows)?;
+    }
+    for proxy in &status.proxies {
+        for refused in &proxy.refused {
+            let what = painted("refused", Tone::Bad, colour);
+            writeln!(out, "{what} by {}: {} {}: {}", proxy.node, refused.kind, refused.name, refused.reason)?;
+        }
+    }
+    let synced = status.proxies.iter().filter(|proxy| proxy.state == SyncState::Synced).count();
+    let (count, revision) = (status.proxies.len(), &status.revision);
+    writeln!(
+        out,
+        "\nrevision {revision}, {} old: active in {synced} of {count} proxies",
+        age(status.revision_age_ms)
+    )?;
+    if status.document_errors > 0 {
+        let what =
+            painted(&format!("{} documents cannot be used", status.document_errors), Tone::Bad, colour);
+        writeln!(out, "{what}: ringway status --documents")?;
+    }
+    Ok(())
+}
+
+fn proxy_row(proxy: &ProxyRow) -> [Cell; 10] {
+    let (state, tone) = match proxy.state {
+        SyncState::Synced => ("synced", Tone::Good),
+        SyncState::Pending => ("pending", Tone::Wait),
+        SyncState::Nack => ("nack", Tone::Bad),
+        SyncState::Offline => ("offline", Tone::Bad),
+    };
+    let active = if proxy.revision_active.is_empty() { "-" } else { &proxy.revision_active };
+    let revision = if proxy.revision_wanted == active {
+        active.to_owned()
+    } else {
+        format!("{}/{active}", proxy.revision_wanted)
+    };
+    let snapshot = if proxy.snapshot == 0 { String::new() } else { proxy.snapshot.to_string() };
+    let age = if proxy.revision_active.is_empty() { String::new() } else { age(proxy.active_age_ms) };
+    [
+        proxy.app.as_str().into(),
+        proxy.role.as_str().into(),
+        proxy.host.as_str().into(),
+        proxy.version.as_str().into(),
+        revision.into(),
+        age.into(),
+        Cell::toned(state, tone),
+        proxy.io_driver.as_str().into(),
+        snapshot.into(),
+        proxy.node.as_str().into(),
+    ]
+}
+
+fn print_documents(out: &mut impl Write, colour: bool, list: &DocumentList) -> io::Result<()> {
+    let rows: Vec<_> = list.documents.iter().flat_map(document_rows).collect();
+    output::table(
+        out,
+        colour,
+        ["KIND", "NAME", "PARENT", "CONDITION", "STATUS", "REASON", "WHERE", "MESSAGE"],
+        &rows,
+    )?;
+    for error in &list.errors {
+        let what = painted("error", Tone::Bad, colour);
+        let after = if error.last_good_serves { " (its last good version serves)" } else { "" };
+        writeln!(out, "{what} {}:{}:{}: {}{after}", error.file, error.line, error.column, error.reason)?;
+    }
+    writeln!(
+        out,
+        "\nrevision {}: {} documents, {} errors",
+        list.revision,
+        list.documents.len(),
+        list.errors.len()
+    )
+}
+
+/// One row per condition, wherever Gateway API puts them: on the object, per parent, per listener.
+fn document_rows(document: &DocumentRow) -> Vec<[Cell; 8]> {
+    let name = match document.namespace.as_str() {
+        "" => document.name.clone(),
+        namespace => format!("{namespace}/{}", document.name),
+    };
+    let text = |value: &serde_json::Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let mut conditions: Vec<(String, serde_json::Value)> = Vec::new();
+    let mut add = |parent: String, holder: &serde_json::Value| {
+        conditions
+            .extend(list(&holder["conditions"]).into_iter().map(|condition| (parent.clone(), condition)));
+    };
+    add(String::new(), &document.status);
+    for parent in list(&document.status["parents"]) {
+        let parent_ref = &parent["parentRef"];
+        let section = parent_ref["sectionName"].as_str().map(|name| format!("#{name}")).unwrap_or_default();
+        add(format!("{}{section}", text(parent_ref, "name")), &parent);
+    }
+    for listener in list(&document.status["listeners"]) {
+        add(format!("#{}", text(&listener, "name")), &listener);
+    }
+    let row = |parent: &str, condition: &serde_json::Value| -> [Cell; 8] {
+        let status = text(condition, "status");
+        let tone = match (status.as_str(), text(condition, "type").as_str()) {
+            ("True", "Conflicted") | ("False", _) => Tone::Bad,
+            ("True", _) => Tone::Good,
+            _ => Tone::Wait,
+        };
+        [
+            document.kind.as_str().into(),
+            name.clone().into(),
+            parent.into(),
+            text(condition, "type").into(),
+            Cell::toned(status, tone),
+            text(condition, "reason").into(),
+            document.origin.as_str().into(),
+            text(condition, "message").into(),
+        ]
+    };
+    if conditions.is_empty() {
+        return vec![row("", &serde_json::Value::Null)];
+    }
+    conditions.iter().map(|(parent, condition)| row(parent, condition)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conditions_are_found_wherever_gateway_api_puts_them() {
+        let document = |status| DocumentRow {
+            group: String::new(),
+            kind: "HTTPRoute".into(),
+            namespace: "shop".into(),
+            name: "pay".into(),
+            origin: "mesh.yaml:3:1".into(),
+            status,
+        };
+        let condition =
+            json!([{"type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "no"}]);
+        let table = [
+            (
+                json!({"conditions": condition}),
+                "HTTPRoute shop/pay  Accepted False NoMatchingParent mesh.yaml:3:1 no",
+            ),
+            (
+                json!({"parents": [{"parentRef": {"name": "edge", "sectionName": "web"}, "conditions": condition}]}),
+                "HTTPRoute shop/pay edge#web Accepted False NoMatchingParent mesh.yaml:3:1 no",
+            ),
+            (
+                json!({"listeners": [{"name": "web", "conditions": condition}]}),
+                "HTTPRoute shop/pay #web Accepted False NoMatchingParent mesh.yaml:3:1 no",
+            ),
+            (json!(null), "HTTPRoute shop/pay     mesh.yaml:3:1 "),
+        ];
+        for (status, line) in table {
+            let rows = document_rows(&document(status));
+            let lines: Vec<_> =
+                rows.iter().map(|row| row.clone().map(|cell| cell.text().to_owned()).join(" ")).collect();
+            assert_eq!(lines, [line]);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+use super::*;
+use crate::ads::view::View;
+use crate::compile::{self, GatewayClient};
+
+const RINGWAY: &str = "ringway-proxy";
+
+/// Proxies at the first world.
+struct Mesh {
+    proxies: Arc<Proxies>,
+    sequence: u64,
+}
+
+impl Mesh {
+    fn new() -> Mesh {
+        let mesh = Mesh { proxies: Proxies::new(Arc::default()), sequence: 0 };
+        mesh.next_world("r1")
+    }
+
+    fn next_world(mut self, revision: &str) -> Mesh {
+        self.sequence += 1;
+        self.proxies.announce(self.sequence, &revision.into(), SystemTime::now());
+        self
+    }
+
+    fn connect(&self, node: &str, agent: &str) -> Connected {
+        let gateway =
+            GatewayClient { namespace: "shop".into(), name: "edge".into(), bind: [0, 0, 0, 0].into() };
+        let agent = UserAgent { name: agent.into(), version: "1.2.3".into() };
+        self.proxies.connect(node, Arc::new(Client::Gateway(gateway)), agent)
+    }
+
+    fn row(&self) -> ProxyRow {
+        self.proxies.status(0).proxies.pop().unwrap()
+    }
+
+    fn state(&self) -> SyncState {
+        self.row().state
+    }
+}
+
+fn view(revision: &str) -> View {
+    View::new(revision.into(), compile::View::default(), None)
+}
+
+fn types(view: &View) -> Vec<ActiveType> {
+    let of = |kind: ResourceType| ActiveType {
+        type_url: kind.type_url().into(),
+        hash: view.of(kind).active_hash.clone(),
+        ..ActiveType::default()
+    };
+    ResourceType::ALL.map(of).into()
+}
+
+fn hello(node: &str) -> Hello {
+    Hello {
+        node_id: node.into(),
+        version: "0.1.0".into(),
+        host: "vm1".into(),
+        workers: 2,
+        ..Hello::default()
+    }
+}
+
+#[test]
+fn one_of_ours_is_synced_when_it_says_so_and_not_when_it_acknowledges() {
+    let mesh = Mesh::new();
+    let stream = mesh.connect("edge-1", RINGWAY);
+    stream.want(1, &view("r1"), None);
+    stream.accept(Accepted { settled: true, refused: Vec::new() });
+    assert_eq!(mesh.state(), SyncState::Pending);
+    let report = mesh.proxies.hello(hello("edge-1"));
+    assert_eq!(mesh.state(), SyncState::Pending);
+    report.active(types(&view("r1")), 7);
+    let row = mesh.row();
+    assert_eq!((row.state, row.revision_active.as_str(), row.snapshot), (SyncState::Synced, "r1", 7));
+    assert_eq!((row.host.as_str(), row.version.as_str(), row.workers), ("vm1", "0.1.0", 2));
+    let mut other = types(&view("r1"));
+    other[2].hash = "0".repeat(16);
+    report.active(other, 8);
+    assert_eq!(mesh.state(), SyncState::Pending);
+}
+
+#[test]
+fn envoy_is_synced_when_it_has_acknowledged() {
+    let mesh = Mesh::new();
+    let stream = mesh.connect("edge-1", "envoy");
+    stream.want(1, &view("r1"), None);
+    assert_eq!(mesh.state(), SyncState::Pending);
+    stream.accept(Accepted { settled: true, refused: Vec::new() });
+    assert_eq!(mesh.state(), SyncState::Synced);
+    assert_eq!(mesh.row().version, "envoy 1.2.3");
+}
+
+#[test]
+fn a_new_world_is_pending_until_its_stream_has_compared_it() {
+    let mesh = Mesh::new();
+    let stream = mesh.connect("edge-1", "envoy");
+    stream.want(1, &view("r1"), None);
+    stream.accept(Accepted { settled: true, refused: Vec::new() });
+    let mesh = mesh.next_world("r2");
+    let row = mesh.row();
+    assert_eq!(row.state, SyncState::Pending);
+    assert_eq!((row.revision_wanted.as_str(), row.revision_active.as_str()), ("r2", "r1"));
+    assert!(!mesh.proxies.status(0).synced);
+    // It compared, and nothing of it concerns this proxy.
+    stream.want(2, &view("r2"), None);
+    assert_eq!(mesh.row().revision_active, "r2");
+    assert!(mesh.proxies.status(0).synced);
+}
+
+#[test]
+fn a_refusal_is_shown_with_its_reason_and_the_proxys_own_words_count_first() {
+    let mesh = Mesh::new();
+    let stream = mesh.connect("edge-1", RINGWAY);
+    stream.want(1, &view("r1"), None);
+    let refused = |name: &str| Refused {
+        kind: ResourceType::Route,
+        name: name.into(),
+        version: "v".into(),
+        reason: "by NACK".into(),
+    };
+    stream.accept(Accepted { settled: false, refused: vec![refused("http"), refused("other")] });
+    assert_eq!(mesh.state(), SyncState::Nack);
+    let report = mesh.proxies.hello(hello("edge-1"));
+    let mut types = types(&view("r1"));
+    types[3].rejected = vec![proto::control::RejectedResource {
+        name: "http".into(),
+        version: "v".into(),
+        reason: "routes[0].match: bad".into(),
+    }];
+    report.active(types, 1);
+    let shown: Vec<_> = mesh.row().refused.into_iter().map(|r| (r.kind, r.name, r.reason)).collect();
+    let row = |name: &str, reason: &str| ("rds".to_owned(), name.to_owned(), reason.to_owned());
+    assert_eq!(shown, [row("http", "routes[0].match: bad"), row("other", "by NACK")]);
+}
+
+#[test]
+fn a_report_may_come_before_its_stream_and_stay_after_it() {
+    let mesh = Mesh::new();
+    let report = mesh.proxies.hello(hello("edge-1"));
+    report.active(types(&view("r1")), 1);
+    assert!(mesh.proxies.status(0).proxies.is_empty());
+    let stream = mesh.connect("edge-1", RINGWAY);
+    stream.want(1, &view("r1"), None);
+    assert_eq!(mesh.state(), SyncState::Synced);
+    drop(stream);
+    drop(report);
+    let row = mesh.row();
+    assert_eq!((row.state, row.host.as_str()), (SyncState::Offline, "vm1"));
+    assert!(!mesh.proxies.status(0).synced);
+}
+
+#[test]
+fn a_second_stream_of_a_node_takes_over_and_the_end_of_the_first_changes_nothing() {
+    let mesh = Mesh::new();
+    let first = mesh.connect("edge-1", "envoy");
+    let second = mesh.connect("edge-1", "envoy");
+    second.want(1, &view("r1"), None);
+    second.accept(Accepted { settled: true, refused: Vec::new() });
+    first.accept(Accepted::default());
+    drop(first);
+    assert_eq!(mesh.state(), SyncState::Synced);
+}
+
+#[test]
+fn the_time_from_change_to_active_is_counted_once_per_proxy_it_concerns() {
+    let metrics = Arc::new(Metrics::default());
+    let mesh = Mesh { proxies: Proxies::new(metrics.clone()), sequence: 0 }.next_world("r1");
+    let stream = mesh.connect("edge-1", "envoy");
+    stream.want(1, &view("r1"), None);
+    stream.accept(Accepted { settled: true, refused: Vec::new() });
+    let count = || {
+        let text = metrics.render(&crate::metrics::Gauges::default());
+        let line =
+            text.lines().find(|line| line.starts_with("ringway_control_apply_to_active_seconds_count"));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(count(), "0", "a first connection is no change");
+    let mesh = mesh.next_world("r2");
+    stream.accept(Accepted::default());
+    stream.want(2, &view("r2"), Some(Instant::now()));
+    assert_eq!(count(), "0");
+    stream.accept(Accepted { settled: true, refused: Vec::new() });
+    stream.accept(Accepted { settled: true, refused: Vec::new() });
+    assert_eq!(count(), "1");
+    assert!(mesh.proxies.status(0).synced);
+}
