@@ -1,0 +1,273 @@
+//! One simulation's executor, clock and network together, and the loop that drives them.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    future::Future,
+    net::IpAddr,
+    panic::Location,
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use runtime::{Deadline, timer::Timers};
+
+use crate::{
+    executor::{Executor, MAIN},
+    network::Network,
+    rng::Rng,
+    trace::What,
+};
+
+/// Polls without time passing after which the tasks are said to chase each other.
+const POLLS_PER_INSTANT_MAX: u64 = 10_000_000;
+
+/// Longest time given to what is on its way.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+
+/// Where the clock starts. Not 0, which code may use for "not set".
+const START: u64 = 1_000_000_000;
+
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) executor: Executor,
+    pub(crate) timers: Timers,
+    pub(crate) network: RefCell<Network>,
+    /// Order of tasks, late completions: apart from the network's, so that one does not shift the other.
+    pub(crate) rng: RefCell<Rng>,
+    pub(crate) late_per_mille: Cell<u16>,
+    pub(crate) shuffle: Cell<bool>,
+    pub(crate) time_max: Cell<Duration>,
+    pub(crate) ending: Cell<bool>,
+    /// Sockets dropped before a listener was made of them, maybe on another thread.
+    pub(crate) dropped_sockets: Arc<Mutex<Vec<u64>>>,
+    hosts: RefCell<Vec<Rc<Host>>>,
+    polls_count: Cell<u64>,
+}
+
+/// One machine with one loop: an address to connect from, and turns.
+pub(crate) struct Host {
+    pub(crate) number: usize,
+    pub(crate) ip: IpAddr,
+    /// Something completed in this turn.
+    open: Cell<bool>,
+    /// A turn ended that nobody has seen yet.
+    ended: Cell<bool>,
+    waiter: RefCell<Option<Waker>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> World {
+        let mut rng = Rng::new(seed);
+        World {
+            seed,
+            executor: Executor::default(),
+            timers: Timers::new(START),
+            network: RefCell::new(Network::new(START, Rng::new(rng.next_u64()))),
+            rng: RefCell::new(rng),
+            late_per_mille: Cell::new(0),
+            shuffle: Cell::new(false),
+            time_max: Cell::new(Duration::from_secs(3600)),
+            ending: Cell::new(false),
+            dropped_sockets: Arc::default(),
+            hosts: RefCell::default(),
+            polls_count: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.network.borrow().now
+    }
+
+    pub(crate) fn add_host(&self, ip: IpAddr) -> Rc<Host> {
+        let mut hosts = self.hosts.borrow_mut();
+        let host = Rc::new(Host {
+            number: hosts.len(),
+            ip,
+            open: Cell::new(false),
+            ended: Cell::new(false),
+            waiter: RefCell::default(),
+        });
+        hosts.push(host.clone());
+        host
+    }
+
+    pub(crate) fn hosts_count(&self) -> usize {
+        self.hosts.borrow().len()
+    }
+
+    pub(crate) fn open_all_turns(&self) {
+        self.hosts.borrow().iter().for_each(|host| host.touch());
+    }
+
+    /// Whether an operation should pretend, once, not to be complete yet.
+    pub(crate) fn is_late(&self) -> bool {
+        self.rng.borrow_mut().chance(self.late_per_mille.get())
+    }
+
+    /// Runs everything until `main` ends.
+    pub(crate) fn run<T>(&self, main: impl Future<Output = T>, at: &'static Location<'static>) -> T {
+        let told = TellOnPanic(self);
+        let mut main = pin!(main);
+        let waker = self.executor.begin_main(at);
+        let limit = self.now().saturating_add(self.time_max.get().as_nanos() as u64);
+        self.polls_count.set(0);
+        let result = loop {
+            if let Some(number) = self.next_task() {
+                if number != MAIN {
+                    if self.executor.poll(number) {
+                        self.network.borrow_mut().note(What::TaskEnds(number));
+                    }
+                } else if let Poll::Ready(result) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    break result;
+                }
+            } else if !self.end_turns() {
+                let next = self.next_time();
+                assert!(next != Deadline::NEVER, "deadlock: nothing is ready and nothing will ever happen");
+                assert!(
+                    next.0 <= limit,
+                    "the story did not end within {:?} of simulated time",
+                    self.time_max.get()
+                );
+                self.pass_time(next.0);
+            }
+        };
+        self.executor.end_main();
+        drop(told);
+        result
+    }
+
+    /// Runs what is ready and lets arrive what is on its way, for at most [`SETTLE_MAX`].
+    pub(crate) fn settle(&self) {
+        let told = TellOnPanic(self);
+        self.polls_count.set(0);
+        let limit = self.now() + SETTLE_MAX.as_nanos() as u64;
+        loop {
+            if let Some(number) = self.next_task() {
+                if self.executor.poll(number) {
+                    self.network.borrow_mut().note(What::TaskEnds(number));
+                }
+            } else if !self.end_turns() {
+                let is_quiet = self.network.borrow().next_event().is_none();
+                let next = self.next_time().0;
+                if is_quiet || next > limit {
+                    break;
+                }
+                self.pass_time(next);
+            }
+        }
+        drop(told);
+    }
+
+    fn next_task(&self) -> Option<u64> {
+        self.polls_count.set(self.polls_count.get() + 1);
+        assert!(
+            self.polls_count.get() < POLLS_PER_INSTANT_MAX,
+            "tasks wake each other without end and time stands still"
+        );
+        let choose =
+            |count| if self.shuffle.get() { self.rng.borrow_mut().below(count as u64) as usize } else { 0 };
+        self.executor.next(choose)
+    }
+
+    /// Nothing is ready: ends the turns that were open. False when nobody saw one end.
+    fn end_turns(&self) -> bool {
+        let dropped =
+            std::mem::take(&mut *self.dropped_sockets.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut network = self.network.borrow_mut();
+        dropped.into_iter().for_each(|number| network.drop_listener(number));
+        let mut woken = false;
+        for host in self.hosts.borrow().iter().filter(|host| host.open.replace(false)) {
+            host.ended.set(true);
+            if let Some(waiter) = host.waiter.take() {
+                network.note(What::TurnEnds(host.number));
+                waiter.wake();
+                woken = true;
+            }
+        }
+        woken
+    }
+
+    fn next_time(&self) -> Deadline {
+        let event = self.network.borrow().next_event().unwrap_or(u64::MAX);
+        self.timers.next_visit().min(Deadline(event))
+    }
+
+    fn pass_time(&self, to: u64) {
+        self.polls_count.set(0);
+        let mut network = self.network.borrow_mut();
+        network.now = network.now.max(to);
+        let now = network.now;
+        drop(network);
+        if self.timers.next_visit().0 <= now {
+            self.timers.advance(now);
+            self.open_all_turns();
+        }
+        loop {
+            let step = self.network.borrow_mut().step();
+            let Some(happened) = step else { return };
+            if let Some(syn) = happened {
+                let faults_of = self.network.borrow().faults_of.clone();
+                // The test's own code runs without a borrow of the network; only the numbers are lent.
+                let mut rng = self.network.borrow().rng.clone();
+                let faults = faults_of(&syn.link, &mut rng);
+                let mut network = self.network.borrow_mut();
+                network.rng = rng;
+                network.establish(syn, faults);
+            }
+        }
+    }
+
+    /// Ends the simulation: what is in flight may be dropped from here on.
+    pub(crate) fn end(&self) {
+        self.ending.set(true);
+        self.executor.clear();
+        let faults_of = self.network.borrow_mut().forget_faults();
+        drop(faults_of);
+    }
+}
+
+impl Host {
+    /// An operation completed: this turn will be seen to end.
+    pub(crate) fn touch(&self) {
+        self.open.set(true);
+    }
+
+    pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.ended.replace(false) {
+            return Poll::Ready(());
+        }
+        *self.waiter.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Prints the seed and what everybody waited for when a story panics.
+struct TellOnPanic<'a>(&'a World);
+
+impl Drop for TellOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+            // The tasks go with the story, so that another panic does not hide the first.
+            self.0.ending.set(true);
+        }
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "simulation with seed {}", self.seed)?;
+        if let Ok(network) = self.network.try_borrow() {
+            writeln!(f, "at {:.6} ms", network.now as f64 / 1e6)?;
+            write!(f, "{}", network.trace)?;
+            for leak in network.leaks() {
+                writeln!(f, "open: {leak:?}")?;
+            }
+        }
+        write!(f, "{}", self.executor)
+    }
+}
