@@ -1,10 +1,12 @@
 //! Regular expressions of the configuration (Envoy: `RegexMatcher`, `RegexMatchAndSubstitute`), matched in time that
 //! is linear in the input, with the memory a match needs kept per worker.
 //!
-//! Bytes, not text: a subject need not be UTF-8. As in RE2, `.` and negated classes take one code point and so never
-//! match a byte that is not part of one.
+//! The syntax is RE2's (see `re2`). Subjects are bytes and need not be UTF-8: as in RE2, `.` and negated classes take
+//! one code point, and so never match a byte that is not part of one.
 
-use alloc::{sync::Arc, vec::Vec};
+mod re2;
+
+use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
 use hashbrown::HashTable;
@@ -71,16 +73,13 @@ impl Regex {
     /// # Errors
     /// When it is longer or larger than its limits, or no regular expression.
     pub fn full(pattern: &str) -> Result<Regex, RegexError> {
-        // First alone: `a)(b` must not become valid by the group around it.
-        parse(pattern)?;
-        let whole = alloc::format!("(?:{pattern})\\z");
+        let whole = alloc::format!("(?:{})\\z", parse(pattern)?);
         Regex::compile(pattern, &whole, WhichCaptures::Implicit)
     }
 
     /// Compiles `pattern` to be found anywhere in its subject.
     fn anywhere(pattern: &str) -> Result<Regex, RegexError> {
-        parse(pattern)?;
-        Regex::compile(pattern, pattern, WhichCaptures::All)
+        Regex::compile(pattern, &parse(pattern)?, WhichCaptures::All)
     }
 
     fn compile(pattern: &str, whole: &str, captures: WhichCaptures) -> Result<Regex, RegexError> {
@@ -126,14 +125,20 @@ fn syntax_config() -> syntax::Config {
     syntax::Config::new().utf8(false)
 }
 
-fn parse(pattern: &str) -> Result<(), RegexError> {
+/// The pattern in the engine's syntax. It is parsed alone here: `a)(b` must not become valid by a group around it.
+fn parse(pattern: &str) -> Result<String, RegexError> {
     if pattern.len() > limits::REGEX_PATTERN_BYTES_MAX {
         return Err(RegexError::TooLong { bytes: pattern.len(), max: limits::REGEX_PATTERN_BYTES_MAX });
     }
-    syntax::parse_with(pattern, &syntax_config()).map(|_| ()).map_err(|error| RegexError::Syntax {
-        pattern: pattern.into(),
-        reason: alloc::format!("{error}").into(),
-    })
+    let refused = |reason: &str| RegexError::Syntax { pattern: pattern.into(), reason: reason.into() };
+    let translated = re2::translate(pattern).map_err(refused)?;
+    syntax::parse_with(&translated, &syntax_config()).map_err(|error| {
+        // The parser draws a picture of several lines; the reason is the last of them.
+        let picture = alloc::format!("{error}");
+        let reason = picture.lines().last().unwrap_or_default();
+        refused(reason.strip_prefix("error: ").unwrap_or(reason))
+    })?;
+    Ok(translated)
 }
 
 /// A search for an expression and what every match is replaced by (Envoy: `RegexMatchAndSubstitute`).
@@ -294,4 +299,156 @@ impl fmt::Debug for RegexCaches {
 /// Addresses are the allocator's choice, never a peer's: a multiplication that spreads them is enough.
 fn address_hash(compiled: &Arc<Compiled>) -> u64 {
     (Arc::as_ptr(compiled) as usize as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{format, vec};
+
+    use super::*;
+
+    fn matches(pattern: &str, subject: &[u8]) -> bool {
+        Regex::full(pattern).unwrap().is_match(subject, &mut RegexCaches::default())
+    }
+
+    #[test]
+    fn a_match_is_of_the_whole_subject_as_in_re2() {
+        for (pattern, subject, expected) in [
+            ("a|ab", &b"ab"[..], true),
+            ("a", b"ab", false),
+            ("b", b"ab", false),
+            ("", b"", true),
+            ("", b"a", false),
+            (".*", b"", true),
+            (".*", b"a\nb", false),
+            ("(?s).*", b"a\nb", true),
+            ("a$", b"a\n", false),
+            ("^a$", b"a", true),
+            (r"\d+", b"17", true),
+            (r"\d+", "\u{661}".as_bytes(), false),
+            (r"\w", "\u{e9}".as_bytes(), false),
+            (".", "\u{e9}".as_bytes(), true),
+            (".", b"\xff", false),
+            ("[^/]", b"\xff", false),
+            (r"\C", b"\xff", true),
+            ("\u{e9}", "\u{e9}".as_bytes(), true),
+            ("(?i)abc", b"aBC", true),
+            ("/users/{id}", b"/users/{id}", true),
+            ("/users/[^/]+/items", b"/users/7/items", true),
+            ("/users/[^/]+/items", b"/users/7/8/items", false),
+            (r"\bfoo\b.*", b"foo bar", true),
+            ("(a+)+b", b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", false),
+        ] {
+            assert_eq!(matches(pattern, subject), expected, "{pattern} on {subject:?}");
+        }
+    }
+
+    #[test]
+    fn one_worker_keeps_a_cache_for_each_expression_and_answers_stay_the_same() {
+        let (a, b) = (Regex::full("a+").unwrap(), Regex::full("b+").unwrap());
+        let mut caches = RegexCaches::default();
+        for _ in 0..3 {
+            assert!(a.is_match(b"aa", &mut caches) && !a.is_match(b"b", &mut caches));
+            assert!(b.clone().is_match(b"bb", &mut caches) && !b.is_match(b"a", &mut caches));
+        }
+        assert_eq!(caches.entries.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_matched_in_bounds_is_refused() {
+        let max = limits::REGEX_PATTERN_BYTES_MAX;
+        assert_eq!(
+            Regex::full(&"a".repeat(max + 1)).unwrap_err(),
+            RegexError::TooLong { bytes: max + 1, max }
+        );
+        assert!(Regex::full(&"a".repeat(max)).is_ok());
+        let too_large = Regex::full("([^/]{500}){100}").unwrap_err();
+        assert!(matches!(too_large, RegexError::TooLarge { .. }), "{too_large}");
+        for pattern in ["a)(b", "(", "*", "(?=a)", r"(a)\1", "[b-a]", "(?x)a"] {
+            let error = Regex::full(pattern).unwrap_err();
+            assert!(matches!(error, RegexError::Syntax { .. }), "{error}");
+            assert!(!format!("{error}").contains('\n'), "one line: {error}");
+        }
+    }
+
+    #[test]
+    fn no_pattern_is_a_panic_and_every_match_is_the_same_twice() {
+        let pieces = [
+            "a",
+            "b",
+            "/",
+            "(",
+            ")",
+            "(?i)",
+            "(?:",
+            "[",
+            "]",
+            "[^",
+            "-",
+            "^",
+            "$",
+            "*",
+            "+?",
+            "{2}",
+            "{",
+            "|",
+            r"\d",
+            r"\b",
+            r"\Q",
+            r"\E",
+            r"\",
+            "[:alpha:]",
+            "&&",
+            "\u{e9}",
+            ".",
+        ];
+        let mut rng = crate::Rng::new(21);
+        let mut caches = RegexCaches::default();
+        let mut compiled = 0;
+        for _ in 0..2_000 {
+            let pattern: String =
+                (0..rng.below(7)).map(|_| pieces[rng.below(pieces.len() as u64) as usize]).collect();
+            let Ok(regex) = Regex::full(&pattern) else { continue };
+            compiled += 1;
+            for subject in [&b""[..], b"a", b"ab/\xff", b"aa"] {
+                let fresh = regex.is_match(subject, &mut RegexCaches::default());
+                assert_eq!(regex.is_match(subject, &mut caches), fresh, "{pattern} on {subject:?}");
+            }
+        }
+        assert!(compiled > 300, "{compiled} patterns were good ones");
+    }
+
+    #[test]
+    fn every_match_is_replaced_from_left_to_right() {
+        for (pattern, substitution, subject, expected) in [
+            ("a", "b", "aXa", "bXb"),
+            ("aa", "b", "aaa", "ba"),
+            ("a*", "-", "baac", "-b-c-"),
+            ("", "-", "ab", "-a-b-"),
+            (".*", "x", "abc", "x"),
+            ("^/.*$", "/y", "/abc", "/y"),
+            ("(a)(b)?", r"<\0|\1|\2>", "abXa", "<ab|a|b>X<a|a|>"),
+            ("a", r"\\", "a", r"\"),
+            ("z", "y", "abc", "abc"),
+            ("a", "", "banana", "bnn"),
+        ] {
+            let rewrite = RegexRewrite::new(pattern, substitution).unwrap();
+            let mut out = vec![];
+            rewrite.apply(subject.as_bytes(), &mut RegexCaches::default(), &mut out, 100).unwrap();
+            assert_eq!(core::str::from_utf8(&out), Ok(expected), "{pattern} -> {substitution} on {subject}");
+        }
+    }
+
+    #[test]
+    fn a_substitution_must_make_sense() {
+        for (substitution, reason) in [
+            (r"\2", "the expression has no such group"),
+            (r"\", "`\\` must be followed by a digit or `\\`"),
+            (r"\n", "`\\` must be followed by a digit or `\\`"),
+        ] {
+            let error = RegexRewrite::new("(a)", substitution).unwrap_err();
+            assert_eq!(error, RegexError::Substitution { substitution: substitution.into(), reason });
+        }
+        assert!(RegexRewrite::new("a", r"\0").is_ok());
+    }
 }
