@@ -347,12 +347,12 @@ static_resources:
     fn an_error_names_file_place_path_and_value() {
         for (line, place, below, reason) in [
             ("tracing: {}", "14:11", ".tracing", "not supported by Ringway"),
-            ("maxRequestHeadersKb: 5", "14:11", ".maxRequestHeadersKb", "not supported by Ringway"),
+            ("mergeSlashes: true", "14:11", ".mergeSlashes", "not supported by Ringway"),
             (
                 "common_http_protocol_options: {idle: 1s}",
                 "14:42",
                 ".common_http_protocol_options.idle",
-                "no such field; HttpProtocolOptions has idle_timeout, max_requests_per_connection",
+                "no such field; HttpProtocolOptions has idle_timeout",
             ),
             (
                 "route_config: {virtual_hosts: [{name: a, cors: {}}]}",
@@ -369,9 +369,9 @@ static_resources:
                 "invalid type: integer `7`, expected a boolean",
             ),
             (
-                "common_http_protocol_options:\n  max_requests_per_connection: -1",
-                "15:13",
-                ".common_http_protocol_options.max_requests_per_connection",
+                "max_request_headers_kb: -1",
+                "14:11",
+                ".max_request_headers_kb",
                 "out of range integral type conversion attempted (got `-1`)",
             ),
             ("stat_prefix: again", "14:11", "", "stat_prefix is given twice"),

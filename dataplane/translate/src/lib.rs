@@ -1,1 +1,57 @@
+//! xDS protobufs to `policy` types, or why not.
+//!
+//! Two steps, both pure. Translation looks at one resource: [`listener`], [`route`], [`cluster`], [`endpoint`]; it
+//! checks everything that can be wrong in it, since nothing checked `validate.rules` before. [`assemble`] puts
+//! accepted resources together to the next snapshot and cannot fail.
+//!
+//! Resources come from an operator's file or from an authenticated control plane; they may be wrong, never hostile on
+//! purpose, and still no input panics.
+//!
+//! # What is not known
+//!
+//! - An extension of unknown type rejects its resource, with the supported ones in the reason. An HTTP filter marked
+//!   `is_optional` is dropped instead.
+//! - A field that narrows trust or authorization (TLS, RBAC, forwarded certificates) is never ignored.
+//! - Any other field that Ringway has nothing for rejects its resource when ignoring it would change what happens to
+//!   traffic. Each translating function lists, where it refuses fields, those it accepts without effect, and why.
+//! - A field that this version of the API does not have is accepted, as the xDS protocol wants it. In a bootstrap
+//!   file the parser has refused it before ([`proto::bootstrap`]).
 
+pub mod assemble;
+pub mod cluster;
+pub mod endpoint;
+pub mod listener;
+pub mod reject;
+pub mod route;
+
+mod fields;
+mod header;
+mod http;
+mod resource;
+mod route_match;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+pub use reject::{Fault, Reason, Rejected};
+pub use resource::resource;
+
+/// What translation must know beside the resource.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// The bootstrap file. It cannot be replaced or removed, and it is held to what Ringway really does: what a
+    /// control plane may ask for as a best effort is refused here.
+    Static,
+    /// The control plane.
+    Dynamic,
+}
+
+/// A translated resource with the names it refers to.
+#[derive(Debug)]
+pub struct Referring<T> {
+    /// What it was translated to.
+    pub value: Arc<T>,
+    /// Clusters that it sends traffic to.
+    pub clusters: BTreeSet<Arc<str>>,
+    /// Route tables that it needs by RDS.
+    pub route_tables: BTreeSet<Arc<str>>,
+}

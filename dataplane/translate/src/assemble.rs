@@ -1,0 +1,461 @@
+//! From accepted resources to the next snapshot.
+//!
+//! The [`Assembler`] holds what was accepted (`received`) and what serves (`active`), per type, and moves the first
+//! to the second when it is *warm*:
+//!
+//! - a cluster, when its endpoints are known: at once if they are in it, by EDS (a cached assignment counts), or by
+//!   DNS once every name was looked up;
+//! - a route table, when no cluster that it names is still warming. A cluster that nobody has told us of does not
+//!   hold it back: it may never come;
+//! - a listener, when every route table it names is active and its own clusters are not warming.
+//!
+//! Until then the former version serves. What was removed goes last: a listener at once, a route table when no
+//! listener names it, a cluster when no active route or TCP proxy does. So a control plane may send changes in any
+//! order and no request meets a gap.
+//!
+//! Pure: no clock, no I/O. Given the same updates it makes the same snapshots. It keeps only what somebody refers to:
+//! a route table or an assignment that no listener or cluster names is dropped, so ask for [`Assembler::wanted`].
+
+mod inputs;
+mod report;
+#[cfg(test)]
+mod stories;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use policy::{
+    cluster::{Cluster, ClusterConfig, Discovery, Dns},
+    endpoint::{Assignment, EndpointIds},
+    route::RouteTable,
+    snapshot::{Listener, Named, Snapshot},
+};
+use proto::type_url;
+
+use self::inputs::{Inputs, LookedUp};
+use crate::{Origin, Referring};
+
+pub use report::{RejectedVersion, TypeStatus, hash_of};
+
+/// One accepted change.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// A listener, new or changed.
+    Listener(Accepted<Referring<Listener>>),
+    /// A route table by RDS, new or changed.
+    RouteTable(Accepted<Referring<RouteTable>>),
+    /// A cluster, new or changed.
+    Cluster(Accepted<ClusterConfig>),
+    /// The endpoints of clusters whose service name this is.
+    Assignment(Accepted<Assignment>),
+    /// The resource is gone, never existed, or was not sent in time: nobody waits for it any longer.
+    Absent {
+        /// Its type.
+        type_url: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A version was refused; what served before goes on serving.
+    Rejected {
+        /// Its type.
+        type_url: &'static str,
+        /// Its name.
+        name: String,
+        /// Which version, and why.
+        rejected: RejectedVersion,
+    },
+    /// The control plane's word for the state of all resources of a type (`system_version_info`).
+    Revision {
+        /// The type.
+        type_url: &'static str,
+        /// Its word.
+        revision: String,
+    },
+    /// A host of a DNS cluster was looked up. No address is an answer as well.
+    Dns {
+        /// The cluster.
+        cluster: String,
+        /// The host as the cluster names it.
+        host: String,
+        /// Its addresses; a logical DNS cluster uses the first.
+        addresses: Vec<IpAddr>,
+    },
+}
+
+/// A translated resource with what identifies it.
+#[derive(Debug)]
+pub struct Accepted<T> {
+    /// Its xDS name.
+    pub name: Arc<str>,
+    /// Its version, as the control plane calls it; empty for one of the bootstrap file.
+    pub version: Arc<str>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What it was translated to.
+    pub value: Arc<T>,
+}
+
+impl<T> Clone for Accepted<T> {
+    fn clone(&self) -> Accepted<T> {
+        Accepted {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            origin: self.origin,
+            value: self.value.clone(),
+        }
+    }
+}
+
+/// What stays the same for the life of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Workers of this process; endpoint state has one slot for each.
+    pub workers: usize,
+    /// Seeds the hashes of names.
+    pub seed: u64,
+}
+
+/// Accepted and active configuration. See the module's documentation.
+#[derive(Debug)]
+pub struct Assembler {
+    options: Options,
+    listeners: Type<Referring<Listener>>,
+    route_tables: Type<Referring<RouteTable>>,
+    clusters: Type<ClusterConfig>,
+    assignments: Type<Assignment>,
+    /// Look-ups, by cluster and host.
+    looked_up: BTreeMap<Arc<str>, LookedUp>,
+    /// What was made of the active clusters.
+    built: BTreeMap<Arc<str>, Built>,
+    endpoint_ids: EndpointIds,
+    version: u64,
+}
+
+/// One type's resources by name.
+#[derive(Debug)]
+struct Type<T> {
+    received: BTreeMap<Arc<str>, Accepted<T>>,
+    active: BTreeMap<Arc<str>, Accepted<T>>,
+    absent: BTreeSet<Arc<str>>,
+    rejected: BTreeMap<Arc<str>, RejectedVersion>,
+    revision: String,
+}
+
+/// An active cluster and where its endpoints came from.
+#[derive(Debug)]
+struct Built {
+    inputs: Inputs,
+    cluster: Arc<Cluster>,
+}
+
+impl Assembler {
+    /// Without any configuration.
+    pub fn new(options: Options) -> Assembler {
+        Assembler {
+            options,
+            listeners: Type::default(),
+            route_tables: Type::default(),
+            clusters: Type::default(),
+            assignments: Type::default(),
+            looked_up: BTreeMap::new(),
+            built: BTreeMap::new(),
+            endpoint_ids: EndpointIds::default(),
+            version: 0,
+        }
+    }
+
+    /// Takes in `updates`, in order, and gives the next snapshot if anything that serves is different now.
+    ///
+    /// One call per batch that arrived together: between two updates of a call nothing is published.
+    pub fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Option<Arc<Snapshot>> {
+        for update in updates {
+            self.receive(update);
+        }
+        let mut changed = self.activate_clusters();
+        changed |= self.activate_route_tables();
+        changed |= self.activate_listeners();
+        changed |= self.drop_what_nothing_names();
+        changed.then(|| self.snapshot())
+    }
+
+    /// Names of a type that something refers to: what to subscribe to. Route tables and assignments only.
+    pub fn wanted(&self, type_url: &str) -> BTreeSet<Arc<str>> {
+        match type_url {
+            type_url::ROUTE_CONFIGURATION => self
+                .listeners
+                .all()
+                .flat_map(|listener| listener.value.route_tables.iter().cloned())
+                .collect(),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => {
+                let service = |cluster: &Accepted<ClusterConfig>| match &cluster.value.discovery {
+                    Discovery::Eds { service_name } => Some(service_name.clone()),
+                    _ => None,
+                };
+                self.clusters.all().filter_map(service).collect()
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Clusters whose names are to be looked up: the newest version of each, and one that is removed and still serves.
+    pub fn dns_clusters(&self) -> impl Iterator<Item = (&Arc<str>, &Dns)> {
+        let received = &self.clusters.received;
+        let held = self.clusters.active.values().filter(|cluster| !received.contains_key(&cluster.name));
+        received.values().chain(held).filter_map(|cluster| match &cluster.value.discovery {
+            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => Some((&cluster.name, dns)),
+            Discovery::Static(_) | Discovery::Eds { .. } => None,
+        })
+    }
+
+    /// Whether the bootstrap file has a resource of this name, so that no other may have it.
+    pub fn is_static(&self, type_url: &str, name: &str) -> bool {
+        match type_url {
+            type_url::LISTENER => self.listeners.is_static(name),
+            type_url::CLUSTER => self.clusters.is_static(name),
+            _ => false,
+        }
+    }
+
+    /// What is active and what is not, of one type.
+    pub fn status(&self, type_url: &str) -> TypeStatus {
+        match type_url {
+            type_url::LISTENER => self.listeners.status(),
+            type_url::ROUTE_CONFIGURATION => self.route_tables.status(),
+            type_url::CLUSTER => self.clusters.status(),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.status(),
+            _ => TypeStatus::default(),
+        }
+    }
+
+    fn receive(&mut self, update: Update) {
+        match update {
+            Update::Listener(listener) => self.listeners.receive(listener),
+            Update::RouteTable(table) => self.route_tables.receive(table),
+            Update::Cluster(cluster) => self.clusters.receive(cluster),
+            Update::Assignment(assignment) => self.assignments.receive(assignment),
+            Update::Absent { type_url, name } => match type_url {
+                type_url::LISTENER => self.listeners.remove(&name),
+                type_url::ROUTE_CONFIGURATION => self.route_tables.remove(&name),
+                type_url::CLUSTER => self.clusters.remove(&name),
+                type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.remove(&name),
+                _ => {}
+            },
+            Update::Rejected { type_url, name, rejected } => {
+                if let Some(of_type) = self.rejected(type_url) {
+                    of_type.insert(name.into(), rejected);
+                }
+            }
+            Update::Revision { type_url, revision } => match type_url {
+                type_url::LISTENER => self.listeners.revision = revision,
+                type_url::ROUTE_CONFIGURATION => self.route_tables.revision = revision,
+                type_url::CLUSTER => self.clusters.revision = revision,
+                type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.revision = revision,
+                _ => {}
+            },
+            Update::Dns { cluster, host, addresses } => {
+                let hosts = self.looked_up.entry(cluster.into()).or_default();
+                hosts.insert(host.into(), addresses.into());
+            }
+        }
+    }
+
+    fn rejected(&mut self, type_url: &str) -> Option<&mut BTreeMap<Arc<str>, RejectedVersion>> {
+        match type_url {
+            type_url::LISTENER => Some(&mut self.listeners.rejected),
+            type_url::ROUTE_CONFIGURATION => Some(&mut self.route_tables.rejected),
+            type_url::CLUSTER => Some(&mut self.clusters.rejected),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => Some(&mut self.assignments.rejected),
+            _ => None,
+        }
+    }
+
+    /// Builds every cluster whose own configuration or endpoints changed. All clusters are looked at for every batch:
+    /// comparing pointers costs less than keeping track of who is affected, up to tens of thousands of clusters.
+    fn activate_clusters(&mut self) -> bool {
+        let mut changed = false;
+        let names: BTreeSet<_> = self.clusters.all().map(|cluster| cluster.name.clone()).collect();
+        for name in names {
+            // The newest version when it is warm, else the one that serves; the newest endpoints in either case.
+            let candidates = [self.clusters.received.get(&name), self.clusters.active.get(&name)];
+            let with_inputs =
+                candidates.into_iter().flatten().find_map(|of| Some((of.clone(), self.inputs(of)?)));
+            let Some((cluster, inputs)) = with_inputs else { continue };
+            let before = self.built.get(&name);
+            if before.is_some_and(|before| {
+                Arc::ptr_eq(&before.cluster.config, &cluster.value) && before.inputs.are(&inputs)
+            }) {
+                continue;
+            }
+            let assignment = inputs.assignment(&cluster.value);
+            let built = Cluster::assemble(
+                cluster.value.clone(),
+                &assignment,
+                before.map(|before| &*before.cluster),
+                &mut self.endpoint_ids,
+                self.options.workers,
+            );
+            self.built.insert(name.clone(), Built { inputs, cluster: Arc::new(built) });
+            self.clusters.active.insert(name, cluster);
+            changed = true;
+        }
+        changed
+    }
+
+    /// Where the endpoints of `cluster` come from; `None` while they are not known.
+    fn inputs(&self, cluster: &Accepted<ClusterConfig>) -> Option<Inputs> {
+        match &cluster.value.discovery {
+            Discovery::Static(_) => Some(Inputs::Own),
+            Discovery::Eds { service_name } => match self.assignments.received.get(service_name) {
+                Some(assignment) => Some(Inputs::Assignment(assignment.clone())),
+                None => self.assignments.absent.contains(service_name).then_some(Inputs::Own),
+            },
+            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
+                let known = self.looked_up.get(&cluster.name);
+                let hosts = dns.assignment.endpoints.iter().map(|endpoint| &endpoint.address.host);
+                let found = hosts.map(|host| Some((host.clone(), known?.get(host)?.clone())));
+                found.collect::<Option<_>>().map(Inputs::LookedUp)
+            }
+        }
+    }
+
+    fn activate_route_tables(&mut self) -> bool {
+        let Assembler { route_tables, clusters, .. } = self;
+        route_tables.activate(|table| !clusters.is_any_warming(&table.clusters))
+    }
+
+    fn activate_listeners(&mut self) -> bool {
+        let Assembler { listeners, route_tables, clusters, .. } = self;
+        let changed = listeners.activate(|listener| {
+            !clusters.is_any_warming(&listener.clusters)
+                && listener
+                    .route_tables
+                    .iter()
+                    .all(|name| route_tables.active.contains_key(name) || route_tables.absent.contains(name))
+        });
+        let before = listeners.active.len();
+        listeners.active.retain(|name, _| listeners.received.contains_key(name));
+        changed || listeners.active.len() != before
+    }
+
+    /// Route tables before clusters, since a dropped table may be the last that named a cluster.
+    fn drop_what_nothing_names(&mut self) -> bool {
+        let tables = self.wanted(type_url::ROUTE_CONFIGURATION);
+        let mut changed = self.route_tables.keep(&tables);
+
+        let listeners = self.listeners.active.values();
+        let tables = self.route_tables.active.values();
+        let named: BTreeSet<_> = listeners
+            .flat_map(|listener| &listener.value.clusters)
+            .chain(tables.flat_map(|table| &table.value.clusters))
+            .cloned()
+            .collect();
+        let Assembler { clusters, built, .. } = self;
+        clusters.active.retain(|name, _| clusters.received.contains_key(name) || named.contains(name));
+        let before = built.len();
+        built.retain(|name, _| clusters.active.contains_key(name));
+        changed |= built.len() != before;
+
+        let services = self.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT);
+        self.assignments.keep(&services);
+        // Nobody waits for a listener or a cluster, so that one does not exist is nothing to remember.
+        self.listeners.absent.clear();
+        self.clusters.absent.clear();
+        let Assembler { clusters, looked_up, assignments, built, .. } = self;
+        looked_up
+            .retain(|name, _| clusters.received.contains_key(name) || clusters.active.contains_key(name));
+        assignments.active = built
+            .values()
+            .filter_map(|built| match &built.inputs {
+                Inputs::Assignment(assignment) => Some((assignment.name.clone(), assignment.clone())),
+                Inputs::Own | Inputs::LookedUp(_) => None,
+            })
+            .collect();
+        changed
+    }
+
+    fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.version += 1;
+        let seed = self.options.seed;
+        let listeners = self.listeners.active.values();
+        let tables = self.route_tables.active.values();
+        let clusters = self.built.iter();
+        Arc::new(Snapshot {
+            version: self.version,
+            listeners: Named::new(
+                listeners.map(|of| (of.name.clone(), of.value.value.clone())).collect(),
+                seed,
+            ),
+            route_tables: Named::new(
+                tables.map(|of| (of.name.clone(), of.value.value.clone())).collect(),
+                seed,
+            ),
+            clusters: Named::new(
+                clusters.map(|(name, built)| (name.clone(), built.cluster.clone())).collect(),
+                seed,
+            ),
+        })
+    }
+}
+
+impl<T> Type<T> {
+    fn receive(&mut self, resource: Accepted<T>) {
+        if resource.origin == Origin::Dynamic && self.is_static(&resource.name) {
+            return;
+        }
+        self.absent.remove(&resource.name);
+        self.rejected.remove(&resource.name);
+        self.received.insert(resource.name.clone(), resource);
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.rejected.remove(name);
+        if self.is_static(name) {
+            return;
+        }
+        self.received.remove(name);
+        self.absent.insert(name.into());
+    }
+
+    /// Makes every received resource active that is `ready` and is not active in this version already.
+    fn activate(&mut self, ready: impl Fn(&T) -> bool) -> bool {
+        let mut changed = false;
+        for (name, resource) in &self.received {
+            let active = self.active.get(name);
+            if active.is_some_and(|active| Arc::ptr_eq(&active.value, &resource.value))
+                || !ready(&resource.value)
+            {
+                continue;
+            }
+            self.active.insert(name.clone(), resource.clone());
+            changed = true;
+        }
+        changed
+    }
+
+    /// Forgets every resource that is not in `wanted`. What is wanted and was removed stays active.
+    fn keep(&mut self, wanted: &BTreeSet<Arc<str>>) -> bool {
+        let before = self.active.len();
+        self.received.retain(|name, _| wanted.contains(name));
+        self.active.retain(|name, _| wanted.contains(name));
+        self.absent.retain(|name| wanted.contains(name));
+        self.rejected.retain(|name, _| wanted.contains(name));
+        self.active.len() != before
+    }
+
+    /// Whether one of `names` was received and nothing of that name serves yet.
+    fn is_any_warming(&self, names: &BTreeSet<Arc<str>>) -> bool {
+        names.iter().any(|name| self.received.contains_key(name) && !self.active.contains_key(name))
+    }
+
+    /// Received and active resources; one that is both appears twice.
+    fn all(&self) -> impl Iterator<Item = &Accepted<T>> {
+        self.received.values().chain(self.active.values())
+    }
+
+    fn is_static(&self, name: &str) -> bool {
+        self.received.get(name).is_some_and(|resource| resource.origin == Origin::Static)
+    }
+}

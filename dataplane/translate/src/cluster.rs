@@ -1,0 +1,263 @@
+//! `Cluster` to what a worker needs of it, its endpoints aside.
+
+mod balance;
+
+use std::{sync::Arc, time::Duration};
+
+use policy::{
+    cluster::{ClusterConfig, Discovery, Dns, DnsFamily},
+    limits,
+};
+use proto::pb::envoy::{
+    config::{
+        cluster::v3 as cluster,
+        core::v3::{ConfigSource, config_source::ConfigSourceSpecifier},
+    },
+    extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options::UpstreamProtocolOptions},
+};
+
+use crate::{
+    Rejected, endpoint, fields, http,
+    reject::{At, Fault, Reason},
+};
+
+/// The one extension that `typed_extension_protocol_options` may hold.
+const PROTOCOL_OPTIONS: &[&str] = &["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+
+/// Translates a cluster. One that carries the control plane's own connection is none of these: it may speak TLS and
+/// HTTP/2, and no request is routed to it.
+pub fn translate(value: &cluster::Cluster) -> Result<ClusterConfig, Rejected> {
+    self::cluster(value, &At::ROOT).map_err(|fault| fault.of(&value.name))
+}
+
+/// Accepted without effect: telemetry (`alt_stat_name`, `stats_matcher`, `lrs_server`, `track_*`), buffer limits (ours
+/// bound every buffer), `metadata`, what only tunes (`preconnect_policy`, `upstream_connection_options`,
+/// `cleanup_interval`, `wait_for_warm_on_init`, `dns_failure_refresh_rate`, `dns_jitter`), what only concerns TLS or
+/// active health checks, which are refused themselves (`upstream_http_protocol_options`,
+/// `ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
+fn cluster(value: &cluster::Cluster, at: &At<'_>) -> Result<ClusterConfig, Fault> {
+    let name: Arc<str> = fields::name(&value.name, &at.field("name"))?.into();
+    #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
+    at.refuse_all(&[
+        ("transport_socket_matches", !value.transport_socket_matches.is_empty()),
+        ("transport_socket_matcher", value.transport_socket_matcher.is_some()),
+        ("health_checks", !value.health_checks.is_empty()),
+        ("max_requests_per_connection", value.max_requests_per_connection.is_some()),
+        ("http2_protocol_options", value.http2_protocol_options.is_some()),
+        ("dns_resolvers", !value.dns_resolvers.is_empty()),
+        ("use_tcp_for_dns_lookups", value.use_tcp_for_dns_lookups),
+        ("dns_resolution_config", value.dns_resolution_config.is_some()),
+        ("typed_dns_resolver_config", value.typed_dns_resolver_config.is_some()),
+        ("outlier_detection", value.outlier_detection.is_some()),
+        ("upstream_bind_config", value.upstream_bind_config.is_some()),
+        ("lb_subset_config", value.lb_subset_config.is_some()),
+        ("close_connections_on_host_health_failure", value.close_connections_on_host_health_failure),
+        ("filters", !value.filters.is_empty()),
+        ("upstream_config", value.upstream_config.is_some()),
+        ("connection_pool_per_downstream_connection", value.connection_pool_per_downstream_connection),
+        ("queuing_policies", value.queuing_policies.is_some()),
+    ])?;
+    if let Some(socket) = &value.transport_socket {
+        http::raw_transport_socket(socket, &at.field("transport_socket"))?;
+    }
+    circuit_breakers(value, at)?;
+    let mut config = ClusterConfig::new(name.clone(), discovery(value, &name, at)?);
+    if let Some(timeout) = &value.connect_timeout {
+        config.connect_timeout = positive(timeout, &at.field("connect_timeout"))?;
+    }
+    balance::apply(value, &mut config, at)?;
+    protocol_options(value, &mut config, at)?;
+    Ok(config)
+}
+
+fn discovery(value: &cluster::Cluster, name: &Arc<str>, at: &At<'_>) -> Result<Discovery, Fault> {
+    use cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let kind = match &value.cluster_discovery_type {
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(kind)) => fields::enumeration(*kind, &at.field("type"))?,
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            let at = at.field("cluster_type");
+            let at = at.field("typed_config");
+            let type_url = custom.typed_config.as_ref().map_or("", |config| &config.type_url);
+            return Err(fields::unknown_extension(type_url, &[], &at));
+        }
+    };
+    let assignment_at = at.field("load_assignment");
+    let assignment = || assignment_at.require(value.load_assignment.as_ref());
+    match kind {
+        DiscoveryType::Static => Ok(Discovery::Static(endpoint::addresses(assignment()?, &assignment_at)?)),
+        DiscoveryType::StrictDns => Ok(Discovery::StrictDns(dns(value, assignment()?, at)?)),
+        DiscoveryType::LogicalDns => {
+            let dns = dns(value, assignment()?, at)?;
+            if dns.assignment.endpoints.len() != 1 {
+                let reason = Reason::Conflict("a LOGICAL_DNS cluster has exactly one endpoint");
+                return Err(assignment_at.fault(reason));
+            }
+            Ok(Discovery::LogicalDns(dns))
+        }
+        DiscoveryType::Eds => {
+            if value.load_assignment.is_some() {
+                let reason = Reason::Conflict("an EDS cluster gets its endpoints by EDS");
+                return Err(assignment_at.fault(reason));
+            }
+            let at = at.field("eds_cluster_config");
+            let config = at.require(value.eds_cluster_config.as_ref())?;
+            config_source(config.eds_config.as_ref(), &at.field("eds_config"))?;
+            let service_name = match &*config.service_name {
+                "" => name.clone(),
+                service_name => service_name.into(),
+            };
+            Ok(Discovery::Eds { service_name })
+        }
+        DiscoveryType::OriginalDst => {
+            let reason = Reason::UnsupportedValue {
+                value: "ORIGINAL_DST".to_owned(),
+                supported: "STATIC, STRICT_DNS, LOGICAL_DNS, EDS",
+            };
+            Err(at.field("type").fault(reason))
+        }
+    }
+}
+
+/// Resources come over the one ADS stream (`ads`, or `self` in what came over it).
+#[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
+pub(crate) fn config_source(value: Option<&ConfigSource>, at: &At<'_>) -> Result<(), Fault> {
+    let source = at.require(value)?;
+    match at.field("config_source_specifier").require(source.config_source_specifier.as_ref())? {
+        ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_) => Ok(()),
+        ConfigSourceSpecifier::Path(_) => Err(at.field("path").unsupported()),
+        ConfigSourceSpecifier::PathConfigSource(_) => Err(at.field("path_config_source").unsupported()),
+        ConfigSourceSpecifier::ApiConfigSource(_) => Err(at.field("api_config_source").unsupported()),
+    }
+}
+
+#[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
+fn dns(
+    value: &cluster::Cluster,
+    assignment: &proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment,
+    at: &At<'_>,
+) -> Result<Dns, Fault> {
+    use cluster::cluster::DnsLookupFamily;
+    let refresh_rate = match &value.dns_refresh_rate {
+        None => limits::DNS_REFRESH_RATE_DEFAULT,
+        Some(rate) => positive(rate, &at.field("dns_refresh_rate"))?,
+    };
+    let family = match fields::enumeration(value.dns_lookup_family, &at.field("dns_lookup_family"))? {
+        DnsLookupFamily::Auto => DnsFamily::V6Preferred,
+        DnsLookupFamily::V4Only => DnsFamily::V4Only,
+        DnsLookupFamily::V6Only => DnsFamily::V6Only,
+        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
+        DnsLookupFamily::All => DnsFamily::All,
+    };
+    Ok(Dns {
+        assignment: endpoint::names(assignment, &at.field("load_assignment"))?,
+        refresh_rate,
+        respect_ttl: value.respect_dns_ttl,
+        family,
+    })
+}
+
+/// A duration above zero.
+fn positive(value: &proto::pb::google::protobuf::Duration, at: &At<'_>) -> Result<Duration, Fault> {
+    let duration = fields::duration(value, at)?;
+    if duration.is_zero() {
+        return Err(at.fault(Reason::Invalid { value: "0s".to_owned(), expected: "a duration above zero" }));
+    }
+    Ok(duration)
+}
+
+/// Ringway has no fixed limits. Envoy's defaults are what most configurations raise, so a limit at its default or above
+/// means "not limited" and is accepted; a lower one is meant, and would be broken. Retry budgets are accepted: they
+/// limit retries that are not made.
+fn circuit_breakers(value: &cluster::Cluster, at: &At<'_>) -> Result<(), Fault> {
+    const LIMIT_DEFAULT: u32 = 1024;
+    const RETRIES_DEFAULT: u32 = 3;
+    let Some(breakers) = &value.circuit_breakers else { return Ok(()) };
+    let at = at.field("circuit_breakers");
+    at.refuse("per_host_thresholds", !breakers.per_host_thresholds.is_empty())?;
+    let thresholds_at = at.field("thresholds");
+    for (index, threshold) in breakers.thresholds.iter().enumerate() {
+        let at = thresholds_at.index(index);
+        for (name, limit, default) in [
+            ("max_connections", &threshold.max_connections, LIMIT_DEFAULT),
+            ("max_pending_requests", &threshold.max_pending_requests, LIMIT_DEFAULT),
+            ("max_requests", &threshold.max_requests, LIMIT_DEFAULT),
+            ("max_retries", &threshold.max_retries, RETRIES_DEFAULT),
+            ("max_connection_pools", &threshold.max_connection_pools, LIMIT_DEFAULT),
+        ] {
+            if let Some(limit) = limit {
+                fields::between(limit.value, default, u32::MAX, &at.field(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `typed_extension_protocol_options` and the fields it replaced.
+fn protocol_options(value: &cluster::Cluster, config: &mut ClusterConfig, at: &At<'_>) -> Result<(), Fault> {
+    #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
+    let (common, http1) = (&value.common_http_protocol_options, &value.http_protocol_options);
+    if let Some(options) = common {
+        common_options(options, config, &at.field("common_http_protocol_options"))?;
+    }
+    if let Some(options) = http1 {
+        http::http1_options(options, &at.field("http_protocol_options"))?;
+    }
+    let options_at = at.field("typed_extension_protocol_options");
+    for (key, any) in &value.typed_extension_protocol_options {
+        let at = options_at.key(key);
+        if !PROTOCOL_OPTIONS.contains(&fields::type_name(any)) {
+            return Err(fields::unknown_extension(&any.type_url, PROTOCOL_OPTIONS, &at));
+        }
+        let options: HttpProtocolOptions = fields::unpack(any, &at)?;
+        at.refuse_all(&[
+            ("http_filters", !options.http_filters.is_empty()),
+            ("outlier_detection", options.outlier_detection.is_some()),
+            ("request_mirror_policies", !options.request_mirror_policies.is_empty()),
+            ("retry_policy", options.retry_policy.is_some()),
+        ])?;
+        if let Some(common) = &options.common_http_protocol_options {
+            common_options(common, config, &at.field("common_http_protocol_options"))?;
+        }
+        match &options.upstream_protocol_options {
+            None => {}
+            Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
+                use proto::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+                let at = at.field("explicit_http_config");
+                match at.field("protocol_config").require(explicit.protocol_config.as_ref())? {
+                    ProtocolConfig::HttpProtocolOptions(options) => {
+                        http::http1_options(options, &at.field("http_protocol_options"))?;
+                    }
+                    ProtocolConfig::Http2ProtocolOptions(_) => {
+                        return Err(at.field("http2_protocol_options").unsupported());
+                    }
+                    ProtocolConfig::Http3ProtocolOptions(_) => {
+                        return Err(at.field("http3_protocol_options").unsupported());
+                    }
+                }
+            }
+            // What is HTTP/1 downstream is HTTP/1 upstream, and nothing else comes in.
+            Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options)) => {
+                let at = at.field("use_downstream_protocol_config");
+                if let Some(options) = &options.http_protocol_options {
+                    http::http1_options(options, &at.field("http_protocol_options"))?;
+                }
+            }
+            Some(UpstreamProtocolOptions::AutoConfig(_)) => {
+                return Err(at.field("auto_config").unsupported());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn common_options(
+    options: &proto::pb::envoy::config::core::v3::HttpProtocolOptions,
+    config: &mut ClusterConfig,
+    at: &At<'_>,
+) -> Result<(), Fault> {
+    http::common_options(options, at)?;
+    let idle_timeout = options.idle_timeout.as_ref();
+    config.idle_timeout = fields::timeout(idle_timeout, config.idle_timeout, &at.field("idle_timeout"))?;
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! `HttpConnectionManager`, and what routes and clusters share with it: protocol options, per-filter configuration.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use policy::{
+    limits,
+    network_filter::{HttpConnectionManager, RouteSource, ServerHeader},
+};
+use proto::pb::{
+    envoy::{
+        config::{
+            accesslog::v3::{AccessLog, access_log},
+            core::v3::{
+                Http1ProtocolOptions, HttpProtocolOptions, TransportSocket,
+                http1_protocol_options::header_key_format::HeaderFormat, transport_socket,
+            },
+            route::v3::FilterConfig,
+        },
+        extensions::{
+            access_loggers::file::v3::FileAccessLog,
+            filters::{
+                http::router::v3::Router,
+                network::http_connection_manager::v3::{
+                    self as hcm, HttpFilter, http_connection_manager as fields_of, http_filter,
+                },
+            },
+        },
+    },
+    google::protobuf::Any,
+};
+
+use crate::{
+    Origin, Referring, cluster, fields,
+    reject::{At, Fault, Reason},
+    route,
+};
+
+const ROUTER: &[&str] = &["envoy.extensions.filters.http.router.v3.Router"];
+const RAW_BUFFER: &[&str] = &["envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"];
+const ACCESS_LOGS: &[&str] = &[
+    "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+    "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+    "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+];
+
+/// The connection manager and what it refers to.
+///
+/// Accepted without effect: telemetry (`tracing`, the request id, `proxy_status_config`, log flushing), buffer and drain
+/// tuning, HTTP/2 and HTTP/3 options (HTTP/1 is what is spoken), `add_user_agent` and `server_name` without a
+/// transformation that uses it. The `server` header without a name is left alone where Envoy would write its own.
+pub(crate) fn connection_manager(
+    value: &hcm::HttpConnectionManager,
+    origin: Origin,
+    at: &At<'_>,
+) -> Result<Referring<HttpConnectionManager>, Fault> {
+    refuse(value, at)?;
+    let (routes, clusters, route_tables) = routes(value, origin, at)?;
+    filters(&value.http_filters, &at.field("http_filters"))?;
+    let stat_prefix = fields::name(&value.stat_prefix, &at.field("stat_prefix"))?;
+    let mut manager = HttpConnectionManager::new(stat_prefix.into(), routes);
+    if let Some(options) = &value.common_http_protocol_options {
+        let at = at.field("common_http_protocol_options");
+        common_options(options, &at)?;
+        let idle_timeout = options.idle_timeout.as_ref();
+        manager.idle_timeout =
+            fields::timeout(idle_timeout, manager.idle_timeout, &at.field("idle_timeout"))?;
+    }
+    if let Some(options) = &value.http_protocol_options {
+        http1_options(options, &at.field("http_protocol_options"))?;
+    }
+    for (name, timeout, into) in [
+        ("stream_idle_timeout", &value.stream_idle_timeout, &mut manager.stream_idle_timeout),
+        ("request_timeout", &value.request_timeout, &mut manager.request_timeout),
+        ("request_headers_timeout", &value.request_headers_timeout, &mut manager.request_headers_timeout),
+    ] {
+        *into = fields::timeout(timeout.as_ref(), *into, &at.field(name))?;
+    }
+    if let Some(max) = &value.max_request_headers_kb {
+        let most = (limits::REQUEST_HEAD_BYTES_MAX / 1024) as u32;
+        // A control plane's larger limit is capped by ours; in the operator's file it would be a promise.
+        let kilobytes = match origin {
+            Origin::Static => fields::between(max.value, 1, most, &at.field("max_request_headers_kb"))?,
+            Origin::Dynamic => max.value.clamp(1, most),
+        };
+        manager.request_head_bytes_max = kilobytes as usize * 1024;
+    }
+    manager.server_header = server_header(value, at)?;
+    manager.use_remote_address = value.use_remote_address.is_some_and(|on| on.value);
+    manager.access_log = access_logs(&value.access_log, origin, &at.field("access_log"))?;
+    Ok(Referring { value: Arc::new(manager), clusters, route_tables })
+}
+
+fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> {
+    use fields_of::{CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction as EscapedSlashes};
+    if ![CodecType::Auto as i32, CodecType::Http1 as i32].contains(&value.codec_type) {
+        let value = value.codec_type().as_str_name().to_owned();
+        return Err(at
+            .field("codec_type")
+            .fault(Reason::UnsupportedValue { value, supported: "AUTO, HTTP1" }));
+    }
+    let keeps_slashes = [EscapedSlashes::ImplementationSpecificDefault, EscapedSlashes::KeepUnchanged];
+    at.refuse_all(&[
+        ("http1_safe_max_connection_duration", value.http1_safe_max_connection_duration),
+        ("scheme_header_transformation", value.scheme_header_transformation.is_some()),
+        ("xff_num_trusted_hops", value.xff_num_trusted_hops != 0),
+        ("original_ip_detection_extensions", !value.original_ip_detection_extensions.is_empty()),
+        ("early_header_mutation_extensions", !value.early_header_mutation_extensions.is_empty()),
+        ("internal_address_config", value.internal_address_config.is_some()),
+        ("skip_xff_append", value.skip_xff_append),
+        ("via", !value.via.is_empty()),
+        (
+            "forward_client_cert_details",
+            value.forward_client_cert_details != ForwardClientCertDetails::Sanitize as i32,
+        ),
+        ("set_current_client_cert_details", value.set_current_client_cert_details.is_some()),
+        ("forward_client_cert_matcher", value.forward_client_cert_matcher.is_some()),
+        ("upgrade_configs", !value.upgrade_configs.is_empty()),
+        ("normalize_path", value.normalize_path.is_some_and(|on| on.value)),
+        ("merge_slashes", value.merge_slashes),
+        (
+            "path_with_escaped_slashes_action",
+            !keeps_slashes.iter().any(|keep| *keep as i32 == value.path_with_escaped_slashes_action),
+        ),
+        ("path_normalization_options", value.path_normalization_options.is_some()),
+        ("local_reply_config", value.local_reply_config.is_some()),
+        ("strip_matching_host_port", value.strip_matching_host_port),
+        ("strip_port_mode", value.strip_port_mode.is_some()),
+        ("strip_trailing_host_dot", value.strip_trailing_host_dot),
+        ("typed_header_validation_config", value.typed_header_validation_config.is_some()),
+        ("append_x_forwarded_port", value.append_x_forwarded_port),
+        ("forward_proto_config", value.forward_proto_config.is_some()),
+    ])
+}
+
+type Routes = (RouteSource, BTreeSet<Arc<str>>, BTreeSet<Arc<str>>);
+
+fn routes(value: &hcm::HttpConnectionManager, origin: Origin, at: &At<'_>) -> Result<Routes, Fault> {
+    use fields_of::RouteSpecifier;
+    match at.field("route_specifier").require(value.route_specifier.as_ref())? {
+        RouteSpecifier::RouteConfig(table) => {
+            let table = route::table(table, origin, &at.field("route_config"))?;
+            Ok((RouteSource::Inline(table.value), table.clusters, BTreeSet::new()))
+        }
+        RouteSpecifier::Rds(rds) => {
+            let at = at.field("rds");
+            cluster::config_source(rds.config_source.as_ref(), &at.field("config_source"))?;
+            let name: Arc<str> = fields::name(&rds.route_config_name, &at.field("route_config_name"))?.into();
+            Ok((RouteSource::Named(name.clone()), BTreeSet::new(), BTreeSet::from([name])))
+        }
+        RouteSpecifier::ScopedRoutes(_) => Err(at.field("scoped_routes").unsupported()),
+    }
+}
+
+/// The router, last, alone. Filters that may be ignored, and those that are off, are dropped; what a route does to turn
+/// one on is refused there. Of the router's options none has an effect: they are about headers and telemetry that
+/// Ringway does not add, except those refused.
+fn filters(filters: &[HttpFilter], at: &At<'_>) -> Result<(), Fault> {
+    let mut routers = 0;
+    for (index, filter) in filters.iter().enumerate() {
+        let at = at.index(index);
+        let any = match &filter.config_type {
+            Some(http_filter::ConfigType::TypedConfig(any)) => any,
+            Some(http_filter::ConfigType::ConfigDiscovery(_)) if filter.is_optional || filter.disabled => {
+                continue;
+            }
+            Some(http_filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(at.field("config_discovery").unsupported());
+            }
+            None => return Err(at.field("typed_config").fault(Reason::Missing)),
+        };
+        let config_at = at.field("typed_config");
+        if !ROUTER.contains(&fields::type_name(any)) {
+            if filter.is_optional || filter.disabled {
+                continue;
+            }
+            return Err(fields::unknown_extension(&any.type_url, ROUTER, &config_at));
+        }
+        at.refuse("disabled", filter.disabled)?;
+        let router: Router = fields::unpack(any, &config_at)?;
+        config_at.refuse_all(&[
+            ("strict_check_headers", !router.strict_check_headers.is_empty()),
+            ("respect_expected_rq_timeout", router.respect_expected_rq_timeout),
+            ("upstream_http_filters", !router.upstream_http_filters.is_empty()),
+        ])?;
+        routers += 1;
+        if routers > 1 || index + 1 != filters.len() {
+            return Err(at.fault(Reason::Conflict("the router is the last filter")));
+        }
+    }
+    if routers == 0 { Err(at.fault(Reason::Conflict("the last filter must be the router"))) } else { Ok(()) }
+}
+
+fn server_header(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<ServerHeader, Fault> {
+    use fields_of::ServerHeaderTransformation;
+    let name = fields::single_line(&value.server_name, &at.field("server_name"))?;
+    let transformation_at = at.field("server_header_transformation");
+    Ok(match fields::enumeration(value.server_header_transformation, &transformation_at)? {
+        _ if name.is_empty() => ServerHeader::PassThrough,
+        ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite(name.into()),
+        ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AddIfAbsent(name.into()),
+        ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
+    })
+}
+
+/// Whether exchanges or connections are logged: to the one access log of the process, whose place and format are the
+/// operator's. So a file of the bootstrap must be one that this can be. Loggers of a control plane that Ringway does not
+/// have are not worth losing the listener for: telemetry fails open.
+pub(crate) fn access_logs(logs: &[AccessLog], origin: Origin, at: &At<'_>) -> Result<bool, Fault> {
+    let mut is_on = false;
+    for (index, log) in logs.iter().enumerate() {
+        let at = at.index(index);
+        let Some(access_log::ConfigType::TypedConfig(any)) = &log.config_type else {
+            return Err(at.field("typed_config").fault(Reason::Missing));
+        };
+        let at = at.field("typed_config");
+        match (ACCESS_LOGS.iter().position(|known| *known == fields::type_name(any)), origin) {
+            (Some(0), Origin::Static) => {
+                let file: FileAccessLog = fields::unpack(any, &at)?;
+                match &*file.path {
+                    "/dev/stdout" | "/dev/stderr" => is_on = true,
+                    "/dev/null" => {}
+                    other => {
+                        let supported = "/dev/stdout, /dev/stderr, /dev/null";
+                        let reason = Reason::UnsupportedValue { value: other.to_owned(), supported };
+                        return Err(at.field("path").fault(reason));
+                    }
+                }
+            }
+            (Some(_), _) => is_on = true,
+            (None, Origin::Static) => return Err(fields::unknown_extension(&any.type_url, ACCESS_LOGS, &at)),
+            (None, Origin::Dynamic) => {}
+        }
+    }
+    Ok(is_on)
+}
+
+/// Configuration of filters at a virtual host, a route or a weighted cluster. Ringway has no such filter.
+pub(crate) fn per_filter_config(configs: &HashMap<String, Any>, at: &At<'_>) -> Result<(), Fault> {
+    // In order of name, so that the same message is always refused for the same reason.
+    let mut names: Vec<_> = configs.iter().collect();
+    names.sort_unstable_by_key(|(name, _)| *name);
+    let at = at.field("typed_per_filter_config");
+    for (name, any) in names {
+        let at = at.key(name);
+        if fields::type_name(any) != "envoy.config.route.v3.FilterConfig" {
+            return Err(fields::unknown_extension(&any.type_url, &[], &at));
+        }
+        let config: FilterConfig = fields::unpack(any, &at)?;
+        if !config.is_optional && !config.disabled {
+            let type_url = config.config.map(|config| config.type_url).unwrap_or_default();
+            return Err(fields::unknown_extension(&type_url, &[], &at.field("config")));
+        }
+    }
+    Ok(())
+}
+
+/// Options of both sides; the idle timeout is the caller's. Accepted without effect: `max_headers_count` and
+/// `max_response_headers_kb` (ours are bounds of the program).
+pub(crate) fn common_options(options: &HttpProtocolOptions, at: &At<'_>) -> Result<(), Fault> {
+    at.refuse_all(&[
+        ("max_connection_duration", options.max_connection_duration.is_some()),
+        ("max_stream_duration", options.max_stream_duration.is_some()),
+        ("headers_with_underscores_action", options.headers_with_underscores_action != 0),
+        (
+            "max_requests_per_connection",
+            options.max_requests_per_connection.is_some_and(|max| max.value != 0),
+        ),
+    ])
+}
+
+/// Accepted without effect: what Ringway always does (`accept_http_10`, `enable_trailers`, `allow_custom_methods`, a
+/// formatter that keeps the case of names), and choices of Envoy's parser.
+pub(crate) fn http1_options(options: &Http1ProtocolOptions, at: &At<'_>) -> Result<(), Fault> {
+    let proper_case = options.header_key_format.as_ref().and_then(|format| format.header_format.as_ref());
+    at.refuse_all(&[
+        ("allow_absolute_url", options.allow_absolute_url.is_some_and(|on| !on.value)),
+        ("default_host_for_http_10", !options.default_host_for_http_10.is_empty()),
+        ("header_key_format", matches!(proper_case, Some(HeaderFormat::ProperCaseWords(_)))),
+        ("allow_chunked_length", options.allow_chunked_length),
+        ("send_fully_qualified_url", options.send_fully_qualified_url),
+        ("ignore_http_11_upgrade", !options.ignore_http_11_upgrade.is_empty()),
+    ])
+}
+
+/// Only the transport socket that is none.
+pub(crate) fn raw_transport_socket(socket: &TransportSocket, at: &At<'_>) -> Result<(), Fault> {
+    let at = at.field("typed_config");
+    let Some(transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
+        return Err(at.fault(Reason::Missing));
+    };
+    if RAW_BUFFER.contains(&fields::type_name(any)) {
+        return Ok(());
+    }
+    Err(fields::unknown_extension(&any.type_url, RAW_BUFFER, &at))
+}
