@@ -249,34 +249,43 @@ pub enum RouteTableError {
     },
 }
 
+/// The header edits of the levels above a route, for requests or for responses.
+struct Levels<'a> {
+    host: &'a HeaderOps,
+    table: &'a HeaderOps,
+    most_specific_wins: bool,
+    /// What they do when route and target edit nothing, which is the rule: thousands of routes share this one list.
+    alone: HeaderEdits,
+}
+
+impl<'a> Levels<'a> {
+    fn new(host: &'a HeaderOps, table: &'a HeaderOps, most_specific_wins: bool) -> Levels<'a> {
+        let alone = if most_specific_wins { [table, host] } else { [host, table] };
+        Levels { host, table, most_specific_wins, alone: HeaderEdits::merge(&alone) }
+    }
+
+    /// All levels together. Most specific first is Envoy's default order: what is done last wins.
+    fn with(&self, target: &HeaderOps, route: &HeaderOps) -> HeaderEdits {
+        match self.most_specific_wins {
+            _ if target.is_empty() && route.is_empty() => self.alone.clone(),
+            false => HeaderEdits::merge(&[target, route, self.host, self.table]),
+            true => HeaderEdits::merge(&[self.table, self.host, route, target]),
+        }
+    }
+}
+
 fn assemble_virtual_host(
     spec: VirtualHostSpec,
     table_request: &HeaderOps,
     table_response: &HeaderOps,
-    specific_wins: bool,
+    most_specific_wins: bool,
 ) -> VirtualHost {
-    // Most specific first is Envoy's default order: what is done last wins.
-    let merge =
-        |target: &HeaderOps, route: &HeaderOps, host: &HeaderOps, table: &HeaderOps| match specific_wins {
-            false => HeaderEdits::merge(&[target, route, host, table]),
-            true => HeaderEdits::merge(&[table, host, route, target]),
-        };
-    let none = HeaderOps::default();
+    let request = Levels::new(&spec.request_headers, table_request, most_specific_wins);
+    let response = Levels::new(&spec.response_headers, table_response, most_specific_wins);
     let assemble = |route: RouteSpec| {
-        let response_headers = merge(&none, &route.response_headers, &spec.response_headers, table_response);
         let target = |target: TargetSpec| ForwardTarget {
-            request_headers: merge(
-                &target.request_headers,
-                &route.request_headers,
-                &spec.request_headers,
-                table_request,
-            ),
-            response_headers: merge(
-                &target.response_headers,
-                &route.response_headers,
-                &spec.response_headers,
-                table_response,
-            ),
+            request_headers: request.with(&target.request_headers, &route.request_headers),
+            response_headers: response.with(&target.response_headers, &route.response_headers),
             cluster: target.cluster,
             host_rewrite: target.host_rewrite,
         };
@@ -285,6 +294,7 @@ fn assemble_virtual_host(
             RouteActionSpec::Redirect(redirect) => RouteAction::Redirect(redirect),
             RouteActionSpec::DirectResponse(response) => RouteAction::DirectResponse(response),
         };
+        let response_headers = response.with(&HeaderOps::default(), &route.response_headers);
         Route { name: route.name, matches: route.matches, action, response_headers }
     };
     let routes: Vec<Route> = spec.routes.into_iter().map(assemble).collect();

@@ -72,6 +72,11 @@ const RESERVED: [&str; 9] = [
 ];
 
 impl HeaderOps {
+    /// Whether there is nothing to edit.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+
     /// Removes every value of `name`; before anything this level adds.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::ops::Range;
 
-use wire::head::RequestView;
+use wire::head::{RequestView, Span};
 
 use super::RouteScratch;
 use crate::{regex::Regex, string_match::StringMatch};
@@ -200,7 +200,7 @@ impl HeaderMatch {
         if name.first() == Some(&b':') {
             return match name {
                 b":method" => Some(request.method()),
-                b":path" => Some(request.head.target.of(request.bytes)),
+                b":path" => path_and_query(request),
                 b":authority" => authority(request),
                 _ => None,
             };
@@ -219,6 +219,15 @@ impl HeaderMatch {
         }
         Some(joined)
     }
+}
+
+/// The path with its query, also of an absolute-form target, in which both lie behind the authority.
+fn path_and_query<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
+    let (path, query) = (request.head.path, request.head.query);
+    if path.is_empty() {
+        return path_of(request);
+    }
+    Some(Span { start: path.start, end: query.map_or(path.end, |query| query.end) }.of(request.bytes))
 }
 
 fn authority<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
@@ -350,7 +359,7 @@ mod tests {
 
     #[test]
     fn parts_of_the_request_line_are_headers_with_a_colon() {
-        let request = TestRequest::get("/a?b=c").host("Example.com:80");
+        let request = TestRequest::absolute("http://Example.com:80", "/a?b=c").host("Example.com:80");
         for (name, value, expected) in [
             (":method", "GET", true),
             (":method", "get", false),

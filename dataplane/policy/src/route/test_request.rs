@@ -28,6 +28,13 @@ impl TestRequest {
         request.method(Method::Get, "GET").host("example.com")
     }
 
+    /// `GET` in absolute-form: scheme and authority, then the rest.
+    pub(crate) fn absolute(start: &str, rest: &str) -> TestRequest {
+        let mut request = TestRequest::get(std::format!("{start}{rest}"));
+        request.head.path.start += start.len() as u32;
+        request
+    }
+
     /// A request whose target has no path: `*`, an authority, or an absolute-form without one.
     pub(crate) fn without_path(method: Method, name: &str, target: &str) -> TestRequest {
         let mut request = TestRequest::get(target).method(method, name);

@@ -304,7 +304,7 @@ fn header_edits_of_all_levels_reach_the_target_in_envoys_order() {
         direct.response_headers = ops("route");
         let host = VirtualHostSpec {
             domains: vec!["*".into()],
-            routes: vec![spec, direct],
+            routes: vec![spec, direct, route("2".into(), prefix("/"))],
             request_headers: ops("host"),
             response_headers: ops("host"),
             ..VirtualHostSpec::default()
@@ -341,6 +341,11 @@ fn header_edits_of_all_levels_reach_the_target_in_envoys_order() {
         assert_eq!(edits(&forward.target(0).response_headers), text(order, winner));
         let own = edits(&routes[1].response_headers);
         assert_eq!(own.len(), 5, "an answer of our own has the edits of three levels: {own:?}");
-        assert_eq!(table.clusters().map(|name| &**name).collect::<Vec<_>>(), ["c"]);
+        let RouteAction::Forward(forward) = &routes[2].action else { panic!("a forward stays one") };
+        let above: Vec<&str> = order.into_iter().filter(|level| ["host", "table"].contains(level)).collect();
+        let inherited = edits(&forward.target(0).request_headers);
+        let expected = [Edit::Add("x", above[0].as_bytes()), Edit::Add("x", above[1].as_bytes())];
+        assert_eq!(inherited[..2], expected.map(|edit| format!("{edit:?}")));
+        assert_eq!(table.clusters().map(|name| &**name).collect::<Vec<_>>(), ["c", "2"]);
     }
 }
