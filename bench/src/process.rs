@@ -13,6 +13,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 /// Longest time a process may take to leave after it was asked to.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
+/// Longest time a tracer may take to attach.
+const TRACED_MAX: Duration = Duration::from_secs(5);
+
 /// A running process. Dropping it ends it.
 pub(crate) struct Process {
     child: Child,
@@ -68,6 +71,23 @@ impl Process {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the process has ended"));
         }
         Ok(ProcessorTime { of_thread })
+    }
+
+    /// Ids of the process and of its descendants.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        family_of(self.child.id())
+    }
+
+    /// Waits until every thread of the process and of its children is traced.
+    pub(crate) fn wait_until_traced(&self) -> io::Result<()> {
+        let asked = Instant::now();
+        while !self.family().into_iter().flat_map(threads_of).all(|(_, folder)| is_traced(&folder)) {
+            if asked.elapsed() > TRACED_MAX {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody traces the process"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Memory of the process and of its children.
@@ -136,6 +156,15 @@ fn threads_of(pid: u32) -> Vec<(u32, String)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| Some((name.parse().ok()?, format!("/proc/{pid}/task/{name}")))).collect()
+}
+
+fn is_traced(thread_folder: &str) -> bool {
+    let status = fs::read_to_string(format!("{thread_folder}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))
+        .and_then(first_number)
+        .is_some_and(|pid| pid != 0)
 }
 
 fn first_number(text: &str) -> Option<u64> {

@@ -5,7 +5,7 @@
 //! then each workload is warmed up and measured: processor time of all threads of the subject from the kernel, divided
 //! by the requests the origin counted. A single error ends the comparison: there are no numbers for wrong answers.
 
-mod callgrind;
+mod count;
 mod proof;
 mod report;
 mod subject;
@@ -63,6 +63,8 @@ pub(crate) struct Arguments {
     seed: Option<u64>,
     #[arg(long, value_enum, help = "Count this subject's instructions per request instead, under valgrind")]
     callgrind: Option<Subject>,
+    #[arg(long, value_enum, help = "Count this subject's system calls per request instead, under strace")]
+    syscalls: Option<Subject>,
 }
 
 /// Why there is no measurement.
@@ -84,8 +86,8 @@ pub(crate) enum Error {
         "{subject}, {workload}: {opened} upstream connections for {downstream} downstream ones, no keep-alive"
     )]
     NoKeepAlive { subject: &'static str, workload: &'static str, opened: u64, downstream: usize },
-    #[error("valgrind left no count in {folder}", folder = folder.display())]
-    NoCount { folder: PathBuf },
+    #[error("{tool} gave no count for {subject}")]
+    NoCount { subject: &'static str, tool: &'static str },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -102,7 +104,10 @@ const UPSTREAM_PER_DOWNSTREAM_MAX: u64 = 2;
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let bench = Bench::start(arguments)?;
     if let Some(subject) = arguments.callgrind {
-        return callgrind::run(&bench, subject);
+        return count::instructions(&bench, subject);
+    }
+    if let Some(subject) = arguments.syscalls {
+        return count::system_calls(&bench, subject);
     }
     let seed = arguments.seed.unwrap_or_else(clock_seed);
     let mut order = Order { state: seed };

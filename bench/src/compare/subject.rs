@@ -256,10 +256,6 @@ http {{
   keepalive_requests 1000000000;
   keepalive_timeout 60s;
   client_max_body_size 0;
-  client_body_buffer_size 64k;
-  proxy_buffers 8 64k;
-  proxy_buffer_size 64k;
-  proxy_busy_buffers_size 128k;
   proxy_max_temp_file_size 0;
   upstream origin {{
     server {origin};
