@@ -57,7 +57,7 @@ pub enum RegexError {
         /// The limit.
         max: usize,
     },
-    /// A substitution names a group that the expression does not have, or ends in `\`.
+    /// A substitution names a group that the expression does not have, ends in `\`, or would break a request line.
     #[error("substitution {substitution:?}: {reason}")]
     Substitution {
         /// As configured.
@@ -141,7 +141,7 @@ fn parse(pattern: &str) -> Result<String, RegexError> {
     Ok(translated)
 }
 
-/// A search for an expression and what every match is replaced by (Envoy: `RegexMatchAndSubstitute`).
+/// A search for an expression in a path and what every match is replaced by (Envoy: `RegexMatchAndSubstitute`).
 #[derive(Clone, Debug)]
 pub struct RegexRewrite {
     regex: Regex,
@@ -166,11 +166,15 @@ impl RegexRewrite {
     /// Compiles `pattern` and `substitution`, in which `\0` is the match, `\1` to `\9` its groups, and `\\` a backslash.
     ///
     /// # Errors
-    /// As for [`Regex::full`], and when the substitution names a group that is not there.
+    /// As for [`Regex::full`], and when the substitution names a group that is not there or has a byte that no request
+    /// target has: a space or line end would begin another part of the message.
     pub fn new(pattern: &str, substitution: &str) -> Result<RegexRewrite, RegexError> {
         let regex = Regex::anywhere(pattern)?;
         let groups = regex.compiled.program.group_info().group_len(regex_automata::PatternID::ZERO);
         let wrong = |reason| RegexError::Substitution { substitution: substitution.into(), reason };
+        if !substitution.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong("only visible ASCII may stand in a request target"));
+        }
         let mut parts = Vec::new();
         let mut literal = Vec::new();
         let mut bytes = substitution.bytes();
@@ -445,6 +449,8 @@ mod tests {
             (r"\2", "the expression has no such group"),
             (r"\", "`\\` must be followed by a digit or `\\`"),
             (r"\n", "`\\` must be followed by a digit or `\\`"),
+            ("a b", "only visible ASCII may stand in a request target"),
+            ("a\r\nx: y", "only visible ASCII may stand in a request target"),
         ] {
             let error = RegexRewrite::new("(a)", substitution).unwrap_err();
             assert_eq!(error, RegexError::Substitution { substitution: substitution.into(), reason });
