@@ -23,10 +23,13 @@
 //! It is no model of a kernel: no packets, no retransmission, no congestion; but each promise of `runtime::io`, and
 //! what Linux does at the end of a connection, holds here as there.
 
+mod client;
 mod executor;
 mod faults;
+pub mod http;
 mod io;
 mod network;
+pub mod origin;
 mod peer;
 mod pipe;
 mod rng;
@@ -44,9 +47,11 @@ use std::{
 use world::World;
 
 pub use crate::{
+    client::{Ask, Client, Loss, Verdict, both},
     faults::{Cut, End, Faults, Link, Pieces, Way},
     io::{SimIo, SimListener, SimRecv, SimSend, SimSocket},
     network::{Leak, Reach, Side},
+    origin::{Behaviour, Origin},
     peer::{Ended, Peer},
     rng::Rng,
 };
@@ -108,7 +113,7 @@ impl Sim {
         self.world.run(story, Location::caller())
     }
 
-    /// Lets what is ready run and what is on its way arrive; gives up after a simulated second.
+    /// Lets a simulated second pass, or less when nothing will happen any more: what is on its way arrives.
     pub fn settle(&self) {
         self.world.settle();
     }

@@ -25,8 +25,8 @@ use crate::{
 /// Polls without time passing after which the tasks are said to chase each other.
 const POLLS_PER_INSTANT_MAX: u64 = 10_000_000;
 
-/// Longest time given to what is on its way.
-const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// Time given to what is on its way.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Where the clock starts. Not 0, which code may use for "not set".
 const START: u64 = 1_000_000_000;
@@ -140,20 +140,19 @@ impl World {
         result
     }
 
-    /// Runs what is ready and lets arrive what is on its way, for at most [`SETTLE_MAX`].
+    /// Runs everything for [`SETTLE`], or until nothing will happen any more.
     pub(crate) fn settle(&self) {
         let told = TellOnPanic(self);
         self.polls_count.set(0);
-        let limit = self.now() + SETTLE_MAX.as_nanos() as u64;
+        let limit = self.now() + SETTLE.as_nanos() as u64;
         loop {
             if let Some(number) = self.next_task() {
                 if self.executor.poll(number) {
                     self.network.borrow_mut().note(What::TaskEnds(number));
                 }
             } else if !self.end_turns() {
-                let is_quiet = self.network.borrow().next_event().is_none();
                 let next = self.next_time().0;
-                if is_quiet || next > limit {
+                if next > limit {
                     break;
                 }
                 self.pass_time(next);

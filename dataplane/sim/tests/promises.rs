@@ -3,7 +3,7 @@
 use std::{cell::Cell, io::ErrorKind, rc::Rc, time::Duration};
 
 use runtime::{Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf, mailbox::mailbox, timer::TICK};
-use sim::{End, Ended, Peer, Reach, Sim, SimIo, SimListener};
+use sim::{End, Ended, Peer, Reach, Sim, SimIo, SimListener, both};
 
 fn listener(sim: &Sim, io: &SimIo) -> SimListener {
     io.listener(sim.bind("10.0.0.1:0".parse().unwrap())).unwrap()
@@ -286,29 +286,4 @@ fn a_receive_in_flight_must_not_be_dropped() {
         })
         .await;
     });
-}
-
-/// Runs two futures at once.
-async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
-    let (mut first, mut second) = (None, None);
-    std::future::poll_fn(|cx| {
-        use std::task::Poll;
-        if first.is_none()
-            && let Poll::Ready(value) = a.as_mut().poll(cx)
-        {
-            first = Some(value);
-        }
-        if second.is_none()
-            && let Poll::Ready(value) = b.as_mut().poll(cx)
-        {
-            second = Some(value);
-        }
-        match (first.is_some(), second.is_some()) {
-            (true, true) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
-    })
-    .await;
-    (first.unwrap(), second.unwrap())
 }
