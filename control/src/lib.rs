@@ -16,5 +16,6 @@ pub mod model;
 pub mod registry;
 pub mod report;
 pub mod server;
+pub mod sidecar;
 pub mod source;
 pub mod world;

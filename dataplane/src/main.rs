@@ -1,3 +1,1 @@
-//! `ringway-proxy`: the data plane's program.
-
 fn main() {}

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod completion;
+mod exec_tied;
+mod gateway;
 mod output;
+mod progress;
+mod run;
 mod serve;
 mod status;
 
@@ -23,6 +27,13 @@ enum Command {
     Serve(serve::Args),
     /// Show every proxy and whether the newest configuration is active in it
     Status(status::Args),
+    /// Run an application with a sidecar
+    Run(run::Args),
+    /// Run the proxy of a Gateway
+    Gateway(gateway::Args),
+    /// Become a program that ends with its parent
+    #[command(hide = true)]
+    ExecTied(exec_tied::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
@@ -32,6 +43,9 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Run(args) => run::run(args),
+        Command::Gateway(args) => gateway::run(&args),
+        Command::ExecTied(args) => exec_tied::run(&args),
         Command::Completion(args) => completion::run(&args),
     }
 }

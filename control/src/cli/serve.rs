@@ -108,7 +108,7 @@ async fn serve(args: Args) -> Result<(), ServeError> {
 }
 
 /// `/var/lib/ringway` for root, else below the user's state directory.
-fn default_data_dir() -> Option<PathBuf> {
+pub(super) fn default_data_dir() -> Option<PathBuf> {
     // The kernel's word for who runs this; the environment of a service may say nothing.
     if std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         return Some("/var/lib/ringway".into());

@@ -1,0 +1,34 @@
+//! What `ringway run` and `ringway gateway` say while they run: lines on standard error, which is all they may use.
+
+use crate::sidecar::lease::LeaseStatus;
+use crate::sidecar::process::Life;
+
+/// One line.
+pub(super) fn say(line: &str) {
+    eprintln!("ringway: {line}");
+}
+
+/// What became of the proxy, as far as it is news.
+pub(super) fn tell_life(life: &Life) {
+    match life {
+        Life::Starting { .. } | Life::Failed { .. } | Life::Stopped => {}
+        Life::Ready { after, .. } => {
+            say(&format!("proxy ready again in {} ms, same ports", after.as_millis()))
+        }
+        Life::Down { why, again_in } => {
+            say(&format!("the proxy {why}; starting it again in {} ms", again_in.as_millis()));
+        }
+    }
+}
+
+/// What became of the registration.
+pub(super) fn tell_registration(status: &LeaseStatus) {
+    match status {
+        LeaseStatus::Pending => {}
+        LeaseStatus::Held => say("registered"),
+        LeaseStatus::Refused(reason) => say(&format!("registration refused: {reason}")),
+        LeaseStatus::Unreachable(reason) => {
+            say(&format!("the control plane is away ({reason}); the proxy goes on with what it has"));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A proxy process beside an application, or before a mesh: its ports, its bootstrap file, its life, its registration.
+//!
+//! [`Sidecar`] joins the parts for an application without an orchestrator: [`port`] reserves, [`folder`] remembers,
+//! [`bootstrap`] writes, [`process`] starts and supervises, [`lease`] registers, [`environment`] tells the application.
+//! [`Gateway`] uses the same parts without the last two. [`tied`] sees to it that nothing outlives its parent.
+//!
+//! Trusted: the command line, the control plane's address, the proxy binary. Nothing here reads traffic.
+
+pub mod admin;
+pub mod backoff;
+pub mod binary;
+pub mod bootstrap;
+pub mod control;
+pub mod environment;
+pub mod folder;
+mod gateway;
+pub mod lease;
+pub mod port;
+pub mod process;
+pub mod signals;
+mod start;
+pub mod tied;
+mod workload;
+
+pub use gateway::{Gateway, GatewayOptions};
+pub use start::{SetupError, StartError};
+pub use workload::{Sidecar, SidecarOptions};

@@ -1,4 +1,0 @@
-//! What operators see of the traffic: counters and the access log. Fails open: losing telemetry loses no request.
-
-pub mod access_log;
-pub mod metrics;
