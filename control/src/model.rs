@@ -1,11 +1,186 @@
 //! What the documents and registrations mean together: services with their endpoints, gateways with their virtual
-//! hosts, rules in the order they are tried. Immutable; built anew from its inputs, and by nothing else.
+//! hosts, rules in the order they are tried. Immutable; built anew from its inputs, and by nothing else: no clock,
+//! no file, no order of arrival, so that replicas agree.
+//!
+//! The semantics are Gateway API's. [`build`] is the story; each step says the conditions of the objects it judges.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use crate::compile::Shared;
 use crate::conditions::Conditions;
-use crate::document::Documents;
+use crate::document::{Documents, ObjectKey};
+
+mod attach;
+mod backend;
+mod gateway;
+mod host;
+mod http_route;
+mod others;
+mod rule;
+mod service;
+mod virtual_host;
+
+pub use host::HostPattern;
+pub use rule::{Action, Backend, Forward, PathMatch, PathRewrite, RequestMatch, Rule, Target, ValueMatch};
+pub use virtual_host::VirtualHost;
+
+/// What the documents and registrations mean together.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// Every service by its name.
+    pub services: BTreeMap<Name, Service>,
+    /// Every Gateway that we serve, by its name.
+    pub gateways: BTreeMap<Name, Gateway>,
+    /// Resources that do not depend on the client, encoded when first asked for.
+    pub(crate) shared: Shared,
+}
+
+/// The model of `documents` and `registrations`, and what became of each of them.
+pub fn build(documents: &Documents, registrations: &Registrations) -> (Model, Conditions) {
+    let mut conditions = Conditions::default();
+    others::judge(documents, &mut conditions);
+    let mut services = service::collect(documents, registrations, &mut conditions);
+    let mut gateways = gateway::collect(documents);
+    let routes = attach::attach(documents, &services, &mut gateways, &mut conditions);
+    for (target, scope, rules) in routes {
+        let port = services.get_mut(&target.service).and_then(|service| service.port_mut(target.port));
+        if let Some(port) = port {
+            port.add_rules(&scope, rules);
+        }
+    }
+    services.values_mut().flat_map(|service| &mut service.ports).for_each(ServicePort::sort_rules);
+    let gateways = gateway::finish(gateways, &mut conditions);
+    (Model { services, gateways, shared: Shared::default() }, conditions)
+}
+
+/// Namespace and name of an object whose kind is clear.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name in it.
+    pub name: Arc<str>,
+}
+
+impl Name {
+    /// From strings of any kind.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl From<&ObjectKey> for Name {
+    fn from(key: &ObjectKey) -> Self {
+        Self { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A service: ports, and who is behind each.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Service {
+    /// Its ports, in the order of their numbers.
+    pub ports: Vec<ServicePort>,
+    /// It has no endpoints of its own (`ExternalName`): nothing can be forwarded to it.
+    pub external: bool,
+}
+
+/// One port of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServicePort {
+    /// The port callers name.
+    pub port: u16,
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// What it carries.
+    pub protocol: Protocol,
+    /// Who takes the traffic, in the order of their addresses.
+    pub endpoints: Vec<Endpoint>,
+    /// Rules for callers of every namespace, if any route is attached to the port.
+    pub producer_rules: Option<Vec<Rule>>,
+    /// Rules for callers of one namespace; they take the place of the producer's.
+    pub consumer_rules: BTreeMap<Arc<str>, Vec<Rule>>,
+}
+
+impl Service {
+    /// The port of this number.
+    pub fn port(&self, port: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|known| known.port == port)
+    }
+
+    fn port_mut(&mut self, port: u16) -> Option<&mut ServicePort> {
+        self.ports.iter_mut().find(|known| known.port == port)
+    }
+}
+
+impl ServicePort {
+    /// The rules that hold for callers in `namespace`; `None` where requests go to the endpoints as they are.
+    pub fn rules_for(&self, namespace: &str) -> Option<&[Rule]> {
+        self.consumer_rules.get(namespace).or(self.producer_rules.as_ref()).map(Vec::as_slice)
+    }
+
+    /// Several routes may be attached to one port: their rules are tried as if they were of one.
+    fn sort_rules(&mut self) {
+        for rules in self.producer_rules.iter_mut().chain(self.consumer_rules.values_mut()) {
+            rules.sort_by(Rule::precedence);
+        }
+    }
+
+    fn add_rules(&mut self, scope: &Scope, rules: Vec<Rule>) {
+        match scope {
+            Scope::Producer => self.producer_rules.get_or_insert_default().extend(rules),
+            Scope::Consumer(namespace) => {
+                self.consumer_rules.entry(Arc::clone(namespace)).or_default().extend(rules);
+            }
+        }
+    }
+}
+
+/// Whose calls to a service a route is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    /// Everyone's: the route is in the service's namespace.
+    Producer,
+    /// Those from the route's own namespace.
+    Consumer(Arc<str>),
+}
+
+/// One address of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Finishes what it has; takes nothing new.
+    pub draining: bool,
+    /// Share of the traffic in proportion to the others.
+    pub weight: u16,
+    /// Zone it is in; empty if not said.
+    pub zone: Arc<str>,
+}
+
+/// A Gateway as it is served.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Gateway {
+    /// What is served on each port.
+    pub ports: BTreeMap<u16, GatewayPort>,
+}
+
+/// What is served on one port of a Gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GatewayPort {
+    /// Requests, by host and rule.
+    Http(Vec<VirtualHost>),
+    /// Connections, in proportion of the weights. Connections for a broken reference are closed.
+    Tcp(Vec<Backend>),
+}
 
 /// What a port of a service carries, as far as we tell protocols apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,12 +231,3 @@ pub struct Registration {
 
 /// Every registration whose lease holds, by instance.
 pub type Registrations = BTreeMap<String, Registration>;
-
-/// What the documents and registrations mean together.
-#[derive(Debug, Default)]
-pub struct Model {}
-
-/// The model of `documents` and `registrations`, and what became of each of them.
-pub fn build(_documents: &Documents, _registrations: &Registrations) -> (Model, Conditions) {
-    (Model::default(), Conditions::default())
-}

@@ -1,1 +1,3 @@
+//! `ringway-proxy`: the data plane's program.
+
 fn main() {}

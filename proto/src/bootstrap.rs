@@ -20,7 +20,7 @@ use serde_saphyr::MessageFormatter;
 use place::Place;
 
 const ROOT: &str = "envoy.config.bootstrap.v3.Bootstrap";
-const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/supported.bin"));
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/supported.bin"));
 /// The field that holds the `Any`, and a message that may be in it.
 const EXTENSIONS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/extensions.rs"));
 

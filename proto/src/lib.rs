@@ -4,6 +4,7 @@
 //! - [`ads`]: the discovery envelopes with shared bytes as bodies, client and server.
 //! - [`control`]: what our proxies and workloads tell our control plane.
 //! - [`bootstrap`]: a bootstrap file's text to a binary `Bootstrap`.
+//! - [`json`]: resources as JSON, for people and tests.
 //! - [`type_url`]: the resource types we speak.
 //! - [`well_known`]: from and to google.protobuf types.
 //!
@@ -11,6 +12,7 @@
 
 pub mod ads;
 pub mod bootstrap;
+pub mod json;
 pub mod type_url;
 pub mod well_known;
 

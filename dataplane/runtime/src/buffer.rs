@@ -125,12 +125,12 @@ impl BufferPool {
     }
 }
 
-/// Where a part of a [`Gather`] lies.
+/// What a part of a [`Gather`] points into.
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    /// In the buffer that was received; offsets from its first filled byte at the time of the call.
+    /// The buffer that was received; offsets are from its first filled byte.
     Kept,
-    /// In the small bytes written by us.
+    /// The small bytes written by us.
     Inserted,
 }
 
@@ -163,9 +163,9 @@ impl Gather {
         Gather::default()
     }
 
-    /// Takes the buffer that kept runs point into. Only while no part is queued.
-    pub fn set_buffer(&mut self, buffer: Buffer) {
-        debug_assert!(self.parts.is_empty(), "parts would point into another buffer");
+    /// Puts in the buffer that kept runs point into; they may be queued before or after.
+    pub fn put_buffer(&mut self, buffer: Buffer) {
+        debug_assert!(self.buffer.capacity() == 0, "runs would point into another buffer");
         self.buffer = buffer;
     }
 
@@ -180,12 +180,9 @@ impl Gather {
         &self.buffer
     }
 
-    /// Queues a run of the buffer; offsets are from its first filled byte. A run that continues the one before
-    /// joins it. Out-of-range runs are cut.
+    /// Queues a run of the buffer; offsets are from its first filled byte. A run that continues the one before joins it.
     pub fn keep(&mut self, range: Range<usize>) {
-        let start = self.buffer.start + range.start.min(self.buffer.len());
-        let end = self.buffer.start + range.end.min(self.buffer.len());
-        self.push(Source::Kept, start..end);
+        self.push(Source::Kept, range);
     }
 
     /// Queues a copy of small bytes of our own.
@@ -216,8 +213,11 @@ impl Gather {
     /// The runs that are not sent yet, in order.
     pub fn unsent(&self) -> impl Iterator<Item = &[u8]> {
         self.parts[self.next..].iter().map(|part| match part.source {
-            Source::Kept => &self.buffer.bytes[part.range.clone()],
-            Source::Inserted => &self.inserted[part.range.clone()],
+            Source::Kept => {
+                debug_assert!(part.range.end <= self.buffer.len(), "a run must lie inside the buffer");
+                self.buffer.filled().get(part.range.clone()).unwrap_or_default()
+            }
+            Source::Inserted => self.inserted.get(part.range.clone()).unwrap_or_default(),
         })
     }
 
@@ -302,12 +302,12 @@ mod tests {
         let mut buffer = Buffer::new(16);
         buffer.extend(b"xxheadbody");
         buffer.consume(2);
-        gather.set_buffer(buffer);
         gather.keep(0..2);
         gather.keep(2..4);
         gather.insert(b"-1");
         gather.insert(b"-2-");
-        gather.keep(4..99);
+        gather.keep(4..8);
+        gather.put_buffer(buffer);
         assert_eq!(text(&gather), "head|-1-2-|body");
         gather.mark_sent(6);
         assert_eq!((text(&gather).as_str(), gather.unsent_len()), ("-2-|body", 7));

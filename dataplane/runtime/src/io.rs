@@ -148,6 +148,9 @@ pub trait SendHalf: 'static {
     /// passes breaks the connection (`TimedOut`), since what the kernel took is then unknown.
     async fn send(&mut self, gather: Gather, until: Deadline) -> (io::Result<usize>, Gather);
 
+    /// A handle that breaks the connection while a send is in flight; the send ends with `Interrupted`.
+    fn cancel_handle(&self) -> Alarm;
+
     /// Sends FIN: no more bytes will follow, receiving goes on.
     fn shutdown(&mut self) -> io::Result<()>;
 

@@ -4,7 +4,7 @@
 //! connect frees its descriptor when it completes; `tasks` run before the main future, the main future before the
 //! loop parks.
 //!
-//! The halves, the listener and the drivers stay in one file because they share one idea of completion.
+//! Longer than 500 lines: the halves, the listener and the drivers share one idea of when an operation is complete.
 
 use std::{
     cell::UnsafeCell,
@@ -402,7 +402,7 @@ impl SendHalf for MonoSend {
         gather.load_vectors();
         alarm.set(until);
         let in_flight = InFlight::begin(turn);
-        let mut broken = false;
+        let mut broken = None;
         // A lone run goes by `send`, which is cheaper in the kernel than a vector of one.
         let (result, mut gather) = if gather.vectors.len() == 1 {
             let mut send = pin!(stream.write(SendingOne(gather)));
@@ -420,10 +420,17 @@ impl SendHalf for MonoSend {
         alarm.set(Deadline::NEVER);
         match result {
             Ok(count) => gather.mark_sent(count),
-            Err(_) if broken => return (Err(io::ErrorKind::TimedOut.into()), gather),
-            Err(_) => {}
+            Err(_) => {
+                if let Some(rung) = broken {
+                    return (Err(error_of(rung)), gather);
+                }
+            }
         }
         (result, gather)
+    }
+
+    fn cancel_handle(&self) -> Alarm {
+        self.alarm.clone()
     }
 
     fn shutdown(&mut self) -> io::Result<()> {
@@ -444,10 +451,13 @@ fn or_break<T>(
     alarm: &Alarm,
     cx: &mut std::task::Context<'_>,
     descriptor: RawFd,
-    broken: &mut bool,
+    broken: &mut Option<Rung>,
 ) -> Poll<T> {
-    if polled.is_pending() && !*broken && alarm.poll_rung(cx).is_ready() {
-        *broken = true;
+    if polled.is_pending()
+        && broken.is_none()
+        && let Poll::Ready(rung) = alarm.poll_rung(cx)
+    {
+        *broken = Some(rung);
         let _ = shutdown(descriptor, libc::SHUT_RDWR);
     }
     polled

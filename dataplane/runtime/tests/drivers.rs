@@ -78,7 +78,7 @@ fn bytes_are_received_behind_what_is_there_and_sent_from_many_places() {
         let (count, buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
         assert_eq!((count.unwrap(), buffer.filled()), (5, &b">> hello"[..]));
         let mut gather = Gather::new();
-        gather.set_buffer(buffer);
+        gather.put_buffer(buffer);
         gather.keep(3..8);
         gather.insert(b", ");
         gather.keep(3..8);
@@ -154,7 +154,7 @@ fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
         let mut gather = Gather::new();
         let mut buffer = Buffer::new(1_000_000);
         buffer.extend(&vec![1; 1_000_000]);
-        gather.set_buffer(buffer);
+        gather.put_buffer(buffer);
         for _ in 0..6 {
             gather.keep(0..999_999);
             gather.insert(b"\x02");

@@ -311,9 +311,9 @@ impl SendHalf for SimSend {
             .complete(end.wait("a send", until), |network, cx| {
                 match network.poll_send(end.number, end.side, &mut gather, cx) {
                     Poll::Ready(result) => Poll::Ready(result),
-                    Poll::Pending => alarm.poll_rung(cx).map(|_| {
+                    Poll::Pending => alarm.poll_rung(cx).map(|rung| {
                         network.shutdown_both(end.number, end.side);
-                        Err(io::ErrorKind::TimedOut.into())
+                        Err(error_of(rung))
                     }),
                 }
             })
@@ -321,6 +321,10 @@ impl SendHalf for SimSend {
         in_flight.completed();
         alarm.set(Deadline::NEVER);
         (result, gather)
+    }
+
+    fn cancel_handle(&self) -> Alarm {
+        self.alarm.clone()
     }
 
     fn shutdown(&mut self) -> io::Result<()> {

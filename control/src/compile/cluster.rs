@@ -1,0 +1,86 @@
+//! Clusters: one per port of a service, and a sidecar's own application.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use proto::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use proto::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use proto::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use proto::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource};
+use proto::pb::google::protobuf::UInt32Value;
+use proto::well_known::to_duration;
+
+use super::{Resource, endpoint};
+use crate::model::Target;
+
+/// How long connecting may take. A lost SYN is sent again after one second, so two cover one loss.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The name of the cluster of a port of a service, and of its endpoints.
+pub(super) fn outbound_name(target: &Target) -> String {
+    format!("outbound|{}|{}.{}", target.port, target.service.name, target.service.namespace)
+}
+
+/// The cluster of a port of a service. Its endpoints are a resource of their own: they change most.
+pub(super) fn outbound(target: &Target) -> Arc<Resource> {
+    let name = outbound_name(target);
+    let cluster = Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        lb_policy: LbPolicy::LeastRequest as i32,
+        ..base(&name)
+    };
+    Resource::encode(name, &cluster)
+}
+
+/// The cluster of the application a sidecar is beside.
+pub(super) fn inbound(application: SocketAddr) -> Arc<Resource> {
+    let name = inbound_name(application);
+    let cluster = Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        load_assignment: Some(endpoint::single(&name, application)),
+        ..base(&name)
+    };
+    Resource::encode(name, &cluster)
+}
+
+/// The name of the cluster of the application a sidecar is beside.
+pub(super) fn inbound_name(application: SocketAddr) -> String {
+    format!("inbound|{}", application.port())
+}
+
+/// What all clusters have in common.
+fn base(name: &str) -> Cluster {
+    let unlimited = Some(UInt32Value { value: u32::MAX });
+    Cluster {
+        name: name.to_owned(),
+        connect_timeout: Some(to_duration(CONNECT_TIMEOUT)),
+        // Envoy's default is 1024 of each, which nobody asked for.
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![Thresholds {
+                max_connections: unlimited,
+                max_pending_requests: unlimited,
+                max_requests: unlimited,
+                max_retries: unlimited,
+                ..Thresholds::default()
+            }],
+            ..CircuitBreakers::default()
+        }),
+        ..Cluster::default()
+    }
+}
+
+/// Resources that come on the stream this one came on.
+pub(super) fn ads() -> ConfigSource {
+    ConfigSource {
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        resource_api_version: ApiVersion::V3 as i32,
+        // For ever: a resource that is late is better than one that is taken for absent.
+        initial_fetch_timeout: Some(to_duration(Duration::ZERO)),
+        ..ConfigSource::default()
+    }
+}

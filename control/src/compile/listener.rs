@@ -1,0 +1,182 @@
+//! Listeners: where a sidecar or a gateway takes connections, and what it does with them.
+//!
+//! A changed listener drains the connections it had, so nothing that changes often is in one: routes are resources of
+//! their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use proto::pb::envoy::config::core::v3::TrafficDirection;
+use proto::pb::envoy::config::listener::v3::filter::ConfigType;
+use proto::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
+use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+use proto::pb::envoy::extensions::filters::http::router::v3::Router;
+use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    RouteSpecifier, ServerHeaderTransformation,
+};
+use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, Rds, http_filter,
+};
+use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+};
+use proto::pb::google::protobuf::{Any, BoolValue};
+use proto::well_known::to_duration;
+
+use super::cluster::{ads, inbound_name, outbound_name};
+use super::{Resource, Sidecar, endpoint, route};
+use crate::model::{Backend, Name, Protocol, Target};
+
+/// How long a head may take to arrive at a gateway, where anybody may connect.
+const GATEWAY_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A cluster that never exists: what a broken reference of a TCPRoute leads to. Its connections are closed.
+const BROKEN_REFERENCE: &str = "broken-reference";
+
+/// Where other proxies reach the application of a sidecar.
+pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
+    let name = format!("inbound|{}", sidecar.inbound);
+    let cluster = inbound_name(sidecar.app);
+    let filter = match sidecar.protocol() {
+        Protocol::Http => {
+            let routes = RouteConfiguration {
+                name: cluster.clone(),
+                virtual_hosts: vec![VirtualHost {
+                    name: cluster.clone(),
+                    domains: vec!["*".to_owned()],
+                    routes: vec![route::everything_to(&cluster)],
+                    ..VirtualHost::default()
+                }],
+                ..RouteConfiguration::default()
+            };
+            http(&cluster, RouteSpecifier::RouteConfig(routes))
+        }
+        Protocol::Tcp => tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone())),
+    };
+    listener(name, sidecar.inbound, TrafficDirection::Inbound, filter)
+}
+
+/// The HTTP proxy for the calls of a sidecar's application.
+pub(super) fn outbound_http(address: SocketAddr, routes: &str) -> Arc<Resource> {
+    let name = "outbound|http".to_owned();
+    let filter = http("outbound", rds(routes));
+    listener(name, address, TrafficDirection::Outbound, filter)
+}
+
+/// A local port for a service that speaks HTTP.
+pub(super) fn dependency_http(address: SocketAddr, target: &Target, routes: &str) -> Arc<Resource> {
+    let filter = http(&outbound_name(target), rds(routes));
+    listener(dependency_name(target), address, TrafficDirection::Outbound, filter)
+}
+
+/// A local port for a service that speaks anything else.
+pub(super) fn dependency_tcp(address: SocketAddr, target: &Target) -> Arc<Resource> {
+    let cluster = outbound_name(target);
+    let filter = tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone()));
+    listener(dependency_name(target), address, TrafficDirection::Outbound, filter)
+}
+
+fn dependency_name(target: &Target) -> String {
+    format!("outbound|tcp|{}.{}:{}", target.service.name, target.service.namespace, target.port)
+}
+
+/// The name of a port of a gateway, and of its routes.
+pub(super) fn gateway_name(gateway: &Name, port: u16) -> String {
+    format!("gateway|{gateway}|{port}")
+}
+
+/// A port of a gateway that takes requests.
+pub(super) fn gateway_http(address: SocketAddr, gateway: &Name) -> Arc<Resource> {
+    let name = gateway_name(gateway, address.port());
+    let manager = HttpConnectionManager {
+        // The downstream is the client itself: what it says of who it is does not count.
+        use_remote_address: Some(BoolValue { value: true }),
+        request_headers_timeout: Some(to_duration(GATEWAY_HEAD_TIMEOUT)),
+        ..manager(&name, rds(&name))
+    };
+    listener(name, address, TrafficDirection::Inbound, filter("http_connection_manager", &manager))
+}
+
+/// A port of a gateway that takes connections.
+pub(super) fn gateway_tcp(address: SocketAddr, gateway: &Name, backends: &[Backend]) -> Arc<Resource> {
+    let name = gateway_name(gateway, address.port());
+    let cluster = |backend: &Backend| match &backend.target {
+        Some(target) => outbound_name(target),
+        None => BROKEN_REFERENCE.to_owned(),
+    };
+    let to = match backends {
+        [] => ClusterSpecifier::Cluster(BROKEN_REFERENCE.to_owned()),
+        [one] => ClusterSpecifier::Cluster(cluster(one)),
+        several => {
+            let weight = |backend: &Backend| ClusterWeight {
+                name: cluster(backend),
+                weight: backend.weight,
+                metadata_match: None,
+            };
+            ClusterSpecifier::WeightedClusters(WeightedCluster {
+                clusters: several.iter().map(weight).collect(),
+            })
+        }
+    };
+    listener(name.clone(), address, TrafficDirection::Inbound, tcp(&name, to))
+}
+
+fn listener(name: String, address: SocketAddr, direction: TrafficDirection, filter: Filter) -> Arc<Resource> {
+    let listener = Listener {
+        name: name.clone(),
+        address: Some(endpoint::address(address)),
+        filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
+        traffic_direction: direction as i32,
+        ..Listener::default()
+    };
+    Resource::encode(name, &listener)
+}
+
+fn http(stat_prefix: &str, routes: RouteSpecifier) -> Filter {
+    filter("http_connection_manager", &manager(stat_prefix, routes))
+}
+
+fn manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
+    let router = Router { suppress_envoy_headers: true, ..Router::default() };
+    HttpConnectionManager {
+        stat_prefix: stat_prefix.to_owned(),
+        route_specifier: Some(routes),
+        http_filters: vec![HttpFilter {
+            name: "envoy.filters.http.router".to_owned(),
+            config_type: Some(http_filter::ConfigType::TypedConfig(any(&router))),
+            ..HttpFilter::default()
+        }],
+        // Envoy's five minutes would cut streams that are only quiet.
+        stream_idle_timeout: Some(to_duration(Duration::ZERO)),
+        server_header_transformation: ServerHeaderTransformation::PassThrough as i32,
+        ..HttpConnectionManager::default()
+    }
+}
+
+fn rds(name: &str) -> RouteSpecifier {
+    RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name.to_owned() })
+}
+
+fn tcp(stat_prefix: &str, to: ClusterSpecifier) -> Filter {
+    let proxy = TcpProxy {
+        stat_prefix: stat_prefix.to_owned(),
+        cluster_specifier: Some(to),
+        // Envoy's hour would cut connections that are only quiet.
+        idle_timeout: Some(to_duration(Duration::ZERO)),
+        ..TcpProxy::default()
+    };
+    filter("tcp_proxy", &proxy)
+}
+
+fn filter<M: Message + prost::Name>(name: &str, config: &M) -> Filter {
+    Filter {
+        name: format!("envoy.filters.network.{name}"),
+        config_type: Some(ConfigType::TypedConfig(any(config))),
+    }
+}
+
+fn any<M: Message + prost::Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}

@@ -1,0 +1,154 @@
+//! From the rules of one HTTPRoute to [`Rule`]s, and what is wrong with them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::regex::Regex;
+use policy::route::{AppendAction, HeaderOps};
+
+use super::Name;
+use super::backend::{Backends, Broken, Reference};
+use super::rule::{Action, Backend, Forward, PathRewrite, RequestMatch, Rule};
+use crate::document::{
+    Envelope, FilterType, GatewayDuration, HeaderModifier, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
+    PathModifier,
+};
+
+/// The rules of one route.
+pub(super) struct Rules {
+    /// Those that can be tried, in order of the route; a broken one is there, too, and answers 500.
+    pub(super) rules: Vec<Rule>,
+    /// The references that lead nowhere.
+    pub(super) broken: Vec<Broken>,
+    /// The rules that want what is not served, by position, and what.
+    pub(super) unsupported: Vec<(usize, String)>,
+}
+
+/// The rules of the route called `name`.
+pub(super) fn rules(name: &Name, route: &Envelope<HttpRouteSpec>, backends: &Backends<'_>) -> Rules {
+    let mut outcome = Rules { rules: Vec::new(), broken: Vec::new(), unsupported: Vec::new() };
+    for (position, rule) in route.spec.rules.iter().enumerate() {
+        let matches: Vec<RequestMatch> = match rule.matches.is_empty() {
+            true => vec![RequestMatch::all()],
+            false => rule.matches.iter().map(RequestMatch::from_document).collect(),
+        };
+        let bad_regex =
+            matches.iter().flat_map(RequestMatch::regexes).find_map(|regex| Regex::full(regex).err());
+        if let Some(error) = bad_regex {
+            // Which requests it means cannot be known, so there is nothing to answer.
+            outcome.unsupported.push((position, error.to_string()));
+            continue;
+        }
+        let action = match action(rule, name, backends, &mut outcome.broken) {
+            Ok(action) => action,
+            Err(what) => {
+                outcome.unsupported.push((position, what));
+                Action::Fail
+            }
+        };
+        let action = Arc::new(action);
+        outcome.rules.extend(matches.into_iter().enumerate().map(|(index, matching)| Rule {
+            route: name.clone(),
+            position: (position, index),
+            created: route.metadata.creation_timestamp,
+            matching,
+            action: Arc::clone(&action),
+        }));
+    }
+    outcome
+}
+
+/// What happens to the requests of a rule; an error says what it wants that is not served.
+fn action(
+    rule: &HttpRouteRule,
+    route: &Name,
+    backends: &Backends<'_>,
+    broken: &mut Vec<Broken>,
+) -> Result<Action, String> {
+    let mut forward = Forward { timeout: timeout(rule), ..Forward::default() };
+    let mut redirect = None;
+    for filter in &rule.filters {
+        match filter.kind {
+            FilterType::RequestHeaderModifier => forward.request_headers = headers(filter)?,
+            FilterType::ResponseHeaderModifier => forward.response_headers = headers(filter)?,
+            FilterType::RequestRedirect => redirect.clone_from(&filter.request_redirect),
+            FilterType::UrlRewrite => {
+                let rewrite = filter.url_rewrite.clone().unwrap_or_default();
+                forward.rewrite_host = rewrite.hostname;
+                forward.rewrite_path = rewrite.path.and_then(path_rewrite);
+            }
+            FilterType::RequestMirror
+            | FilterType::Cors
+            | FilterType::ExternalAuth
+            | FilterType::ExtensionRef => return Err(not_yet(filter.kind)),
+        }
+    }
+    // References are judged even where a filter answers: their conditions are the user's.
+    let mut resolved = Vec::new();
+    for backend in &rule.backend_refs {
+        let reference = Reference {
+            group: backend.group.as_deref(),
+            kind: backend.kind.as_deref(),
+            namespace: backend.namespace.as_deref(),
+            name: &backend.name,
+            port: backend.port.map(std::num::NonZeroU16::get),
+        };
+        let target =
+            backends.resolve(&reference, route, "HTTPRoute").map_err(|error| broken.push(error)).ok();
+        let mut one = Backend {
+            target,
+            weight: backend.weight,
+            request_headers: HeaderModifier::default(),
+            response_headers: HeaderModifier::default(),
+        };
+        for filter in &backend.filters {
+            match filter.kind {
+                FilterType::RequestHeaderModifier => one.request_headers = headers(filter)?,
+                FilterType::ResponseHeaderModifier => one.response_headers = headers(filter)?,
+                kind => return Err(format!("filter {} of a single backend is not served", kind.as_str())),
+            }
+        }
+        resolved.push(one);
+    }
+    resolved.retain(|backend| backend.weight > 0);
+    if let Some(to) = redirect {
+        return Ok(Action::Redirect { to, response_headers: forward.response_headers });
+    }
+    if resolved.iter().all(|backend| backend.target.is_none()) {
+        return Ok(Action::Fail);
+    }
+    forward.backends = resolved;
+    Ok(Action::Forward(forward))
+}
+
+fn not_yet(kind: FilterType) -> String {
+    format!("filter {} is not served yet", kind.as_str())
+}
+
+/// The changes of headers that a filter wants, if they can be made: some headers are not anybody's to change.
+fn headers(filter: &HttpRouteFilter) -> Result<HeaderModifier, String> {
+    let modifier = filter.request_header_modifier.as_ref().or(filter.response_header_modifier.as_ref());
+    let modifier = modifier.cloned().unwrap_or_default();
+    let mut ops = HeaderOps::default();
+    for name in &modifier.remove {
+        ops.remove(name).map_err(|error| error.to_string())?;
+    }
+    for header in modifier.set.iter().chain(&modifier.add) {
+        let added = ops.add(&header.name, header.value.as_bytes(), AppendAction::Overwrite);
+        added.map_err(|error| error.to_string())?;
+    }
+    Ok(modifier)
+}
+
+fn path_rewrite(path: PathModifier) -> Option<PathRewrite> {
+    let prefix =
+        path.replace_prefix_match.map(|prefix| PathRewrite::Prefix(prefix.trim_end_matches('/').to_owned()));
+    path.replace_full_path.map(PathRewrite::Full).or(prefix)
+}
+
+/// The shorter of the two limits: there is one attempt only, so the limit for an attempt is one for the request.
+fn timeout(rule: &HttpRouteRule) -> Option<Duration> {
+    let timeouts = rule.timeouts.as_ref()?;
+    let limits = [timeouts.request, timeouts.backend_request];
+    limits.into_iter().flatten().map(|GatewayDuration(limit)| limit).filter(|limit| !limit.is_zero()).min()
+}

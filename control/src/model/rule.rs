@@ -1,0 +1,271 @@
+//! The rules of HTTPRoutes, one per match, in the order in which they are tried.
+
+use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Name;
+use crate::document::{
+    HeaderModifier, HttpMethod, HttpPathMatch, HttpRouteMatch, HttpValueMatch, PathMatchType,
+    RequestRedirect, ValueMatchType,
+};
+
+/// One match of one rule of a route with what happens to the requests it matches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// The route it is of.
+    pub route: Name,
+    /// Position of the rule in the route, and of the match in the rule, from 0.
+    pub position: (usize, usize),
+    /// When the route was created.
+    pub created: Option<Timestamp>,
+    /// Which requests.
+    pub matching: RequestMatch,
+    /// What happens to them; shared by the matches of the rule.
+    pub action: Arc<Action>,
+}
+
+impl Rule {
+    /// Names the rule for people and logs: `NAMESPACE/ROUTE/RULE/MATCH`, positions from 0.
+    pub fn name(&self) -> String {
+        format!("{}/{}/{}", self.route, self.position.0, self.position.1)
+    }
+
+    /// Less is tried first: Gateway API's order of matches, then of routes, then of rules. Where a path by regular
+    /// expression stands is ours to choose: after exact paths, before prefixes, for a prefix `/` would hide it.
+    pub fn precedence(&self, other: &Self) -> Ordering {
+        let key = |rule: &Self| {
+            let matching = &rule.matching;
+            (
+                matching.path.rank(),
+                Reverse(matching.method.is_some()),
+                Reverse(matching.headers.len()),
+                Reverse(matching.query.len()),
+            )
+        };
+        key(self)
+            .cmp(&key(other))
+            .then_with(|| older_first(self.created, other.created))
+            .then_with(|| self.route.cmp(&other.route))
+            .then_with(|| self.position.cmp(&other.position))
+    }
+}
+
+/// Routes that do not say when they were created are younger than all that do, and equally old among themselves.
+pub(super) fn older_first(a: Option<Timestamp>, b: Option<Timestamp>) -> Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    }
+}
+
+/// What a request looks like; all of it must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestMatch {
+    /// Its path.
+    pub path: PathMatch,
+    /// Its method, if that matters.
+    pub method: Option<HttpMethod>,
+    /// Its headers, no name twice.
+    pub headers: Vec<ValueMatch>,
+    /// Its query parameters, no name twice.
+    pub query: Vec<ValueMatch>,
+}
+
+/// How a path is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    /// The same path.
+    Exact(String),
+    /// Element by element. Without a slash at the end: `/` itself is empty.
+    Prefix(String),
+    /// The whole path by this regular expression.
+    Regex(String),
+}
+
+impl PathMatch {
+    fn rank(&self) -> (u8, Reverse<usize>) {
+        match self {
+            Self::Exact(_) => (0, Reverse(0)),
+            Self::Regex(pattern) => (1, Reverse(pattern.len())),
+            Self::Prefix(prefix) => (2, Reverse(prefix.len())),
+        }
+    }
+}
+
+/// How a header or query parameter is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueMatch {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// The value is a regular expression over the whole value.
+    pub regex: bool,
+}
+
+impl RequestMatch {
+    /// Every request.
+    pub fn all() -> Self {
+        Self { path: PathMatch::Prefix(String::new()), method: None, headers: Vec::new(), query: Vec::new() }
+    }
+
+    /// Whether nothing can be left for rules after this one.
+    pub fn is_all(&self) -> bool {
+        *self == Self::all()
+    }
+
+    pub(super) fn from_document(written: &HttpRouteMatch) -> Self {
+        let path = match &written.path {
+            None => PathMatch::Prefix(String::new()),
+            Some(HttpPathMatch { kind, value }) => match kind {
+                PathMatchType::Exact => PathMatch::Exact(value.clone()),
+                PathMatchType::PathPrefix => PathMatch::Prefix(value.trim_end_matches('/').to_owned()),
+                PathMatchType::RegularExpression => PathMatch::Regex(value.clone()),
+            },
+        };
+        Self {
+            path,
+            method: written.method,
+            headers: distinct(&written.headers, str::eq_ignore_ascii_case),
+            query: distinct(&written.query_params, |a, b| a == b),
+        }
+    }
+
+    /// Every regular expression of the match.
+    pub(super) fn regexes(&self) -> impl Iterator<Item = &str> {
+        let path = match &self.path {
+            PathMatch::Regex(pattern) => Some(pattern.as_str()),
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+        };
+        let values = self.headers.iter().chain(&self.query).filter(|value| value.regex);
+        path.into_iter().chain(values.map(|value| value.value.as_str()))
+    }
+}
+
+/// Of several entries of one name the first counts.
+fn distinct(written: &[HttpValueMatch], same: impl Fn(&str, &str) -> bool) -> Vec<ValueMatch> {
+    let mut distinct: Vec<ValueMatch> = Vec::new();
+    for one in written {
+        if !distinct.iter().any(|known| same(&known.name, &one.name)) {
+            distinct.push(ValueMatch {
+                name: one.name.clone(),
+                value: one.value.clone(),
+                regex: one.kind == ValueMatchType::RegularExpression,
+            });
+        }
+    }
+    distinct
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// It goes to one of the backends.
+    Forward(Forward),
+    /// It is answered with a redirect.
+    Redirect {
+        /// Where to.
+        to: RequestRedirect,
+        /// Changes of the answer's headers.
+        response_headers: HeaderModifier,
+    },
+    /// It is answered with 500: nothing of what the rule wants can be done.
+    Fail,
+}
+
+/// Where requests go, and what is changed on the way.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Forward {
+    /// Where to, in proportion of the weights; at least one weight is not 0.
+    pub backends: Vec<Backend>,
+    /// Changes of the request's headers.
+    pub request_headers: HeaderModifier,
+    /// Changes of the answer's headers.
+    pub response_headers: HeaderModifier,
+    /// The host the backend sees.
+    pub rewrite_host: Option<String>,
+    /// The path the backend sees.
+    pub rewrite_path: Option<PathRewrite>,
+    /// How long it may take in all; `None` for no limit.
+    pub timeout: Option<Duration>,
+}
+
+/// A change of the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// The whole path is this one.
+    Full(String),
+    /// In place of the matched prefix comes this, without a slash at the end: `/` itself is empty.
+    Prefix(String),
+}
+
+/// One backend of several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backend {
+    /// Where to; `None` for a broken reference, whose share is answered with 500.
+    pub target: Option<Target>,
+    /// Share of the traffic in proportion to the others.
+    pub weight: u32,
+    /// Changes of the request's headers for this backend only.
+    pub request_headers: HeaderModifier,
+    /// Changes of the answer's headers for this backend only.
+    pub response_headers: HeaderModifier,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The service.
+    pub service: Name,
+    /// Its port.
+    pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(matching: &str, route: &str, created: Option<i64>) -> Rule {
+        let written: HttpRouteMatch = serde_saphyr::from_str(matching).unwrap();
+        Rule {
+            route: Name::new("shop", route),
+            position: (0, 0),
+            created: created.map(|second| Timestamp::from_second(second).unwrap()),
+            matching: RequestMatch::from_document(&written),
+            action: Arc::new(Action::Fail),
+        }
+    }
+
+    #[test]
+    fn rules_are_tried_in_gateway_apis_order() {
+        let order = [
+            rule("{path: {type: Exact, value: /a}, method: GET}", "z", None),
+            rule("{path: {type: Exact, value: /a/long/path}}", "z", None),
+            rule("{path: {type: RegularExpression, value: '/[a-z]+'}}", "z", None),
+            rule("{path: {value: /a/b}}", "z", None),
+            rule("{path: {value: /a}, method: GET}", "z", None),
+            rule("{path: {value: /a}, headers: [{name: x, value: y}, {name: z, value: y}]}", "z", None),
+            rule(
+                "{path: {value: /a/}, headers: [{name: x, value: y}], queryParams: [{name: q, value: v}]}",
+                "z",
+                None,
+            ),
+            // The second entry of the name does not count.
+            rule("{path: {value: /a}, headers: [{name: x, value: y}, {name: X, value: z}]}", "z", None),
+            rule("{path: {value: /a}, queryParams: [{name: q, value: v}, {name: Q, value: v}]}", "z", None),
+            rule("{path: {value: /a}, queryParams: [{name: q, value: v}]}", "z", None),
+            rule("{path: {value: /a}}", "z", Some(1)),
+            rule("{path: {value: /a}}", "a", Some(2)),
+            rule("{path: {value: /a}}", "a", None),
+            rule("{path: {value: /a}}", "b", None),
+            rule("{method: GET}", "a", None),
+            rule("{}", "a", None),
+        ];
+        for (i, pair) in order.windows(2).enumerate() {
+            assert_eq!(pair[0].precedence(&pair[1]), Ordering::Less, "{i} before {}", i + 1);
+        }
+    }
+}

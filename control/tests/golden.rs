@@ -1,0 +1,168 @@
+//! Documents in, resources and conditions out: `golden/*.yaml` and beside each its `*.resources.json`. `UPDATE=1`
+//! rewrites them.
+//!
+//! The clients and registrations of a case are in comments at its top: `# sidecar: {…}`, `# gateway: {…}` (the fields
+//! of node metadata) and `# registration: {…}`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{env, fs};
+
+use prost::Message;
+use proto::pb::google::protobuf::Any;
+use ringway::compile::{Client, Resources, View, compile};
+use ringway::document::{Documents, parse};
+use ringway::model::{self, Registration, Registrations};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenRegistration {
+    instance: String,
+    #[serde(default)]
+    namespace: String,
+    service: String,
+    address: std::net::SocketAddr,
+    port: u16,
+    #[serde(default)]
+    draining: bool,
+    #[serde(default)]
+    app_protocol: String,
+}
+
+/// What a case says in its comments and documents.
+struct Case {
+    documents: Documents,
+    errors: Vec<String>,
+    registrations: Registrations,
+    clients: Vec<(String, Client)>,
+}
+
+fn read(name: &str, text: &str) -> Case {
+    let mut case = Case {
+        documents: Documents::default(),
+        errors: Vec::new(),
+        registrations: Registrations::new(),
+        clients: Vec::new(),
+    };
+    for line in text.lines().filter_map(|line| line.strip_prefix("# ")) {
+        if let Some(written) = line.strip_prefix("sidecar: ") {
+            case.clients.push((line.to_owned(), Client::Sidecar(serde_saphyr::from_str(written).unwrap())));
+        } else if let Some(written) = line.strip_prefix("gateway: ") {
+            case.clients.push((line.to_owned(), Client::Gateway(serde_saphyr::from_str(written).unwrap())));
+        } else if let Some(written) = line.strip_prefix("registration: ") {
+            let written: WrittenRegistration = serde_saphyr::from_str(written).unwrap();
+            let registration = Registration {
+                instance: written.instance.clone(),
+                namespace: written.namespace,
+                service: written.service,
+                address: written.address,
+                port: written.port,
+                labels: BTreeMap::new(),
+                ready: true,
+                draining: written.draining,
+                host: "vm".to_owned(),
+                app_protocol: written.app_protocol,
+            };
+            case.registrations.insert(written.instance, registration);
+        }
+    }
+    for document in parse(&name.into(), text) {
+        match document {
+            Ok(document) => {
+                case.documents.objects.insert(document.key.clone(), document.into());
+            }
+            Err(error) => case.errors.push(error.to_string()),
+        }
+    }
+    case
+}
+
+/// A view as people read it. Also checks that every resource says the name it goes by.
+fn shown(view: &View) -> Value {
+    let list = |resources: &Resources| -> Value {
+        let shown = resources.iter().map(|(name, resource)| {
+            assert_eq!(*name, resource.name);
+            let any = Any::decode(&resource.bytes[..]).unwrap();
+            let value = proto::json::of(&any.type_url, &any.value).unwrap();
+            let own = value["name"].as_str().or(value["clusterName"].as_str());
+            assert_eq!(own, Some(&**name));
+            value
+        });
+        shown.collect()
+    };
+    json!({
+        "clusters": list(&view.clusters),
+        "endpoints": list(&view.endpoints),
+        "listeners": list(&view.listeners),
+        "routes": list(&view.routes),
+    })
+}
+
+#[test]
+fn documents_become_the_resources_beside_them() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut cases = 0;
+    for entry in fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        cases += 1;
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let case = read(&name, &fs::read_to_string(&path).unwrap());
+        let (model, conditions) = model::build(&case.documents, &case.registrations);
+        let clients: BTreeMap<_, _> = case
+            .clients
+            .iter()
+            .map(|(line, client)| (line.clone(), shown(&compile(&model, client))))
+            .collect();
+        let status: BTreeMap<_, _> =
+            conditions.objects.iter().map(|(key, status)| (key.to_string(), status)).collect();
+        let all = json!({
+            "errors": case.errors,
+            "refusedRegistrations": conditions.refused_registrations,
+            "status": status,
+            "resources": clients,
+        });
+        let text = serde_json::to_string_pretty(&all).unwrap() + "\n";
+        let golden = path.with_extension("resources.json");
+        if env::var_os("UPDATE").is_some() {
+            fs::write(&golden, &text).unwrap();
+        }
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        assert!(text == expected, "{name}: not as in {}; UPDATE=1 rewrites it", golden.display());
+    }
+    assert!(cases > 0);
+}
+
+#[test]
+fn the_same_documents_make_the_same_bytes() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let text = fs::read_to_string(directory.join("sidecar.yaml")).unwrap();
+    let view = || {
+        let case = read("sidecar.yaml", &text);
+        let (model, _) = model::build(&case.documents, &case.registrations);
+        case.clients.iter().map(|(_, client)| compile(&model, client)).collect::<Vec<_>>()
+    };
+    assert_eq!(view(), view());
+}
+
+#[test]
+fn what_does_not_depend_on_the_client_is_encoded_once() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let case = read("sidecar.yaml", &fs::read_to_string(directory.join("sidecar.yaml")).unwrap());
+    let (model, _) = model::build(&case.documents, &case.registrations);
+    let [(_, web), (_, other), ..] = &case.clients[..] else { panic!("the case has two sidecars") };
+    let (web, other) = (compile(&model, web), compile(&model, other));
+    let mut shared = 0;
+    for (mine, theirs) in [(&web.clusters, &other.clusters), (&web.endpoints, &other.endpoints)] {
+        for (name, resource) in mine {
+            let Some(other) = theirs.get(name) else { continue };
+            assert!(std::sync::Arc::ptr_eq(resource, other), "{name} is encoded twice");
+            shared += 1;
+        }
+    }
+    assert!(shared > 0);
+}

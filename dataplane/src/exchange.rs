@@ -1,0 +1,337 @@
+//! One request and its response, start to end. Read this file first.
+//!
+//! Three phases, each with what can still be done: *nothing sent* (any endpoint, any answer), *request sent* (another
+//! attempt only where a repeat cannot do harm), *response started* (only closing is left). The phase is a value, so that
+//! whether to try again is decided by a pure function ([`may_retry`]).
+
+use std::{net::SocketAddr, rc::Rc};
+
+use policy::{
+    cluster::Cluster,
+    endpoint::{Endpoint, EndpointId, EndpointState, WorkerId},
+    limits,
+    route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
+    snapshot::Address,
+};
+use runtime::{Deadline, Io};
+use wire::{
+    head::{Framing, Method, RequestView},
+    http1::encode::{self, EncodeError, HeadEdits},
+};
+
+use crate::{
+    downstream::{After, Downstream, Manager},
+    head_edits::{self, EditList},
+    relay::{self, GatherSink, Plan},
+    respond::{self, ExchangeError, Phase},
+    telemetry::access_log::Record,
+    upstream::{CheckoutError, Connection, Destination},
+    worker::{BoundCluster, Worker},
+};
+
+/// Runs the exchange whose request head lies at the front of the connection's buffer.
+pub async fn run<I: Io>(worker: &Rc<Worker<I>>, manager: &Manager, downstream: &mut Downstream<I>) -> After {
+    let mut record = Record::begin(&worker.stats, manager, worker.io.now());
+    let result = match choose(worker, manager, downstream, &mut record) {
+        Ok(Choice::Forward { forward, target }) => {
+            forward_to(worker, manager, downstream, &mut record, forward, target).await
+        }
+        Ok(Choice::Answer(answer)) => respond::answer_route(worker, downstream, &mut record, &answer).await,
+        Err(error) => Err(Failed { error, phase: Phase::NothingSent }),
+    };
+    let after = match result {
+        Ok(after) => after,
+        Err(failed) => respond::answer_failed(worker, manager, downstream, &mut record, failed).await,
+    };
+    record.finish(worker, downstream);
+    downstream.advance(worker);
+    after
+}
+
+/// Answers a request whose head could not be read; the connection ends.
+pub async fn refuse<I: Io>(
+    worker: &Rc<Worker<I>>,
+    manager: &Manager,
+    downstream: &mut Downstream<I>,
+    error: ExchangeError,
+) -> After {
+    let mut record = Record::begin(&worker.stats, manager, worker.io.now());
+    let failed = Failed { error, phase: Phase::NothingSent };
+    respond::answer_failed(worker, manager, downstream, &mut record, failed).await;
+    record.finish(worker, downstream);
+    After::Close
+}
+
+/// An exchange that ended early, and how far it had come.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: ExchangeError,
+    /// How far.
+    pub phase: Phase,
+}
+
+/// What the configuration says of a request.
+enum Choice<'a> {
+    Forward { forward: &'a Forward, target: &'a ForwardTarget },
+    Answer(respond::RouteAnswer<'a>),
+}
+
+fn choose<'a, I: Io>(
+    worker: &Worker<I>,
+    manager: &'a Manager,
+    downstream: &mut Downstream<I>,
+    record: &mut Record<'a>,
+) -> Result<Choice<'a>, ExchangeError> {
+    let counters = &manager.stats.counters;
+    if downstream.request.method == Method::Connect {
+        return Err(ExchangeError::MethodNotAllowed);
+    }
+    let random = worker.rng.borrow_mut().next_u64();
+    let table = manager.bound.snapshot.routes_of(&manager.config).ok_or(ExchangeError::NoRoute)?;
+    let mut scratch = manager.bound.scratch.borrow_mut();
+    let view = RequestView { head: &downstream.request, bytes: downstream.buffer.filled() };
+    let Some(route) = table.pick(&view, &mut scratch, random) else {
+        counters.no_route.inc();
+        return Err(ExchangeError::NoRoute);
+    };
+    record.route(route);
+    match &route.action {
+        RouteAction::Forward(forward) => {
+            let rewritten =
+                forward.rewrite_target(&route.matches.path, &view, &mut scratch, &mut downstream.text);
+            rewritten.map_err(|_| ExchangeError::Rewrite(EncodeError::Path))?;
+            Ok(Choice::Forward { forward, target: forward.target(random) })
+        }
+        RouteAction::Redirect(redirect) => {
+            let written =
+                redirect.location(&route.matches.path, &view, "http", &mut scratch, &mut downstream.text);
+            written.map_err(|_| ExchangeError::Rewrite(EncodeError::Path))?;
+            counters.rq_redirect.inc();
+            Ok(Choice::Answer(respond::RouteAnswer {
+                route,
+                status: redirect.status,
+                is_redirect: true,
+                body: b"",
+            }))
+        }
+        RouteAction::DirectResponse(direct) => {
+            counters.rq_direct_response.inc();
+            let (status, body) = (direct.status, &direct.body[..]);
+            Ok(Choice::Answer(respond::RouteAnswer { route, status, is_redirect: false, body }))
+        }
+    }
+}
+
+/// Forwards the request, on another connection or to another endpoint where the first choice fails and a repeat is safe.
+async fn forward_to<'a, I: Io>(
+    worker: &Rc<Worker<I>>,
+    manager: &'a Manager,
+    downstream: &mut Downstream<I>,
+    record: &mut Record<'a>,
+    forward: &Forward,
+    target: &ForwardTarget,
+) -> Result<After, Failed> {
+    let nothing_sent = |error| Failed { error, phase: Phase::NothingSent };
+    let Some((cluster, bound_cluster)) = manager.bound.cluster(&target.cluster) else {
+        manager.stats.counters.no_cluster.inc();
+        return Err(nothing_sent(ExchangeError::NoCluster));
+    };
+    record.cluster(bound_cluster);
+    let mut tried = Tried::default();
+    let connects_max = (usize::from(forward.connect_retries) + 1).min(limits::CONNECT_ATTEMPTS_MAX);
+    let mut repeats_left = REPEATS_MAX;
+    let deadline = forward.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+
+    loop {
+        // ---- Nothing sent: any endpoint may be tried, any answer given. ----
+        let endpoint = match pick(worker, cluster, bound_cluster, &tried) {
+            Some(endpoint) => endpoint,
+            None => return Err(nothing_sent(tried.error.unwrap_or(ExchangeError::NoHealthyEndpoint))),
+        };
+        let Address::Socket(address) = endpoint.spec.address else {
+            return Err(nothing_sent(ExchangeError::ConnectFailed));
+        };
+        let id = endpoint.state.id();
+        let upstream = match checkout(worker, id, address, cluster, bound_cluster).await {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                record.retry();
+                tried.push(id, error);
+                if tried.count >= connects_max || worker.io.now() >= deadline.0 {
+                    return Err(nothing_sent(ExchangeError::from(error)));
+                }
+                continue;
+            }
+        };
+        record.upstream(address);
+        let _in_flight = InFlight::begin(&endpoint.state, worker.id);
+
+        // ---- Request sent: the relay tells how far it came. ----
+        encode_request(downstream, forward, target, endpoint).map_err(|error| nothing_sent(error.into()))?;
+        let plan = Plan {
+            request_timeout: forward.timeout,
+            deadline,
+            idle: match forward.idle_timeout {
+                IdleTimeout::Inherit => manager.config.stream_idle_timeout,
+                IdleTimeout::Off => None,
+                IdleTimeout::After(wait) => Some(wait),
+            },
+            target,
+        };
+        let reused = upstream.reused;
+        downstream.done_bytes = downstream.request.end as usize;
+        match relay::exchange(worker, manager, downstream, upstream, &plan, record).await {
+            Ok(after) => return Ok(after),
+            Err(failed) if repeats_left > 0 && may_retry(&failed, downstream, reused) => {
+                repeats_left -= 1;
+                record.retry();
+            }
+            Err(failed) => return Err(failed),
+        }
+    }
+}
+
+/// Repeats after a pooled connection turned out to be closed; each uses up one dead connection.
+const REPEATS_MAX: usize = limits::POOL_IDLE_PER_ENDPOINT_MAX;
+
+/// Whether the request may be sent again. Only over a connection that was idle before, since there the upstream may have
+/// closed it before it saw the request; and then when no byte of the request was taken, or when repeating is harmless:
+/// an idempotent request without body, of whose response no byte came (RFC 9110 §9.2.2).
+fn may_retry<I: Io>(failed: &Failed, downstream: &Downstream<I>, reused: bool) -> bool {
+    let closed = matches!(failed.error, ExchangeError::UpstreamClosed | ExchangeError::UpstreamReset);
+    let request = &downstream.request;
+    let harmless =
+        request.method.is_idempotent() && matches!(request.framing, Framing::None | Framing::Length(0));
+    reused
+        && closed
+        && match failed.phase {
+            Phase::NothingSent => true,
+            Phase::RequestSent => harmless,
+            Phase::ResponseStarted => false,
+        }
+}
+
+fn pick<'a, I: Io>(
+    worker: &Worker<I>,
+    cluster: &'a Cluster,
+    bound: &BoundCluster,
+    tried: &Tried,
+) -> Option<&'a Endpoint> {
+    let mut rng = worker.rng.borrow_mut();
+    let endpoint = cluster.pick_endpoint(&mut bound.pick.borrow_mut(), &mut rng, tried.ids());
+    if endpoint.is_none() {
+        bound.stats.counters.upstream_cx_none_healthy.inc();
+    }
+    endpoint
+}
+
+async fn checkout<I: Io>(
+    worker: &Rc<Worker<I>>,
+    id: EndpointId,
+    address: SocketAddr,
+    cluster: &Cluster,
+    bound: &BoundCluster,
+) -> Result<Connection<I>, CheckoutError> {
+    if let Some(connection) = worker.pools.reuse(id) {
+        return Ok(connection);
+    }
+    let to = Destination {
+        id,
+        address,
+        connect_timeout: cluster.config.connect_timeout,
+        idle_timeout: cluster.config.idle_timeout,
+        stats: bound.stats.clone(),
+    };
+    worker.pools.connect(&worker.io, to).await
+}
+
+/// Puts the request head for upstream into the connection's gather; the buffer goes with it until it was sent.
+fn encode_request<I: Io>(
+    downstream: &mut Downstream<I>,
+    forward: &Forward,
+    target: &ForwardTarget,
+    endpoint: &Endpoint,
+) -> Result<(), EncodeError> {
+    let authority = match forward.host_rewrite_of(target) {
+        Some(HostRewrite::Literal(host)) => Some(&host[..]),
+        Some(HostRewrite::EndpointHostname) => endpoint.spec.hostname.as_deref().map(str::as_bytes),
+        None => None,
+    };
+    let Downstream { request, buffer, to_upstream, text, edits, .. } = downstream;
+    to_upstream.clear();
+    let view = RequestView { head: request, bytes: buffer.filled() };
+    let mut list = EditList::take(edits);
+    head_edits::request(view, &target.request_headers, &mut list);
+    let head_edits = HeadEdits {
+        path_and_query: (!text.is_empty()).then_some(&text[..]),
+        authority,
+        headers: list.as_slice(),
+        close: false,
+        upgrade: false,
+    };
+    let result = encode::request(view, &head_edits, &mut GatherSink(to_upstream));
+    list.give_back(edits);
+    result
+}
+
+/// The endpoints to which no connection could be made, and why not to the last.
+struct Tried {
+    ids: [EndpointId; limits::CONNECT_ATTEMPTS_MAX],
+    count: usize,
+    error: Option<ExchangeError>,
+}
+
+impl Default for Tried {
+    fn default() -> Tried {
+        Tried { ids: [EndpointId(0); limits::CONNECT_ATTEMPTS_MAX], count: 0, error: None }
+    }
+}
+
+impl Tried {
+    fn push(&mut self, id: EndpointId, error: CheckoutError) {
+        if let Some(place) = self.ids.get_mut(self.count) {
+            *place = id;
+            self.count += 1;
+        }
+        self.error = Some(error.into());
+    }
+
+    fn ids(&self) -> &[EndpointId] {
+        self.ids.get(..self.count).unwrap_or_default()
+    }
+}
+
+impl From<CheckoutError> for ExchangeError {
+    fn from(error: CheckoutError) -> ExchangeError {
+        match error {
+            CheckoutError::Failed { .. } => ExchangeError::ConnectFailed,
+            CheckoutError::TimedOut { .. } => ExchangeError::ConnectTimeout,
+        }
+    }
+}
+
+impl From<EncodeError> for ExchangeError {
+    fn from(error: EncodeError) -> ExchangeError {
+        ExchangeError::Rewrite(error)
+    }
+}
+
+/// Counts an exchange at its endpoint for as long as it lives.
+struct InFlight<'a> {
+    state: &'a EndpointState,
+    worker: WorkerId,
+}
+
+impl<'a> InFlight<'a> {
+    fn begin(state: &'a EndpointState, worker: WorkerId) -> InFlight<'a> {
+        state.begin(worker);
+        InFlight { state, worker }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.state.finish(self.worker);
+    }
+}

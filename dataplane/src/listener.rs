@@ -1,0 +1,153 @@
+//! Accepting: from a listening socket to a connection with its filter chain.
+//!
+//! Faces hostile bytes: the ClientHello of a connection whose listener looks at it.
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+use policy::{limits, network_filter::NetworkFilter, snapshot::ListenerFilters};
+use runtime::{Accepted, Buffer, Deadline, Io, Listener, RecvHalf};
+use wire::tls_sniff::{self, Sniff};
+
+use crate::{
+    downstream::{self, Manager, Origin},
+    tcp,
+    telemetry::metrics::ListenerCounters,
+    worker::Worker,
+};
+
+/// How long accepting pauses when the process is out of descriptors or memory: long enough not to spin, short enough to
+/// go on soon after one is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the listener is closed. Every connection becomes a task.
+pub async fn serve<I: Io>(worker: Rc<Worker<I>>, name: Arc<str>, mut listener: I::Listener) {
+    let local = listener.local_addr();
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => worker.io.spawn(connection(worker.clone(), name.clone(), local, accepted)),
+            Err(error) if is_shortage(&error) => {
+                count(&worker, &name, |counters| counters.downstream_cx_accept_fail.inc());
+                worker.io.sleep_until(Deadline::after(worker.io.now(), ACCEPT_PAUSE)).await;
+            }
+            // The other end was gone before we got to it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(errno::EMFILE | errno::ENFILE | errno::ENOBUFS | errno::ENOMEM))
+}
+
+/// Linux's numbers of the shortages that accept(2) can meet.
+mod errno {
+    pub(super) const ENOMEM: i32 = 12;
+    pub(super) const ENFILE: i32 = 23;
+    pub(super) const EMFILE: i32 = 24;
+    pub(super) const ENOBUFS: i32 = 105;
+}
+
+fn count<I: Io>(worker: &Worker<I>, name: &str, count: impl Fn(&ListenerCounters)) {
+    let bound = worker.bound();
+    if let Some(counters) = bound.snapshot.listeners.position(name).and_then(|at| bound.listeners.get(at)) {
+        count(counters);
+    }
+}
+
+async fn connection<I: Io>(
+    worker: Rc<Worker<I>>,
+    name: Arc<str>,
+    listening_on: std::net::SocketAddr,
+    accepted: Accepted<I::Recv, I::Send>,
+) {
+    let Accepted { mut recv, send, downstream } = accepted;
+    // The snapshot may be another one by the end of the connection, but its listener counters are carried over.
+    let bound = worker.bound();
+    let Some(at) = bound.snapshot.listeners.position(&name) else { return };
+    let (Some(listener), Some(counters)) = (bound.snapshot.listeners.at(at), bound.listeners.get(at)) else {
+        return;
+    };
+    let counters = counters.clone();
+    counters.downstream_cx_total.inc();
+    counters.downstream_cx_active.inc();
+    worker.stats.counters.connections.inc();
+    let local = match listening_on.ip().is_unspecified() {
+        true => recv.local_addr().unwrap_or(listening_on),
+        false => listening_on,
+    };
+    let mut origin = Origin { listener: name, downstream, local, server_name: None, is_tls: false };
+    let sniffed = match listener.listener_filters.tls_inspector {
+        true => sniff(&worker, &mut recv, &listener.listener_filters).await,
+        false => Ok(Sniffed::default()),
+    };
+    match sniffed {
+        Ok(sniffed) => {
+            origin.server_name = sniffed.server_name;
+            origin.is_tls = sniffed.is_tls;
+            let filter = listener.filter_chains.pick(&origin.facts()).map(|chain| chain.filter.clone());
+            drop(bound);
+            match filter {
+                Some(NetworkFilter::HttpConnectionManager(_)) => {
+                    if let Some(manager) = Manager::find(&worker, &origin) {
+                        // Boxed: an HTTP connection's state is many times that of the branch for bytes.
+                        Box::pin(downstream::serve(
+                            worker.clone(),
+                            manager,
+                            recv,
+                            send,
+                            origin,
+                            sniffed.bytes,
+                        ))
+                        .await;
+                    }
+                }
+                Some(NetworkFilter::TcpProxy(proxy)) => {
+                    tcp::serve(&worker, &proxy, recv, send, sniffed.bytes).await;
+                }
+                None => counters.no_filter_chain_match.inc(),
+            }
+        }
+        Err(()) => counters.downstream_pre_cx_timeout.inc(),
+    }
+    counters.downstream_cx_active.dec();
+    worker.stats.counters.connections.dec();
+}
+
+/// What the listener filters found, and the bytes they read on the way.
+#[derive(Default)]
+struct Sniffed {
+    server_name: Option<Box<str>>,
+    is_tls: bool,
+    bytes: Buffer,
+}
+
+/// Reads until the ClientHello is whole, or is none.
+async fn sniff<I: Io>(
+    worker: &Worker<I>,
+    recv: &mut I::Recv,
+    filters: &ListenerFilters,
+) -> Result<Sniffed, ()> {
+    let until = filters.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+    let mut bytes = worker.buffers.take();
+    loop {
+        let (result, buffer) = recv.recv(bytes, until).await;
+        bytes = buffer;
+        let ended = match result {
+            Ok(count) => count == 0,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && filters.continue_on_timeout => {
+                return Ok(Sniffed { bytes, ..Sniffed::default() });
+            }
+            Err(_) => return Err(()),
+        };
+        match tls_sniff::client_hello(bytes.filled()) {
+            Sniff::Hello(hello) => {
+                let server_name = hello.server_name.as_ref().map(|name| Box::from(&**name));
+                return Ok(Sniffed { server_name, is_tls: true, bytes });
+            }
+            Sniff::NotTls => return Ok(Sniffed { bytes, ..Sniffed::default() }),
+            Sniff::Partial if !ended && bytes.len() < limits::CLIENT_HELLO_BYTES_MAX => {}
+            Sniff::Partial | Sniff::Malformed => return Err(()),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Request up and response down, both at once, each half owning its ends.
+//!
+//! The first send carries the request head with what is there of the body. If the kernel took none of it, nothing was
+//! sent, and the caller may try elsewhere. From then on the request body and the response are two futures side by side:
+//! a slow upload never hides an early answer. When the response is over first, what is left of the upload is cancelled
+//! and neither connection is used again.
+
+mod body;
+mod download;
+mod upload;
+
+use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll, time::Duration};
+
+use policy::route::ForwardTarget;
+use runtime::{Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
+use wire::{
+    head::{Framing, Span},
+    http1::{
+        conn::Finished,
+        encode::{BodyOut, Sink},
+    },
+};
+
+use self::{
+    body::Body,
+    download::Download,
+    upload::{Upload, Uploaded},
+};
+use crate::{
+    downstream::{After, Downstream, Manager},
+    exchange::Failed,
+    respond::{ExchangeError, Phase},
+    telemetry::access_log::Record,
+    upstream::Connection,
+    worker::Worker,
+};
+
+/// What the route says of one attempt.
+pub struct Plan<'a> {
+    /// From the end of the request to the end of the response; `None` is for ever.
+    pub request_timeout: Option<Duration>,
+    /// The end of the exchange, for a request without body.
+    pub deadline: Deadline,
+    /// How long nothing may move.
+    pub idle: Option<Duration>,
+    /// Where the request goes and how the response is edited.
+    pub target: &'a ForwardTarget,
+}
+
+/// Takes the pieces of a head into a gather whose buffer begins with that head.
+pub struct GatherSink<'a>(pub &'a mut Gather);
+
+impl Sink for GatherSink<'_> {
+    fn keep(&mut self, span: Span) {
+        self.0.keep(span.start as usize..span.end as usize);
+    }
+
+    fn insert(&mut self, bytes: &[u8]) {
+        self.0.insert(bytes);
+    }
+}
+
+/// Relays one attempt over `upstream`. The request head is queued in `downstream.to_upstream`, its bytes lie at the front
+/// of `downstream.buffer` and stay there: for another attempt while that is safe, and for the log.
+pub async fn exchange<I: Io>(
+    worker: &Rc<Worker<I>>,
+    manager: &Manager,
+    downstream: &mut Downstream<I>,
+    mut upstream: Connection<I>,
+    plan: &Plan<'_>,
+    record: &mut Record<'_>,
+) -> Result<After, Failed> {
+    let framing = downstream.request.framing;
+    let mut request_body = Body::new(framing, framing == Framing::Chunked);
+    let had_body = !request_body.ended;
+    let sent = send_first(worker, downstream, &mut upstream, &mut request_body, plan).await?;
+    record.request_sent(worker.io.now());
+    upstream.stats().counters.upstream_rq_total.inc();
+
+    let Downstream {
+        recv,
+        send,
+        buffer,
+        rest,
+        request,
+        response,
+        to_upstream,
+        to_downstream,
+        edits,
+        alarm,
+        ..
+    } = downstream;
+    if had_body && !request_body.ended {
+        // The head stays where it is; what follows of the body goes through a buffer of its own.
+        *rest = worker.buffers.take();
+        rest.extend(buffer.filled().get(sent..).unwrap_or_default());
+    }
+    let now = worker.io.now();
+    let progress = Progress {
+        alarm,
+        idle: plan.idle,
+        deadline: Cell::new(if had_body {
+            plan.deadline_from(now, request_body.ended)
+        } else {
+            plan.deadline
+        }),
+        request_received: Cell::new(request_body.ended),
+        upload_error: Cell::new(None),
+    };
+    let (to_up, received) = upstream.split();
+    let mut download = Download {
+        worker,
+        manager,
+        send,
+        received,
+        gather: to_downstream,
+        edits,
+        request,
+        head: response,
+        progress: &progress,
+        target: plan.target,
+        record,
+        surplus: false,
+    };
+    let (uploaded, downloaded) = if request_body.ended {
+        (Uploaded::Whole, download.run().await)
+    } else {
+        let body = &mut request_body;
+        let mut upload =
+            Upload { worker, recv, send: to_up, gather: to_upstream, body, rest, progress: &progress, plan };
+        both(&mut upload, &mut download).await
+    };
+    let surplus = download.surplus;
+    downstream.done_bytes = sent;
+    let body_out = match downloaded {
+        Ok(body_out) => body_out,
+        Err(failed) => {
+            upstream.stats().counters.upstream_rq_tx_reset.inc();
+            return Err(failed);
+        }
+    };
+    let finished = Finished {
+        request_received: request_body.ended,
+        request_sent: matches!(uploaded, Uploaded::Whole),
+        response_received: true,
+        response_sent: true,
+        upstream_surplus: surplus || (upstream.is_touched() && !upstream.is_ended()),
+        upstream_closed: upstream.is_ended(),
+        downstream_closed: downstream.is_ended,
+    };
+    if finished.upstream_reusable(&downstream.response) && !worker.is_draining() {
+        worker.pools.give_back(upstream, worker.io.now());
+    }
+    let waiting_bytes = match downstream.rest.capacity() {
+        0 => downstream.buffer.len().saturating_sub(sent),
+        _ => downstream.rest.len(),
+    };
+    let reusable = finished.downstream_reusable(&downstream.request, body_out, waiting_bytes);
+    Ok(if reusable { After::KeepAlive } else { After::Close })
+}
+
+/// Sends head and first body bytes in one go. Gives how many bytes of the buffer are done with.
+async fn send_first<I: Io>(
+    worker: &Rc<Worker<I>>,
+    downstream: &mut Downstream<I>,
+    upstream: &mut Connection<I>,
+    body: &mut Body,
+    plan: &Plan<'_>,
+) -> Result<usize, Failed> {
+    let head_bytes = downstream.request.end as usize;
+    let failed = |error, phase| Failed { error, phase };
+    let mut gather = std::mem::take(&mut downstream.to_upstream);
+    let buffer = std::mem::take(&mut downstream.buffer);
+    let queued = body.queue(&mut gather, buffer.filled(), head_bytes);
+    gather.put_buffer(buffer);
+    let result = match queued {
+        Err(error) => Err(failed(ExchangeError::RequestBody(error), Phase::NothingSent)),
+        Ok(_) if upstream.is_touched() => Err(failed(ExchangeError::UpstreamClosed, Phase::NothingSent)),
+        Ok(taken) => {
+            let total = gather.unsent_len();
+            let until = plan
+                .idle
+                .map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait))
+                .min(plan.deadline);
+            let (to_up, _) = upstream.split();
+            let (result, returned) = to_up.send_all(gather, until).await;
+            gather = returned;
+            let unsent = gather.unsent_len();
+            upstream.stats().counters.upstream_cx_tx_bytes_total.add((total - unsent) as u64);
+            match result {
+                Ok(()) => Ok(head_bytes + taken),
+                Err(_) if unsent == total => Err(failed(ExchangeError::UpstreamReset, Phase::NothingSent)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    Err(failed(ExchangeError::UpstreamTimeout, Phase::RequestSent))
+                }
+                // Upstream may have answered before it closed its receiving side: look for the answer.
+                Err(_) => {
+                    body.broken = true;
+                    Ok(head_bytes + taken)
+                }
+            }
+        }
+    };
+    downstream.buffer = gather.take_buffer();
+    downstream.to_upstream = gather;
+    result
+}
+
+impl Plan<'_> {
+    /// The end of the exchange when the request's last byte was seen `now`; not set before that.
+    fn deadline_from(&self, now: u64, request_ended: bool) -> Deadline {
+        match self.request_timeout {
+            Some(wait) if request_ended => Deadline::after(now, wait),
+            _ => Deadline::NEVER,
+        }
+    }
+}
+
+/// What both halves look at.
+struct Progress<'a> {
+    alarm: &'a Alarm,
+    idle: Option<Duration>,
+    deadline: Cell<Deadline>,
+    request_received: Cell<bool>,
+    upload_error: Cell<Option<ExchangeError>>,
+}
+
+impl Progress<'_> {
+    /// Until when the next wait may last.
+    fn until(&self, now: u64) -> Deadline {
+        self.idle.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait)).min(self.deadline.get())
+    }
+
+    /// Sets the alarm for a wait for upstream; fails when the upload has failed meanwhile.
+    fn arm(&self, now: u64) -> Result<(), ExchangeError> {
+        self.upload_error.get().map_or(Ok(()), Err)?;
+        self.alarm.set(self.until(now));
+        Ok(())
+    }
+
+    /// What a wait that lasted too long means.
+    fn timed_out(&self, now: u64) -> ExchangeError {
+        match self.upload_error.get() {
+            Some(error) => error,
+            None if now >= self.deadline.get().0 => ExchangeError::UpstreamTimeout,
+            None => ExchangeError::StreamIdle,
+        }
+    }
+}
+
+/// Runs both halves until the response is over and the upload has ended or was cancelled.
+async fn both<I: Io>(
+    upload: &mut Upload<'_, I>,
+    download: &mut Download<'_, '_, I>,
+) -> (Uploaded, Result<BodyOut, Failed>) {
+    let (receiving, sending) = (upload.recv.cancel_handle(), upload.send.cancel_handle());
+    let mut upload = pin!(upload.run());
+    let mut download = pin!(download.run());
+    let (mut uploaded, mut downloaded) = (None, None);
+    poll_fn(|cx| {
+        if uploaded.is_none()
+            && let Poll::Ready(end) = upload.as_mut().poll(cx)
+        {
+            uploaded = Some(end);
+        }
+        if downloaded.is_none()
+            && let Poll::Ready(end) = download.as_mut().poll(cx)
+        {
+            downloaded = Some(end);
+            if uploaded.is_none() {
+                // Whichever of the two waits ends now; the other handle rings an alarm that nobody waits for.
+                receiving.cancel();
+                sending.cancel();
+                if let Poll::Ready(end) = upload.as_mut().poll(cx) {
+                    uploaded = Some(end);
+                }
+            }
+        }
+        match (uploaded, downloaded) {
+            (Some(uploaded), Some(downloaded)) => Poll::Ready((uploaded, downloaded)),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}

@@ -1,0 +1,208 @@
+//! The response's way down: interim heads, the final head, the body.
+
+use std::{io, rc::Rc};
+
+use policy::{limits, route::ForwardTarget};
+use runtime::{Buffer, Gather, Io, SendHalf};
+use wire::{
+    head::{RequestHead, ResponseHead, ResponseView},
+    http1::{
+        conn::{self, Interim, Next},
+        encode::{self, BodyOut, ResponseEdits},
+        parse::{self, Parsed},
+    },
+};
+
+use super::{GatherSink, Progress, body::Body};
+use crate::{
+    downstream::Manager,
+    exchange::Failed,
+    head_edits::{self, EditList},
+    respond::{ExchangeError, Phase},
+    telemetry::access_log::Record,
+    upstream::{End, Nothing, Received},
+    worker::Worker,
+};
+
+const RESPONSE_LIMITS: parse::Limits = parse::Limits {
+    head_bytes_max: limits::RESPONSE_HEAD_BYTES_MAX,
+    headers_count_max: limits::HEADERS_COUNT_MAX,
+    target_bytes_max: 0,
+};
+
+pub(super) struct Download<'a, 'r, I: Io> {
+    pub(super) worker: &'a Rc<Worker<I>>,
+    pub(super) manager: &'a Manager,
+    pub(super) send: &'a mut I::Send,
+    pub(super) received: Received<'a>,
+    pub(super) gather: &'a mut Gather,
+    pub(super) edits: &'a mut Vec<encode::Edit<'static>>,
+    pub(super) request: &'a RequestHead,
+    pub(super) head: &'a mut ResponseHead,
+    pub(super) progress: &'a Progress<'a>,
+    pub(super) target: &'a ForwardTarget,
+    pub(super) record: &'a mut Record<'r>,
+    /// Upstream sent more than its response.
+    pub(super) surplus: bool,
+}
+
+impl<I: Io> Download<'_, '_, I> {
+    pub(super) async fn run(&mut self) -> Result<BodyOut, Failed> {
+        let mut buffer = self.final_head().await?;
+        self.record.response_started(self.head.status, self.worker.io.now());
+        let body_out = BodyOut::choose(self.head.framing, self.request.version);
+        self.queue_head(&buffer, body_out);
+        let mut body = Body::new(self.head.framing, body_out == BodyOut::Chunked);
+        let mut start = self.head.end as usize;
+        loop {
+            let Ok(taken) = body.queue(self.gather, buffer.filled(), start) else {
+                return Err(self.failed(ExchangeError::ResponseTruncated, Some(buffer)));
+            };
+            let held = buffer.len();
+            self.gather.put_buffer(buffer);
+            self.flush().await?;
+            buffer = self.gather.take_buffer();
+            if body.ended {
+                self.surplus = start + taken < held;
+                self.worker.buffers.put(buffer);
+                return Ok(body_out);
+            }
+            // What could not be taken is a trailer line cut in two: it waits for its other half.
+            buffer.consume(start + taken);
+            start = 0;
+            buffer = match self.receive(buffer).await? {
+                Some(buffer) => buffer,
+                // Upstream closed: the end of a body until close, a cut in any other.
+                None if body.on_close(self.gather).is_ok() => Buffer::default(),
+                None => return Err(self.failed(ExchangeError::ResponseTruncated, None)),
+            };
+        }
+    }
+
+    /// Queues the response head, which `buffer` begins with.
+    fn queue_head(&mut self, buffer: &Buffer, body: BodyOut) {
+        let view = ResponseView { head: self.head, bytes: buffer.filled() };
+        let mut list = EditList::take(self.edits);
+        let server = &self.manager.config.server_header;
+        head_edits::response(view, &self.target.response_headers, server, &mut list);
+        let edits = ResponseEdits {
+            headers: list.as_slice(),
+            body,
+            close: conn::must_close(self.request, self.progress.request_received.get(), body)
+                || self.worker.is_draining(),
+            version: self.request.version,
+            method: self.request.method,
+        };
+        encode::response(view, &edits, &mut GatherSink(self.gather));
+        list.give_back(self.edits);
+    }
+
+    /// Receives up to the final response head; interim ones go down on the way. Gives the buffer that begins with it.
+    async fn final_head(&mut self) -> Result<Buffer, Failed> {
+        let mut interim = Interim::default();
+        let mut buffer = Buffer::default();
+        let mut begun = false;
+        loop {
+            self.head.clear();
+            while buffer.is_empty() || !self.is_head_whole(&mut buffer)? {
+                buffer = match self.receive(buffer).await? {
+                    Some(buffer) => buffer,
+                    None if begun => return Err(self.failed(ExchangeError::ResponseMalformed, None)),
+                    None => return Err(self.failed(ExchangeError::UpstreamClosed, None)),
+                };
+                begun = true;
+            }
+            match interim.receive(self.head, self.request.version, false) {
+                Ok(Next::Final) => return Ok(buffer),
+                Ok(Next::Relay) => {
+                    let view = ResponseView { head: self.head, bytes: buffer.filled() };
+                    let edits = ResponseEdits {
+                        headers: &[],
+                        body: BodyOut::None,
+                        close: false,
+                        version: self.request.version,
+                        method: self.request.method,
+                    };
+                    encode::response(view, &edits, &mut GatherSink(self.gather));
+                    self.gather.put_buffer(buffer);
+                    self.flush().await?;
+                    buffer = self.gather.take_buffer();
+                }
+                Ok(Next::Drop) => {}
+                Ok(Next::Switch) | Err(_) => {
+                    return Err(self.failed(ExchangeError::ResponseMalformed, Some(buffer)));
+                }
+            }
+            buffer.consume(self.head.end as usize);
+        }
+    }
+
+    fn is_head_whole(&mut self, buffer: &mut Buffer) -> Result<bool, Failed> {
+        match parse::response(buffer.filled(), &RESPONSE_LIMITS, self.request.method, self.head) {
+            Ok(parsed) => Ok(parsed == Parsed::Complete),
+            Err(_) => Err(self.failed(ExchangeError::ResponseMalformed, Some(std::mem::take(buffer)))),
+        }
+    }
+
+    /// The next bytes of the response, behind what is left of the ones before; `None` when upstream sent FIN.
+    async fn receive(&mut self, mut before: Buffer) -> Result<Option<Buffer>, Failed> {
+        if let Err(error) = self.progress.arm(self.worker.io.now()) {
+            return Err(self.failed(error, Some(before)));
+        }
+        match self.received.next(self.progress.alarm).await {
+            Ok(next) if before.is_empty() => {
+                self.worker.buffers.put(before);
+                Ok(Some(next))
+            }
+            Ok(next) => {
+                before.compact();
+                let fits = before.extend(next.filled()) == next.len();
+                self.worker.buffers.put(next);
+                match fits {
+                    true => Ok(Some(before)),
+                    false => Err(self.failed(ExchangeError::ResponseMalformed, Some(before))),
+                }
+            }
+            Err(nothing) => {
+                let error = match nothing {
+                    Nothing::Ended(End::Closed) => {
+                        self.worker.buffers.put(before);
+                        return Ok(None);
+                    }
+                    Nothing::Ended(End::Reset) if self.record.has_response_started() => {
+                        ExchangeError::ResponseTruncated
+                    }
+                    Nothing::Ended(End::Reset) => ExchangeError::UpstreamReset,
+                    Nothing::TimedOut => self.progress.timed_out(self.worker.io.now()),
+                };
+                Err(self.failed(error, Some(before)))
+            }
+        }
+    }
+
+    /// Sends everything queued.
+    async fn flush(&mut self) -> Result<(), Failed> {
+        let until = self.progress.until(self.worker.io.now());
+        let gather = std::mem::take(self.gather);
+        let count = gather.unsent_len() as u64;
+        let (result, gather) = self.send.send_all(gather, until).await;
+        *self.gather = gather;
+        self.manager.stats.counters.downstream_cx_tx_bytes_total.add(count);
+        self.record.sent_down(count);
+        let error = match result {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.progress.timed_out(self.worker.io.now())
+            }
+            Err(_) => ExchangeError::DownstreamGone,
+        };
+        let buffer = self.gather.take_buffer();
+        Err(self.failed(error, Some(buffer)))
+    }
+
+    fn failed(&mut self, error: ExchangeError, buffer: Option<Buffer>) -> Failed {
+        self.worker.buffers.put(buffer.unwrap_or_default());
+        let started = self.record.has_response_started();
+        Failed { error, phase: if started { Phase::ResponseStarted } else { Phase::RequestSent } }
+    }
+}

@@ -1,0 +1,99 @@
+//! The request body's way up.
+
+use std::{io, rc::Rc};
+
+use runtime::{Buffer, Gather, Io, RecvHalf, SendHalf};
+use wire::http1::body::BodyError;
+
+use super::{Plan, Progress, body::Body};
+use crate::{respond::ExchangeError, worker::Worker};
+
+/// How the request body's way up ended.
+#[derive(Clone, Copy)]
+pub(super) enum Uploaded {
+    /// All of it was sent.
+    Whole,
+    /// Upstream takes no more, or the response was over first.
+    Partly,
+    /// The downstream failed.
+    Failed(ExchangeError),
+}
+
+pub(super) struct Upload<'a, I: Io> {
+    pub(super) worker: &'a Rc<Worker<I>>,
+    pub(super) recv: &'a mut I::Recv,
+    pub(super) send: &'a mut I::Send,
+    pub(super) gather: &'a mut Gather,
+    pub(super) body: &'a mut Body,
+    pub(super) rest: &'a mut Buffer,
+    pub(super) progress: &'a Progress<'a>,
+    pub(super) plan: &'a Plan<'a>,
+}
+
+impl<I: Io> Upload<'_, I> {
+    pub(super) async fn run(&mut self) -> Uploaded {
+        let end = self.pump().await;
+        match end {
+            Uploaded::Failed(error) => {
+                // Wakes the other half, which waits for an answer that cannot come any more.
+                self.progress.upload_error.set(Some(error));
+                self.progress.alarm.cancel();
+            }
+            Uploaded::Whole | Uploaded::Partly => {
+                let now = self.worker.io.now();
+                self.progress.deadline.set(self.plan.deadline_from(now, true));
+                self.progress.request_received.set(self.body.ended);
+                self.progress.alarm.set(self.progress.until(now));
+            }
+        }
+        end
+    }
+
+    async fn pump(&mut self) -> Uploaded {
+        if self.body.broken {
+            return Uploaded::Partly;
+        }
+        loop {
+            // First what is there: `rest` may hold the start of a chunk line, or nothing.
+            let mut gather = std::mem::take(self.gather);
+            let queued = self.body.queue(&mut gather, self.rest.filled(), 0);
+            gather.put_buffer(std::mem::take(self.rest));
+            let until = self.progress.until(self.worker.io.now());
+            let sent = match queued {
+                Ok(_) if gather.is_sent() => Ok(()),
+                Ok(_) => {
+                    let (result, returned) = self.send.send_all(gather, until).await;
+                    gather = returned;
+                    result
+                }
+                Err(_) => Ok(()),
+            };
+            *self.rest = gather.take_buffer();
+            *self.gather = gather;
+            match queued {
+                Ok(taken) => self.rest.consume(taken),
+                Err(error) => return Uploaded::Failed(ExchangeError::RequestBody(error)),
+            }
+            if sent.is_err() {
+                self.body.broken = true;
+                return Uploaded::Partly;
+            }
+            if self.body.ended {
+                return Uploaded::Whole;
+            }
+            self.rest.compact();
+            let until = self.progress.until(self.worker.io.now());
+            let (result, buffer) = self.recv.recv(std::mem::take(self.rest), until).await;
+            *self.rest = buffer;
+            match result {
+                Ok(0) => return Uploaded::Failed(ExchangeError::RequestBody(BodyError::Truncated)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Uploaded::Failed(ExchangeError::RequestBodyTimeout);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Uploaded::Partly,
+                Err(_) => return Uploaded::Failed(ExchangeError::DownstreamGone),
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The one table: what went wrong in an exchange → status, Envoy's response flag, and a reason that users can read.
+//!
+//! Every answer of our own comes from here, whatever hop found the trouble. The reason is a stable word; it goes to the
+//! access log and, unless switched off, into `x-ringway-reason`.
+
+use std::time::Duration;
+
+use policy::route::{Edit, Route};
+use runtime::{Deadline, Io, SendHalf};
+use wire::{
+    head::Framing,
+    http1::{
+        body::BodyError,
+        encode::{self, Answer, EncodeError},
+        parse::ParseError,
+    },
+};
+
+use crate::{
+    downstream::{After, Downstream, Manager},
+    exchange::Failed,
+    relay::GatherSink,
+    telemetry::access_log::Record,
+    worker::Worker,
+};
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The downstream sent something wrong, or went away.
+    Downstream,
+    /// The upstream did, or cannot be reached.
+    Upstream,
+    /// The configuration does not allow or know it.
+    Policy,
+}
+
+/// How far an exchange had come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    /// Nothing was sent upstream: any answer can be given, and any endpoint be tried.
+    NothingSent,
+    /// Bytes of the request may have reached an upstream.
+    RequestSent,
+    /// The head of the final response went downstream: only closing is left.
+    ResponseStarted,
+}
+
+/// What ended an exchange early.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The request head was refused.
+    #[error("malformed request head: {0}")]
+    RequestHead(ParseError),
+    /// The head did not arrive within the headers timeout.
+    #[error("request head not received in time")]
+    RequestHeadTimeout,
+    /// The request body was refused.
+    #[error("malformed request body: {0}")]
+    RequestBody(BodyError),
+    /// The request body did not arrive in time.
+    #[error("request body not received in time")]
+    RequestBodyTimeout,
+    /// CONNECT, which no listener of this proxy tunnels.
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    /// No route takes the request.
+    #[error("no route")]
+    NoRoute,
+    /// The route names a cluster that is not known.
+    #[error("unknown cluster")]
+    NoCluster,
+    /// The cluster has no endpoint to pick.
+    #[error("no healthy endpoint")]
+    NoHealthyEndpoint,
+    /// A rewrite gave a path or host that cannot be sent.
+    #[error("rewritten request cannot be sent: {0}")]
+    Rewrite(EncodeError),
+    /// No connection could be made.
+    #[error("connection refused or unreachable")]
+    ConnectFailed,
+    /// No connection could be made in time.
+    #[error("connection timed out")]
+    ConnectTimeout,
+    /// The connection ended before any byte of a response.
+    #[error("upstream closed the connection without an answer")]
+    UpstreamClosed,
+    /// The connection broke before any byte of a response.
+    #[error("upstream reset the connection without an answer")]
+    UpstreamReset,
+    /// The response head was refused, or the connection ended inside it.
+    #[error("malformed response")]
+    ResponseMalformed,
+    /// The route timeout passed.
+    #[error("upstream did not answer in time")]
+    UpstreamTimeout,
+    /// No byte in either direction for the idle timeout.
+    #[error("nothing moved for the idle timeout")]
+    StreamIdle,
+    /// The response ended early or broke after it had begun.
+    #[error("response cut short by upstream")]
+    ResponseTruncated,
+    /// The downstream went away.
+    #[error("downstream closed the connection")]
+    DownstreamGone,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// The status of our answer; of the log line only when an answer is not possible any more.
+    pub status: u16,
+    /// Envoy's response flag.
+    pub flag: &'static str,
+    /// A word for `x-ringway-reason` and the access log, stable between versions.
+    pub reason: &'static str,
+    /// Whose fault it is.
+    pub fault: Fault,
+}
+
+/// The row of an error.
+pub fn row(error: ExchangeError) -> Row {
+    use ExchangeError as E;
+    use Fault::{Downstream, Policy, Upstream};
+    let row = |status, flag, reason, fault| Row { status, flag, reason, fault };
+    match error {
+        E::RequestHead(why) => row(why.status(), "DPE", why.reason(), Downstream),
+        E::RequestHeadTimeout => row(408, "DT", "head-timeout", Downstream),
+        E::RequestBody(why) => row(why.status(), "DPE", why.reason(), Downstream),
+        E::RequestBodyTimeout => row(408, "DT", "body-timeout", Downstream),
+        E::MethodNotAllowed => row(405, "DPE", "method-not-allowed", Downstream),
+        E::NoRoute => row(404, "NR", "no-route", Policy),
+        E::NoCluster => row(503, "NC", "unknown-cluster", Policy),
+        E::NoHealthyEndpoint => row(503, "UH", "no-healthy-endpoint", Upstream),
+        E::Rewrite(_) => row(500, "-", "rewrite-unsendable", Policy),
+        E::ConnectFailed => row(503, "UF", "connect-failed", Upstream),
+        E::ConnectTimeout => row(503, "UF", "connect-timeout", Upstream),
+        E::UpstreamClosed => row(503, "UC", "upstream-closed", Upstream),
+        E::UpstreamReset => row(503, "UC", "upstream-reset", Upstream),
+        E::ResponseMalformed => row(502, "UPE", "response-malformed", Upstream),
+        E::UpstreamTimeout => row(504, "UT", "upstream-timeout", Upstream),
+        E::StreamIdle => row(504, "SI", "stream-idle", Upstream),
+        E::ResponseTruncated => row(502, "UC", "response-truncated", Upstream),
+        E::DownstreamGone => row(0, "DC", "downstream-closed", Downstream),
+    }
+}
+
+/// An answer that a route gives by itself.
+pub struct RouteAnswer<'a> {
+    /// The route, with its edits to the answer's head.
+    pub route: &'a Route,
+    /// Its status.
+    pub status: u16,
+    /// Whether the connection's text holds a `location`.
+    pub is_redirect: bool,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// Sends the answer that a route gives by itself.
+pub async fn answer_route<I: Io>(
+    worker: &Worker<I>,
+    downstream: &mut Downstream<I>,
+    record: &mut Record<'_>,
+    answer: &RouteAnswer<'_>,
+) -> Result<After, Failed> {
+    let after = after_answer(worker, downstream);
+    let Downstream { to_downstream, text, request, .. } = downstream;
+    // Cold: a list per answer is fine here.
+    let mut headers: Vec<(&[u8], &[u8])> = Vec::new();
+    if answer.is_redirect {
+        headers.push((b"location", text));
+    }
+    if !answer.body.is_empty() {
+        headers.push((b"content-type", b"text/plain"));
+    }
+    let came: Vec<&[u8]> = headers.iter().map(|(name, _)| *name).collect();
+    answer.route.response_headers.for_each(
+        |name| came.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes())),
+        |edit| match edit {
+            Edit::Remove(name) => headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_bytes())),
+            Edit::Add(name, value) => headers.push((name.as_bytes(), value)),
+        },
+    );
+    encode::answer(
+        &Answer {
+            status: answer.status,
+            headers: &headers,
+            body: answer.body,
+            close: after != After::KeepAlive,
+            version: request.version,
+            method: request.method,
+        },
+        &mut GatherSink(to_downstream),
+    );
+    record.response_started(answer.status, worker.io.now());
+    send(worker, downstream, record).await.map(|()| after)
+}
+
+/// Answers an exchange that failed, as far as an answer is still possible.
+pub async fn answer_failed<I: Io>(
+    worker: &Worker<I>,
+    manager: &Manager,
+    downstream: &mut Downstream<I>,
+    record: &mut Record<'_>,
+    failed: Failed,
+) -> After {
+    let row = row(failed.error);
+    record.failed(row);
+    if failed.phase == Phase::ResponseStarted {
+        return After::Reset;
+    }
+    if row.status == 0 {
+        return After::Close;
+    }
+    let after = match failed.phase {
+        // The request's bytes were left where they are, so what follows a request without body can be read.
+        Phase::NothingSent if row.fault != Fault::Downstream => after_answer(worker, downstream),
+        Phase::RequestSent if has_no_body(downstream) => after_answer(worker, downstream),
+        _ => After::Close,
+    };
+    let headers: [(&[u8], &[u8]); 2] =
+        [(b"content-type", b"text/plain"), (b"x-ringway-reason", row.reason.as_bytes())];
+    let text = failed.error.to_string();
+    encode::answer(
+        &Answer {
+            status: row.status,
+            headers: &headers[..if manager.config.reason_header { 2 } else { 1 }],
+            body: text.as_bytes(),
+            close: after != After::KeepAlive,
+            version: downstream.request.version,
+            method: downstream.request.method,
+        },
+        &mut GatherSink(&mut downstream.to_downstream),
+    );
+    match send(worker, downstream, record).await {
+        Ok(()) => after,
+        Err(_) => After::Close,
+    }
+}
+
+fn has_no_body<I: Io>(downstream: &Downstream<I>) -> bool {
+    matches!(downstream.request.framing, Framing::None | Framing::Length(0))
+}
+
+/// Whether the connection lives on after an answer of our own: only when no byte of a body can be left.
+fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<I>) -> After {
+    downstream.done_bytes = downstream.request.end as usize;
+    match has_no_body(downstream) && downstream.request.keep_alive && !worker.is_draining() {
+        true => After::KeepAlive,
+        false => After::Close,
+    }
+}
+
+/// How long an answer of our own may take to be taken.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+async fn send<I: Io>(
+    worker: &Worker<I>,
+    downstream: &mut Downstream<I>,
+    record: &mut Record<'_>,
+) -> Result<(), Failed> {
+    let gather = std::mem::take(&mut downstream.to_downstream);
+    record.sent_down(gather.unsent_len() as u64);
+    let until = Deadline::after(worker.io.now(), ANSWER_TIMEOUT);
+    let (result, mut gather) = downstream.send.send_all(gather, until).await;
+    gather.clear();
+    downstream.to_downstream = gather;
+    result.map_err(|_| Failed { error: ExchangeError::DownstreamGone, phase: Phase::ResponseStarted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table as the README shows it; a new error must be given a row and a line here.
+    #[test]
+    fn every_failure_has_a_status_a_flag_and_a_reason_of_its_own() {
+        use ExchangeError as E;
+        let all = [
+            E::RequestHead(ParseError::HeadTooLarge),
+            E::RequestHeadTimeout,
+            E::RequestBody(BodyError::ChunkSize),
+            E::RequestBodyTimeout,
+            E::MethodNotAllowed,
+            E::NoRoute,
+            E::NoCluster,
+            E::NoHealthyEndpoint,
+            E::Rewrite(EncodeError::Path),
+            E::ConnectFailed,
+            E::ConnectTimeout,
+            E::UpstreamClosed,
+            E::UpstreamReset,
+            E::ResponseMalformed,
+            E::UpstreamTimeout,
+            E::StreamIdle,
+            E::ResponseTruncated,
+            E::DownstreamGone,
+        ];
+        let table: Vec<String> = all
+            .iter()
+            .map(|error| {
+                let row = row(*error);
+                format!("{} {} {}", row.status, row.flag, row.reason)
+            })
+            .collect();
+        assert_eq!(
+            table,
+            [
+                "431 DPE head-too-large",
+                "408 DT head-timeout",
+                "400 DPE chunk-size",
+                "408 DT body-timeout",
+                "405 DPE method-not-allowed",
+                "404 NR no-route",
+                "503 NC unknown-cluster",
+                "503 UH no-healthy-endpoint",
+                "500 - rewrite-unsendable",
+                "503 UF connect-failed",
+                "503 UF connect-timeout",
+                "503 UC upstream-closed",
+                "503 UC upstream-reset",
+                "502 UPE response-malformed",
+                "504 UT upstream-timeout",
+                "504 SI stream-idle",
+                "502 UC response-truncated",
+                "0 DC downstream-closed",
+            ]
+        );
+        let reasons: std::collections::BTreeSet<_> = all.iter().map(|error| row(*error).reason).collect();
+        assert_eq!(reasons.len(), all.len());
+    }
+}

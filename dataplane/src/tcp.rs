@@ -1,0 +1,244 @@
+//! Plain TCP: bytes both ways at once, each half-close passed on.
+//!
+//! Whichever side ends with an error takes the other with it as a reset, so that a cut stream is never taken for a whole
+//! one.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use policy::{
+    endpoint::{EndpointId, EndpointState},
+    limits,
+    network_filter::TcpProxy,
+    snapshot::Address,
+};
+use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
+
+use crate::{
+    telemetry::metrics::{ClusterStats, Counter},
+    worker::Worker,
+};
+
+/// Connects to an endpoint and relays until both directions have ended. `first` was received already.
+pub async fn serve<I: Io>(
+    worker: &Rc<Worker<I>>,
+    proxy: &TcpProxy,
+    recv: I::Recv,
+    mut send: I::Send,
+    first: Buffer,
+) {
+    let bound = worker.bound();
+    let Some(counters) = bound.tcp.get(&proxy.stat_prefix).cloned() else { return };
+    counters.downstream_cx_total.inc();
+    worker.stats.counters.requests.inc();
+    drop(bound);
+    let Some(upstream) = connect(worker, proxy).await else {
+        counters.downstream_cx_no_route.inc();
+        send.reset();
+        return;
+    };
+    let stats = upstream.stats;
+    let moved = Cell::new(worker.io.now());
+    let mut up = Pump {
+        worker,
+        recv,
+        send: upstream.send,
+        buffer: first,
+        moved: &moved,
+        idle: proxy.idle_timeout,
+        received: [&counters.downstream_cx_rx_bytes_total, &stats.counters.upstream_cx_tx_bytes_total],
+    };
+    let mut down = Pump {
+        worker,
+        recv: upstream.recv,
+        send,
+        buffer: Buffer::default(),
+        moved: &moved,
+        idle: proxy.idle_timeout,
+        received: [&stats.counters.upstream_cx_rx_bytes_total, &counters.downstream_cx_tx_bytes_total],
+    };
+    if both(&mut up, &mut down).await == Ended::Idle {
+        counters.idle_timeout.inc();
+    }
+    stats.counters.upstream_cx_active.dec();
+    upstream.state.finish(worker.id);
+}
+
+struct Upstream<I: Io> {
+    recv: I::Recv,
+    send: I::Send,
+    stats: Arc<ClusterStats>,
+    state: Arc<EndpointState>,
+}
+
+/// A connection to an endpoint; to another one when the first cannot be reached, since nothing was sent yet.
+async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy) -> Option<Upstream<I>> {
+    let bound = worker.bound();
+    let random = worker.rng.borrow_mut().next_u64();
+    let (cluster, bound_cluster) = bound.cluster(proxy.clusters.pick(random))?;
+    let stats = &bound_cluster.stats;
+    let mut tried: Vec<EndpointId> = Vec::new();
+    while tried.len() < limits::CONNECT_ATTEMPTS_MAX {
+        let picked = {
+            let mut rng = worker.rng.borrow_mut();
+            cluster.pick_endpoint(&mut bound_cluster.pick.borrow_mut(), &mut rng, &tried)
+        };
+        let Some(endpoint) = picked else {
+            stats.counters.upstream_cx_none_healthy.inc();
+            return None;
+        };
+        let Address::Socket(address) = endpoint.spec.address else { return None };
+        let begun = worker.io.now();
+        stats.counters.upstream_cx_total.inc();
+        match worker.io.connect(address, Deadline::after(begun, cluster.config.connect_timeout)).await {
+            Ok((recv, send)) => {
+                stats.cx_connect.record(Duration::from_nanos(worker.io.now().saturating_sub(begun)));
+                stats.counters.upstream_cx_active.inc();
+                endpoint.state.begin(worker.id);
+                return Some(Upstream { recv, send, stats: stats.clone(), state: endpoint.state.clone() });
+            }
+            Err(error) => {
+                stats.counters.upstream_cx_connect_fail.inc();
+                if error.kind() == io::ErrorKind::TimedOut {
+                    stats.counters.upstream_cx_connect_timeout.inc();
+                }
+                tried.push(endpoint.state.id());
+            }
+        }
+    }
+    None
+}
+
+/// One direction.
+struct Pump<'a, I: Io> {
+    worker: &'a Worker<I>,
+    recv: I::Recv,
+    send: I::Send,
+    /// Received and not sent.
+    buffer: Buffer,
+    /// When a byte moved last, in either direction.
+    moved: &'a Cell<u64>,
+    idle: Option<Duration>,
+    received: [&'a Counter; 2],
+}
+
+/// How a direction ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    /// FIN was received and passed on.
+    Fin,
+    /// Nothing moved in either direction.
+    Idle,
+    /// An error, or the other direction's.
+    Broken,
+}
+
+impl<I: Io> Pump<'_, I> {
+    async fn run(&mut self) -> Ended {
+        let mut gather = Gather::new();
+        loop {
+            if !self.buffer.is_empty() {
+                gather.keep(0..self.buffer.len());
+                gather.put_buffer(std::mem::take(&mut self.buffer));
+                let (result, returned) = self.send.send_all(gather, self.idle_until()).await;
+                gather = returned;
+                self.buffer = gather.take_buffer();
+                self.buffer.clear();
+                match result {
+                    Ok(()) => self.moved.set(self.worker.io.now()),
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ended::Idle,
+                    Err(_) => return Ended::Broken,
+                }
+            }
+            if self.buffer.capacity() == 0 {
+                self.buffer = self.worker.buffers.take();
+            }
+            let (result, buffer) = self.recv.recv(std::mem::take(&mut self.buffer), self.idle_until()).await;
+            self.buffer = buffer;
+            match result {
+                Ok(0) => {
+                    self.give_back();
+                    return if self.send.shutdown().is_ok() { Ended::Fin } else { Ended::Broken };
+                }
+                Ok(count) => {
+                    self.moved.set(self.worker.io.now());
+                    self.received.iter().for_each(|counter| counter.add(count as u64));
+                }
+                // The other direction may have moved meanwhile; then this one waits on.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    if self.idle_until().0 <= self.worker.io.now() {
+                        self.give_back();
+                        return Ended::Idle;
+                    }
+                }
+                Err(_) => {
+                    self.give_back();
+                    return Ended::Broken;
+                }
+            }
+        }
+    }
+
+    fn idle_until(&self) -> Deadline {
+        self.idle.map_or(Deadline::NEVER, |wait| Deadline::after(self.moved.get(), wait))
+    }
+
+    fn give_back(&mut self) {
+        self.worker.buffers.put(std::mem::take(&mut self.buffer));
+    }
+}
+
+/// Runs both directions to their ends; the first that ends otherwise than by FIN breaks both connections.
+async fn both<I: Io>(up: &mut Pump<'_, I>, down: &mut Pump<'_, I>) -> Ended {
+    let cancels = [
+        up.recv.cancel_handle(),
+        up.send.cancel_handle(),
+        down.recv.cancel_handle(),
+        down.send.cancel_handle(),
+    ];
+    let (mut up_end, mut down_end) = (None, None);
+    {
+        let (mut up, mut down) = (pin!(up.run()), pin!(down.run()));
+        poll_fn(|cx| {
+            loop {
+                let before = (up_end, down_end);
+                if up_end.is_none()
+                    && let Poll::Ready(end) = up.as_mut().poll(cx)
+                {
+                    up_end = Some(end);
+                }
+                if down_end.is_none()
+                    && let Poll::Ready(end) = down.as_mut().poll(cx)
+                {
+                    down_end = Some(end);
+                }
+                match (up_end, down_end) {
+                    (Some(_), Some(_)) => return Poll::Ready(()),
+                    // A cancel ends the other one's wait at its next poll.
+                    (Some(end), None) | (None, Some(end))
+                        if end != Ended::Fin && before != (up_end, down_end) =>
+                    {
+                        cancels.iter().for_each(runtime::timer::Alarm::cancel);
+                    }
+                    _ => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+    }
+    let ends = [up_end, down_end];
+    if ends.iter().all(|end| *end == Some(Ended::Fin)) {
+        return Ended::Fin;
+    }
+    up.send.reset();
+    down.send.reset();
+    if ends.contains(&Some(Ended::Idle)) { Ended::Idle } else { Ended::Broken }
+}

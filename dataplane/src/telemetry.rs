@@ -1,0 +1,4 @@
+//! What operators see of the traffic: counters and the access log. Fails open: losing telemetry loses no request.
+
+pub mod access_log;
+pub mod metrics;

@@ -1,0 +1,267 @@
+//! One record per exchange: counted always, written where configured, exactly once, also when the exchange is dropped.
+//!
+//! A line is one JSON object with a fixed order of fields. Lines go through a bounded queue to a thread of their own; when
+//! the queue is full the line is dropped and counted, so that a full disk or a stalled pipe never holds a worker.
+
+use std::{
+    fmt::Write as _,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use policy::route::Route;
+use runtime::Io;
+
+use crate::{
+    downstream::{Downstream, Manager},
+    respond::Row,
+    telemetry::metrics::WorkerStats,
+    worker::{BoundCluster, Worker},
+};
+
+/// Lines that wait to be written.
+const QUEUE_LINES_MAX: usize = 4096;
+
+/// Where lines go; clones share the queue.
+#[derive(Clone, Debug, Default)]
+pub struct AccessLog {
+    queue: Option<SyncSender<Vec<u8>>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl AccessLog {
+    /// Nothing is written.
+    pub fn off() -> AccessLog {
+        AccessLog::default()
+    }
+
+    /// Appends to a file, or writes to standard output for `-`.
+    pub fn start(path: &Path) -> io::Result<AccessLog> {
+        let out: Box<dyn Write + Send> = match path.to_str() {
+            Some("-") => Box::new(io::stdout()),
+            _ => Box::<File>::new(OpenOptions::new().create(true).append(true).open(path)?),
+        };
+        let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
+        std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(out, &lines))?;
+        Ok(AccessLog { queue: Some(queue), dropped: Arc::default() })
+    }
+
+    /// Lines that found the queue full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn push(&self, line: Vec<u8>) {
+        if let Some(queue) = &self.queue
+            && queue.try_send(line).is_err()
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn write_lines(mut out: Box<dyn Write + Send>, lines: &Receiver<Vec<u8>>) {
+    while let Ok(line) = lines.recv() {
+        // A sink that fails loses its lines; there is nobody to tell who could do more.
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}
+
+/// What happened in one exchange.
+pub struct Record<'a> {
+    manager: &'a Manager,
+    cluster: Option<&'a BoundCluster>,
+    route: Option<&'a Route>,
+    begun: u64,
+    sent: Option<u64>,
+    response_at: Option<u64>,
+    status: u16,
+    row: Option<Row>,
+    upstream: Option<SocketAddr>,
+    retries: u32,
+    bytes_sent: u64,
+    is_finished: bool,
+}
+
+impl<'a> Record<'a> {
+    /// Counts the beginning of an exchange.
+    pub fn begin(worker: &WorkerStats, manager: &'a Manager, now: u64) -> Record<'a> {
+        worker.counters.requests.inc();
+        manager.stats.counters.downstream_rq_total.inc();
+        manager.stats.counters.downstream_rq_active.inc();
+        Record {
+            manager,
+            cluster: None,
+            route: None,
+            begun: now,
+            sent: None,
+            response_at: None,
+            status: 0,
+            row: None,
+            upstream: None,
+            retries: 0,
+            bytes_sent: 0,
+            is_finished: false,
+        }
+    }
+
+    /// The route that takes it.
+    pub fn route(&mut self, route: &'a Route) {
+        self.route = Some(route);
+    }
+
+    /// The cluster that it goes to.
+    pub fn cluster(&mut self, cluster: &'a BoundCluster) {
+        self.cluster = Some(cluster);
+        cluster.stats.counters.upstream_rq_active.inc();
+    }
+
+    /// The endpoint of the attempt that begins.
+    pub fn upstream(&mut self, address: SocketAddr) {
+        self.upstream = Some(address);
+    }
+
+    /// Another attempt will be made.
+    pub fn retry(&mut self) {
+        self.retries += 1;
+        if let Some(cluster) = self.cluster {
+            cluster.stats.counters.upstream_rq_retry.inc();
+        }
+    }
+
+    /// The request head, and what was there of its body, went upstream.
+    pub fn request_sent(&mut self, now: u64) {
+        self.sent = Some(now);
+    }
+
+    /// A final response head is about to go downstream.
+    pub fn response_started(&mut self, status: u16, now: u64) {
+        self.status = status;
+        self.response_at = Some(now);
+    }
+
+    /// Whether it is.
+    pub fn has_response_started(&self) -> bool {
+        self.response_at.is_some()
+    }
+
+    /// Bytes that went downstream.
+    pub fn sent_down(&mut self, count: u64) {
+        self.bytes_sent += count;
+    }
+
+    /// It ended early.
+    pub fn failed(&mut self, row: Row) {
+        self.row = Some(row);
+        if self.response_at.is_none() {
+            self.status = row.status;
+        }
+    }
+
+    /// Counts the end, and writes the line if one is wanted. The request head lies at the front of the buffer still.
+    pub fn finish<I: Io>(mut self, worker: &Worker<I>, downstream: &Downstream<I>) {
+        self.is_finished = true;
+        let took = Duration::from_nanos(worker.io.now().saturating_sub(self.begun));
+        let waited = match (self.sent, self.response_at) {
+            (Some(sent), Some(response)) => Duration::from_nanos(response.saturating_sub(sent)),
+            _ => Duration::ZERO,
+        };
+        self.manager.stats.response(self.status, took, took.saturating_sub(waited));
+        if let Some(cluster) = self.cluster {
+            if let (Some(_), Some(_)) = (self.sent, self.response_at) {
+                cluster.stats.response(self.status, took);
+            }
+            if self.retries > 0 && self.row.is_none() {
+                cluster.stats.counters.upstream_rq_retry_success.inc();
+            }
+        }
+        if worker.access_log.queue.is_some() && (self.manager.config.access_log || self.row.is_some()) {
+            worker.access_log.push(self.line(downstream, took, waited).into_bytes());
+        }
+    }
+
+    /// Allocates; only for exchanges that are logged.
+    fn line<I: Io>(&self, downstream: &Downstream<I>, took: Duration, waited: Duration) -> String {
+        let view = downstream.view();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut line = String::with_capacity(512);
+        let (flag, reason) = self.row.map_or(("-", "-"), |row| (row.flag, row.reason));
+        let begun_ms = since_epoch.saturating_sub(took).as_millis();
+        let _ = write!(line, "{{\"time_unix_ms\":{begun_ms}");
+        text(&mut line, "method", view.method());
+        text(&mut line, "authority", view.authority());
+        text(&mut line, "target", view.head.target.of(view.bytes));
+        let _ = write!(line, ",\"status\":{}", self.status);
+        text(&mut line, "flags", flag.as_bytes());
+        text(&mut line, "reason", reason.as_bytes());
+        let _ = write!(line, ",\"retries\":{},\"bytes_sent\":{}", self.retries, self.bytes_sent);
+        let _ = write!(line, ",\"duration_us\":{},\"upstream_us\":{}", took.as_micros(), waited.as_micros());
+        text(&mut line, "downstream", downstream.origin.downstream.to_string().as_bytes());
+        text(
+            &mut line,
+            "upstream",
+            self.upstream.map_or("-".into(), |address| address.to_string()).as_bytes(),
+        );
+        text(&mut line, "route", self.route.map_or("-", |route| &route.name).as_bytes());
+        line.push_str("}\n");
+        line
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        self.manager.stats.counters.downstream_rq_active.dec();
+        if let Some(cluster) = self.cluster {
+            cluster.stats.counters.upstream_rq_active.dec();
+        }
+        if !self.is_finished {
+            self.manager.stats.counters.downstream_cx_destroy_active_rq.inc();
+        }
+    }
+}
+
+/// Appends `,"name":"value"`. The value is hostile: what JSON or a terminal could take for more than text is escaped.
+fn text(line: &mut String, name: &str, value: &[u8]) {
+    let _ = write!(line, ",\"{name}\":\"");
+    for byte in value {
+        match byte {
+            b'"' | b'\\' => {
+                line.push('\\');
+                line.push(char::from(*byte));
+            }
+            0x20..=0x7e => line.push(char::from(*byte)),
+            _ => {
+                let _ = write!(line, "\\u{byte:04x}");
+            }
+        }
+    }
+    line.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_bytes_cannot_end_a_field_or_a_line() {
+        let mut line = String::new();
+        text(&mut line, "target", b"/\"\\\r\n\x1b[31m\xff");
+        assert_eq!(line, r#","target":"/\"\\\u000d\u000a\u001b[31m\u00ff""#);
+    }
+
+    #[test]
+    fn a_stalled_sink_drops_lines_and_counts_them() {
+        let (queue, _stalled) = sync_channel(1);
+        let log = AccessLog { queue: Some(queue), dropped: Arc::default() };
+        (0..3).for_each(|_| log.push(b"line\n".to_vec()));
+        assert_eq!(log.dropped(), 2);
+    }
+}

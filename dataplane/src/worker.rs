@@ -1,0 +1,206 @@
+//! One core: its loop, pools, counters and current snapshot.
+//!
+//! A worker shares nothing with other workers per request. What the control thread wants of it arrives as an [`Order`] in
+//! its mailbox and is done between two turns of the loop; none of it can fail.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
+use policy::{
+    Rng,
+    balance::PickState,
+    cluster::Cluster,
+    endpoint::{EndpointId, WorkerId},
+    limits,
+    route::RouteScratch,
+    snapshot::Snapshot,
+};
+use runtime::{BufferPool, Io, Listener, io::ListenerClose, mailbox::Mailbox};
+
+use crate::{
+    listener,
+    telemetry::{
+        access_log::AccessLog,
+        metrics::{ClusterStats, HttpStats, ListenerCounters, TcpCounters, WorkerStats},
+    },
+    upstream::Pools,
+};
+
+/// What the control thread tells a worker.
+pub enum Order<I: Io> {
+    /// Serve this snapshot from the next request on. Sockets of listeners that are new come with it; those of listeners
+    /// that are gone close.
+    Adopt {
+        /// The snapshot with this worker's counters.
+        bound: Box<Bound>,
+        /// Listener name and bound socket, one each.
+        sockets: Vec<(Arc<str>, I::Socket)>,
+        /// Listeners to close.
+        closed: Vec<Arc<str>>,
+    },
+    /// Accept nothing more; end connections when their exchange ends.
+    Drain,
+    /// Stop now.
+    Stop,
+}
+
+/// A snapshot with one worker's counters and scratch memory, made by the control thread so that adopting it is a swap of
+/// pointers.
+#[derive(Debug)]
+pub struct Bound {
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
+    /// By position in [`Snapshot::clusters`].
+    pub clusters: Vec<BoundCluster>,
+    /// By position in [`Snapshot::listeners`].
+    pub listeners: Vec<Arc<ListenerCounters>>,
+    /// By `stat_prefix` of the connection managers.
+    pub http: HashMap<Arc<str>, Arc<HttpStats>>,
+    /// By `stat_prefix` of the TCP proxies.
+    pub tcp: HashMap<Arc<str>, Arc<TcpCounters>>,
+    /// Memory for routing.
+    pub scratch: RefCell<RouteScratch>,
+}
+
+/// A cluster's part of [`Bound`].
+#[derive(Debug)]
+pub struct BoundCluster {
+    /// Its counters.
+    pub stats: Arc<ClusterStats>,
+    /// Where its round robin stands.
+    pub pick: RefCell<PickState>,
+}
+
+impl Bound {
+    /// A cluster by name, with this worker's part.
+    pub fn cluster(&self, name: &str) -> Option<(&Arc<Cluster>, &BoundCluster)> {
+        let position = self.snapshot.clusters.position(name)?;
+        Some((self.snapshot.clusters.at(position)?, self.clusters.get(position)?))
+    }
+}
+
+/// Everything the tasks of one worker share.
+pub struct Worker<I: Io> {
+    /// Network and time.
+    pub io: I,
+    /// Which worker.
+    pub id: WorkerId,
+    /// Receive buffers.
+    pub buffers: BufferPool,
+    /// Idle upstream connections.
+    pub pools: Rc<Pools<I>>,
+    /// For balancing and splits.
+    pub rng: RefCell<Rng>,
+    /// Counters of the loop.
+    pub stats: Arc<WorkerStats>,
+    /// Where exchanges are logged.
+    pub access_log: AccessLog,
+    bound: RefCell<Rc<Bound>>,
+    listening: RefCell<HashMap<Arc<str>, Vec<ListenerClose>>>,
+    draining: Cell<bool>,
+}
+
+/// Buffers that a worker keeps when they are free: as many as connections can be busy in one turn.
+const BUFFERS_KEPT_MAX: usize = 1024;
+
+impl<I: Io> Worker<I> {
+    /// A worker with nothing to do yet.
+    pub fn new(
+        io: I,
+        id: WorkerId,
+        bound: Box<Bound>,
+        seed: u64,
+        stats: Arc<WorkerStats>,
+        access_log: AccessLog,
+    ) -> Rc<Worker<I>> {
+        let buffers = BufferPool::new(limits::RECV_BUFFER_BYTES, BUFFERS_KEPT_MAX);
+        Rc::new(Worker {
+            io,
+            id,
+            pools: Pools::new(buffers.clone()),
+            buffers,
+            rng: RefCell::new(Rng::new(seed)),
+            stats,
+            access_log,
+            bound: RefCell::new(Rc::from(bound)),
+            listening: RefCell::default(),
+            draining: Cell::new(false),
+        })
+    }
+
+    /// Serves until told to stop: the worker's main future.
+    pub async fn run(self: Rc<Self>, mailbox: Mailbox<Order<I>>) {
+        loop {
+            while let Some(order) = mailbox.take() {
+                match order {
+                    Order::Adopt { bound, sockets, closed } => self.adopt(bound, sockets, closed),
+                    Order::Drain => self.drain(),
+                    Order::Stop => return,
+                }
+            }
+            let busy = self.io.turn().await;
+            self.stats.turn(busy);
+        }
+    }
+
+    /// The snapshot in use; an exchange takes it once and keeps it to its end.
+    pub fn bound(&self) -> Rc<Bound> {
+        self.bound.borrow().clone()
+    }
+
+    /// Whether `bound` is the snapshot in use.
+    pub fn is_current(&self, bound: &Rc<Bound>) -> bool {
+        Rc::ptr_eq(&self.bound.borrow(), bound)
+    }
+
+    /// Whether connections shall end when their exchange ends.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Whether nothing is left to drain.
+    pub fn is_idle(&self) -> bool {
+        self.stats.counters.connections.get() == 0
+    }
+
+    fn adopt(self: &Rc<Self>, bound: Box<Bound>, sockets: Vec<(Arc<str>, I::Socket)>, closed: Vec<Arc<str>>) {
+        self.stats.counters.snapshot_version.set(bound.snapshot.version);
+        let alive = endpoint_ids(&bound.snapshot);
+        *self.bound.borrow_mut() = Rc::from(bound);
+        for name in closed {
+            for close in self.listening.borrow_mut().remove(&name).unwrap_or_default() {
+                close.close();
+            }
+        }
+        for (name, socket) in sockets {
+            // Only the kernel can refuse here, for want of memory to watch one more descriptor; the other workers'
+            // sockets of the same address then take the connections.
+            match self.io.listener(socket) {
+                Ok(listener) => {
+                    let close = listener.close_handle();
+                    self.listening.borrow_mut().entry(name.clone()).or_default().push(close);
+                    self.io.spawn(listener::serve(self.clone(), name, listener));
+                }
+                Err(error) => tracing::error!(listener = %name, %error, "cannot watch a listening socket"),
+            }
+        }
+        self.pools.retain(|id| alive.contains(&id));
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        for (_, closes) in self.listening.borrow_mut().drain() {
+            closes.iter().for_each(ListenerClose::close);
+        }
+        self.pools.retain(|_| false);
+    }
+}
+
+fn endpoint_ids(snapshot: &Snapshot) -> hashbrown::HashSet<EndpointId> {
+    let endpoints = snapshot.clusters.iter().flat_map(|(_, cluster)| cluster.endpoints.all());
+    endpoints.map(|endpoint| endpoint.state.id()).collect()
+}
