@@ -17,7 +17,7 @@ use serde::de::DeserializeSeed;
 use serde_path_to_error::{Deserializer, Segment, Track};
 use serde_saphyr::MessageFormatter;
 
-use place::Place;
+pub use place::Place;
 
 const ROOT: &str = "envoy.config.bootstrap.v3.Bootstrap";
 pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/supported.bin"));
@@ -45,6 +45,35 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<u8>, BootstrapError> {
             Err(explain(file, text, &root, Path::new(&path), &error))
         }
     }
+}
+
+/// Where in `text` the field at `path` stands (as [`BootstrapError`] writes paths), or the nearest field above it that is
+/// in the text: for faults that are found in the message later. `None` if the text cannot be read.
+pub fn place_of(text: &str, path: &str) -> Option<Place> {
+    let tree = place::Tree::read(text).ok()?;
+    Some(tree.find(&steps(path)))
+}
+
+/// `a.b[0]["c.d"]` as steps. What is not a path ends it.
+fn steps(path: &str) -> Vec<Step<'_>> {
+    let mut steps = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        let step = if let Some(key) = rest.strip_prefix("[\"") {
+            key.split_once("\"]").map(|(key, rest)| (Step::Field(key), rest))
+        } else if let Some(index) = rest.strip_prefix('[') {
+            index.split_once(']').and_then(|(index, rest)| Some((Step::Index(index.parse().ok()?), rest)))
+        } else {
+            let name = rest.strip_prefix('.').unwrap_or(rest);
+            let end = name.find(['.', '[']).unwrap_or(name.len());
+            let (name, rest) = name.split_at(end);
+            Some((Step::Field(name), rest))
+        };
+        let Some((step, after)) = step else { break };
+        steps.push(step);
+        rest = after;
+    }
+    steps
 }
 
 /// Why a bootstrap file cannot be used. Displays as `FILE:LINE:COLUMN: FIELD PATH: REASON`.
@@ -415,6 +444,26 @@ static_resources:
             "c.yaml:7:9: static_resources.clusters[0].typed_extension_protocol_options\
              [\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].auto_config: not supported by Ringway"
         );
+    }
+
+    #[test]
+    fn a_path_leads_to_its_place_and_a_wrong_one_to_the_nearest() {
+        for (path, place) in [
+            ("static_resources.listeners[0].name", (6, 5)),
+            (&format!("{HCM}.http_filters[0].typed_config"), (17, 13)),
+            (&format!("{HCM}.route_specifier"), (11, 9)),
+            ("static_resources.listeners[7].name", (5, 3)),
+            ("node.id", (1, 8)),
+            ("", (1, 1)),
+            ("[", (1, 1)),
+        ] {
+            let (line, column) = place;
+            assert_eq!(place_of(FRONT, path), Some(Place { line, column }), "{path}");
+        }
+        let json = r#"{"staticResources": {"a.b": {"c": 1}}}"#;
+        let place = place_of(json, "static_resources[\"a.b\"].c");
+        assert_eq!(place, Some(Place { line: 1, column: 30 }));
+        assert_eq!(place_of("[1", "a"), None);
     }
 
     #[test]

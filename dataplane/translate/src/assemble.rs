@@ -18,8 +18,6 @@
 
 mod inputs;
 mod report;
-#[cfg(test)]
-mod stories;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -35,7 +35,7 @@ pub fn translate(value: &cluster::Cluster) -> Result<ClusterConfig, Rejected> {
 /// `cleanup_interval`, `wait_for_warm_on_init`, `dns_failure_refresh_rate`, `dns_jitter`), what only concerns TLS or
 /// active health checks, which are refused themselves (`upstream_http_protocol_options`,
 /// `ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
-fn cluster(value: &cluster::Cluster, at: &At<'_>) -> Result<ClusterConfig, Fault> {
+pub(crate) fn cluster(value: &cluster::Cluster, at: &At<'_>) -> Result<ClusterConfig, Fault> {
     let name: Arc<str> = fields::name(&value.name, &at.field("name"))?.into();
     #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
     at.refuse_all(&[
@@ -158,7 +158,10 @@ fn dns(
 }
 
 /// A duration above zero.
-fn positive(value: &proto::pb::google::protobuf::Duration, at: &At<'_>) -> Result<Duration, Fault> {
+pub(crate) fn positive(
+    value: &proto::pb::google::protobuf::Duration,
+    at: &At<'_>,
+) -> Result<Duration, Fault> {
     let duration = fields::duration(value, at)?;
     if duration.is_zero() {
         return Err(at.fault(Reason::Invalid { value: "0s".to_owned(), expected: "a duration above zero" }));

@@ -2,7 +2,8 @@
 //!
 //! Two steps, both pure. Translation looks at one resource: [`listener`], [`route`], [`cluster`], [`endpoint`]; it
 //! checks everything that can be wrong in it, since nothing checked `validate.rules` before. [`assemble`] puts
-//! accepted resources together to the next snapshot and cannot fail.
+//! accepted resources together to the next snapshot and cannot fail. [`bootstrap`] reads the operator's file, whose static
+//! resources are translated by the same functions.
 //!
 //! Resources come from an operator's file or from an authenticated control plane; they may be wrong, never hostile on
 //! purpose, and still no input panics.
@@ -18,6 +19,7 @@
 //!   file the parser has refused it before ([`proto::bootstrap`]).
 
 pub mod assemble;
+pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
 pub mod listener;

@@ -40,7 +40,11 @@ pub fn translate(value: &listener::Listener, origin: Origin) -> Result<Referring
 /// `tcp_backlog_size`, `tcp_keepalive`, `tcp_fast_open_queue_length`), buffer limits (ours bound every buffer),
 /// `drain_type`, `traffic_direction`, `metadata`, `stats_matcher`, and the listener's own `access_log` from a control
 /// plane (connections that no filter chain took; telemetry fails open).
-fn listener(value: &listener::Listener, origin: Origin, at: &At<'_>) -> Result<Referring<Listener>, Fault> {
+pub(crate) fn listener(
+    value: &listener::Listener,
+    origin: Origin,
+    at: &At<'_>,
+) -> Result<Referring<Listener>, Fault> {
     let name = fields::name(&value.name, &at.field("name"))?;
     let is_on = |value: &Option<proto::pb::google::protobuf::BoolValue>| value.is_some_and(|on| on.value);
     #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]

@@ -56,7 +56,7 @@ pub enum Reason {
         supported: &'static str,
     },
     /// An extension that Ringway does not have.
-    #[error("{type_url} is not supported by Ringway; supported: {}", .supported.join(", "))]
+    #[error("{type_url} is not supported by Ringway; supported: {}", names(.supported))]
     Extension {
         /// The type of the configuration that was given.
         type_url: String,
@@ -108,6 +108,12 @@ pub enum Reason {
     /// The filter chains do not make a listener.
     #[error(transparent)]
     FilterChains(FilterChainError),
+    /// A cluster that does not exist and cannot come.
+    #[error("there is no cluster `{name}`")]
+    UnknownCluster {
+        /// Its name.
+        name: String,
+    },
     /// The resource is not of the type that was asked for.
     #[error("a resource of type {type_url} was not asked for")]
     Type {
@@ -120,6 +126,10 @@ pub enum Reason {
         /// The name in the message.
         name: String,
     },
+}
+
+fn names(supported: &[&str]) -> String {
+    if supported.is_empty() { "none".to_owned() } else { supported.join(", ") }
 }
 
 /// A place in a message tree: a step and where it was taken from.

@@ -89,7 +89,7 @@ fn child<'n>(node: &'n Node, step: &Step<'_>) -> Option<(Location, &'n Spanned<N
     match (node, step) {
         (Node::Map(fields), Step::Field(name)) => fields
             .iter()
-            .find(|(field, _)| field.value == *name)
+            .find(|(field, _)| field.value == *name || super::snake_case(&field.value) == *name)
             .map(|(field, value)| (field.referenced, value)),
         (Node::List(values), Step::Index(index)) => values.get(*index).map(|value| (value.referenced, value)),
         _ => None,

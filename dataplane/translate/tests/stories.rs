@@ -1,21 +1,26 @@
 //! Stories of configuration changes: what is sent, and what serves after it.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use policy::{
     Weighted,
-    endpoint::{DnsName, Endpoint, EndpointSpec},
+    cluster::{ClusterConfig, Discovery, Dns},
+    endpoint::{Assignment, DnsName, Endpoint, EndpointSpec},
     filter_chain::{FilterChain, FilterChainMatch, FilterChains},
     limits,
     network_filter::{HttpConnectionManager, NetworkFilter, RouteSource},
     route::{
-        Forward, PathMatch, RouteActionSpec, RouteMatch, RouteSpec, RouteTableSpec, TargetSpec,
+        Forward, PathMatch, RouteActionSpec, RouteMatch, RouteSpec, RouteTable, RouteTableSpec, TargetSpec,
         VirtualHostSpec,
     },
-    snapshot::{Address, ListenerFilters},
+    snapshot::{Address, Listener, ListenerFilters, Named, Snapshot},
 };
+use proto::type_url;
 
-use super::*;
+use translate::{
+    Origin, Referring,
+    assemble::{Accepted, Assembler, Options, RejectedVersion, Update, hash_of},
+};
 
 /// An assembler and the last snapshot it gave.
 struct Proxy {

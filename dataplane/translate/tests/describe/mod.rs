@@ -1,0 +1,225 @@
+//! Policy types as short text, for expectations that a person reads.
+
+use std::fmt::Write;
+
+use policy::{
+    cluster::Cluster,
+    filter_chain::FilterChain,
+    network_filter::{HttpConnectionManager, NetworkFilter, RouteSource},
+    route::{
+        Edit, Forward, HeaderEdits, HeaderTest, PathMatch, PathRewrite, QueryTest, Redirect, RedirectPath,
+        Route, RouteAction, RouteMatch, RouteTable,
+    },
+    snapshot::Snapshot,
+    string_match::{StringMatch, StringPattern},
+};
+use translate::bootstrap::Bootstrap;
+
+pub(crate) fn bootstrap(of: &Bootstrap) -> String {
+    let admin = of.admin.as_ref().map(ToString::to_string).unwrap_or_default();
+    let mut out = format!("node {} of {}, admin at {admin}\n", of.node.id, of.node.cluster);
+    if let Some(control_plane) = &of.control_plane {
+        writeln!(out, "{control_plane:#?}").unwrap();
+    }
+    out
+}
+
+pub(crate) fn snapshot(of: &Snapshot) -> String {
+    let mut out = String::new();
+    for (name, listener) in of.listeners.iter() {
+        let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
+        let bind = if listener.bind_to_port { "" } else { " (not bound)" };
+        writeln!(out, "listener {name} at {}{bind}, stats {}", addresses.join(" "), listener.stat_prefix)
+            .unwrap();
+        writeln!(out, "  {:?}", listener.listener_filters).unwrap();
+        for chain in listener.filter_chains.iter() {
+            filter_chain(&mut out, chain);
+        }
+    }
+    for (_, cluster) in of.clusters.iter() {
+        self::cluster(&mut out, cluster);
+    }
+    out
+}
+
+fn cluster(out: &mut String, of: &Cluster) {
+    let config = &of.config;
+    writeln!(
+        out,
+        "cluster {}: {:?}, connect {:?}, idle {:?}, panic below {} %{}",
+        config.name,
+        config.balance,
+        config.connect_timeout,
+        config.idle_timeout,
+        config.panic_threshold_percent,
+        if config.locality_weighted { ", localities by weight" } else { "" },
+    )
+    .unwrap();
+    for endpoint in of.endpoints.all() {
+        let spec = &endpoint.spec;
+        let place = [&*spec.locality.region, &*spec.locality.zone, &*spec.locality.sub_zone].join("/");
+        writeln!(
+            out,
+            "  {} {}: weight {} of {place} {:?}, {:?}, priority {}",
+            spec.address,
+            spec.hostname.as_deref().unwrap_or("-"),
+            spec.weight,
+            spec.locality.weight,
+            spec.health,
+            spec.priority,
+        )
+        .unwrap();
+    }
+}
+
+fn filter_chain(out: &mut String, of: &FilterChain) {
+    writeln!(out, "  chain {:?} {:?}", of.name, of.matches).unwrap();
+    match &of.filter {
+        NetworkFilter::TcpProxy(proxy) => writeln!(out, "    {proxy:?}").unwrap(),
+        NetworkFilter::HttpConnectionManager(manager) => connection_manager(out, manager),
+    }
+}
+
+fn connection_manager(out: &mut String, of: &HttpConnectionManager) {
+    writeln!(
+        out,
+        "    http {}: head {:?} up to {} B, idle {:?}, stream idle {:?}, request {:?}, server {:?}, log {}",
+        of.stat_prefix,
+        of.request_headers_timeout,
+        of.request_head_bytes_max,
+        of.idle_timeout,
+        of.stream_idle_timeout,
+        of.request_timeout,
+        of.server_header,
+        of.access_log,
+    )
+    .unwrap();
+    match &of.routes {
+        RouteSource::Named(name) => writeln!(out, "    routes by RDS: {name}").unwrap(),
+        RouteSource::Inline(table) => route_table(out, table),
+    }
+}
+
+fn route_table(out: &mut String, of: &RouteTable) {
+    writeln!(out, "    routes {:?}", of.name).unwrap();
+    for host in of.virtual_hosts() {
+        writeln!(out, "    host {} {}", host.name, host.domains.join(" ")).unwrap();
+        for route in host.routes() {
+            self::route(out, route);
+        }
+    }
+}
+
+fn route(out: &mut String, of: &Route) {
+    writeln!(out, "      {:?} {}", of.name, matches(&of.matches)).unwrap();
+    match &of.action {
+        RouteAction::Forward(forward) => self::forward(out, forward),
+        RouteAction::Redirect(redirect) => writeln!(out, "        -> {}", self::redirect(redirect)).unwrap(),
+        RouteAction::DirectResponse(response) => {
+            writeln!(out, "        -> {} {:?}", response.status, text(&response.body)).unwrap();
+        }
+    }
+    edits(out, "own response", &of.response_headers);
+}
+
+fn forward(out: &mut String, of: &Forward) {
+    let rewrite = match &of.path_rewrite {
+        None => String::new(),
+        Some(PathRewrite::Matched(path)) => format!(", matched to {}", text(path)),
+        Some(PathRewrite::Regex(regex)) => format!(", {regex:?}"),
+    };
+    let host =
+        of.host_rewrite.as_ref().map(|host| format!(", host {}", host_rewrite(host))).unwrap_or_default();
+    writeln!(
+        out,
+        "        -> forward in {:?}, idle {:?}, {} connect retries{rewrite}{host}",
+        of.timeout, of.idle_timeout, of.connect_retries
+    )
+    .unwrap();
+    for target in of.targets.values() {
+        let host = target.host_rewrite.as_ref().map(|host| format!(", host {}", host_rewrite(host)));
+        writeln!(out, "        cluster {}{}", target.cluster, host.unwrap_or_default()).unwrap();
+        edits(out, "request", &target.request_headers);
+        edits(out, "response", &target.response_headers);
+    }
+}
+
+fn host_rewrite(of: &policy::route::HostRewrite) -> String {
+    match of {
+        policy::route::HostRewrite::Literal(host) => text(host),
+        policy::route::HostRewrite::EndpointHostname => "of the endpoint".to_owned(),
+    }
+}
+
+fn redirect(of: &Redirect) -> String {
+    let path = match &of.path {
+        RedirectPath::Keep => "same path".to_owned(),
+        RedirectPath::Full(path) => format!("path {}", text(path)),
+        RedirectPath::Matched(path) => format!("matched to {}", text(path)),
+        RedirectPath::Regex(regex) => format!("{regex:?}"),
+    };
+    let query = if of.strip_query { "without query" } else { "with query" };
+    format!("{} to {:?} {:?} {:?}, {path}, {query}", of.status, of.scheme, of.host, of.port)
+}
+
+fn matches(of: &RouteMatch) -> String {
+    let mut out = match &of.path {
+        PathMatch::Exact(path) => format!("is {}", text(path)),
+        PathMatch::Prefix(path) => format!("begins {}", text(path)),
+        PathMatch::PathSeparatedPrefix(path) => format!("below {}", text(path)),
+        PathMatch::Regex(regex) => format!("{regex:?}"),
+    };
+    if !of.case_sensitive {
+        out.push_str(" in any case");
+    }
+    if let Some(method) = &of.method {
+        write!(out, ", method {}", text(method)).unwrap();
+    }
+    for header in &of.headers {
+        let test = match &header.test {
+            HeaderTest::Present(is) => format!("present {is}"),
+            HeaderTest::Value(value) => string(value),
+            HeaderTest::Range(range) => format!("in {range:?}"),
+        };
+        let not = if header.invert { "not " } else { "" };
+        let missing = if header.missing_as_empty { " (missing is empty)" } else { "" };
+        write!(out, ", header {} {not}{test}{missing}", header.name).unwrap();
+    }
+    for query in &of.query {
+        let test = match &query.test {
+            QueryTest::Present(is) => format!("present {is}"),
+            QueryTest::Value(value) => string(value),
+        };
+        write!(out, ", query {} {test}", text(&query.name)).unwrap();
+    }
+    if let Some(fraction) = of.fraction {
+        write!(out, ", {} of {}", fraction.numerator, fraction.denominator).unwrap();
+    }
+    out
+}
+
+fn string(of: &StringMatch) -> String {
+    let case = if of.ignore_case { " in any case" } else { "" };
+    match &of.pattern {
+        StringPattern::Exact(value) => format!("is {}{case}", text(value)),
+        StringPattern::Prefix(value) => format!("begins {}{case}", text(value)),
+        StringPattern::Suffix(value) => format!("ends {}{case}", text(value)),
+        StringPattern::Contains(value) => format!("has {}{case}", text(value)),
+        StringPattern::Regex(regex) => format!("{regex:?}"),
+    }
+}
+
+/// The edits to a head that has every header.
+fn edits(out: &mut String, of: &str, edits: &HeaderEdits) {
+    edits.for_each(
+        |_| true,
+        |edit| match edit {
+            Edit::Remove(name) => writeln!(out, "          {of} - {name}").unwrap(),
+            Edit::Add(name, value) => writeln!(out, "          {of} + {name}: {}", text(value)).unwrap(),
+        },
+    );
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
