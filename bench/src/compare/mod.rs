@@ -314,6 +314,8 @@ impl<'a> Bench<'a> {
                 "kernel": read_first_line(Path::new("/proc/sys/kernel/osrelease")),
                 "processor": processor(),
                 "cores": self.cores_count,
+                // Beside two pinned cores, anything above 2 is somebody else's work in the numbers.
+                "load_average": read_first_line(Path::new("/proc/loadavg")),
                 "seed": seed,
                 "rounds": self.arguments.rounds,
                 "seconds": self.arguments.seconds,

@@ -275,3 +275,29 @@ http {{
 pub(crate) fn log_path(folder: &Path) -> PathBuf {
     folder.join("said.txt")
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use proto::pb::envoy::config::bootstrap::v3::Bootstrap;
+    use translate::Origin;
+
+    use super::*;
+
+    #[test]
+    fn ringway_understands_all_of_the_file_it_shares_with_envoy() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let place = Place {
+            folder: PathBuf::new(),
+            listen: address,
+            admin: address,
+            origin: address,
+            routes_count: 3,
+        };
+        let bytes = proto::bootstrap::parse("bootstrap.yaml", &bootstrap(&place)).unwrap();
+        let resources = Bootstrap::decode(&bytes[..]).unwrap().static_resources.unwrap();
+        let listener = translate::listener::translate(&resources.listeners[0], Origin::Static).unwrap();
+        assert_eq!(listener.clusters.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["origin"]);
+        translate::cluster::translate(&resources.clusters[0]).unwrap();
+    }
+}
