@@ -16,7 +16,7 @@ use std::{
 
 use runtime::Deadline;
 
-use crate::network::Side;
+use crate::connection::Side;
 
 /// The task number of the story that `Sim::run` was given.
 pub(crate) const MAIN: u64 = 0;

@@ -18,8 +18,9 @@ use runtime::{
 };
 
 use crate::{
+    connection::Side,
     executor::Wait,
-    network::{Network, Side},
+    network::Network,
     trace::What,
     world::{Host, World},
 };

@@ -24,6 +24,7 @@
 //! what Linux does at the end of a connection, holds here as there.
 
 mod client;
+mod connection;
 mod executor;
 mod faults;
 pub mod http;
@@ -48,9 +49,10 @@ use world::World;
 
 pub use crate::{
     client::{Ask, Client, Loss, Verdict, both},
+    connection::Side,
     faults::{Cut, End, Faults, Link, Pieces, Way},
     io::{SimIo, SimListener, SimRecv, SimSend, SimSocket},
-    network::{Leak, Reach, Side},
+    network::{Leak, Reach},
     origin::{Behaviour, Origin},
     peer::{Ended, Peer},
     rng::Rng,
@@ -79,10 +81,16 @@ impl Sim {
         sim
     }
 
-    /// Runs a story on calm networks of a few seeds and on rough ones of many.
+    /// Tells a story on a calm network and on rough ones with 32 seeds, or with those that the environment variable
+    /// `SIM_SEEDS` names as `FIRST..END`: one to see a failure again, thousands at night.
     pub fn each(story: impl Fn(&Sim)) {
         story(&Sim::with_seed(0));
-        (0..32).for_each(|seed| story(&Sim::rough(seed)));
+        let seeds = std::env::var("SIM_SEEDS").map_or(0..32, |seeds| {
+            let range =
+                seeds.split_once("..").and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
+            range.unwrap_or_else(|| panic!("SIM_SEEDS is FIRST..END, not `{seeds}`"))
+        });
+        seeds.for_each(|seed| story(&Sim::rough(seed)));
     }
 
     /// The seed.
@@ -182,6 +190,9 @@ impl Sim {
 
 impl Drop for Sim {
     fn drop(&mut self) {
+        if std::thread::panicking() && !self.world.ending.get() {
+            eprintln!("{}", self.world.name());
+        }
         // Tasks hold the world that holds them.
         self.world.end();
     }

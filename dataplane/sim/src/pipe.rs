@@ -13,7 +13,6 @@ pub(crate) struct Pipe {
     bytes: VecDeque<u8>,
     arrived_count: usize,
     transit: VecDeque<(u64, Carried)>,
-    last_at: u64,
     /// The sending end said that no more will follow.
     pub(crate) fin_sent: bool,
     /// The receiving end knows it.
@@ -41,7 +40,6 @@ impl Pipe {
             bytes: VecDeque::new(),
             arrived_count: 0,
             transit: VecDeque::new(),
-            last_at: 0,
             fin_sent: false,
             fin_arrived: false,
             cut: false,
@@ -76,11 +74,9 @@ impl Pipe {
         self.sent_count += count as u64;
     }
 
-    /// Sends something off to arrive at `at`, or behind what was sent before; gives when.
-    pub(crate) fn carry(&mut self, carried: Carried, at: u64) -> u64 {
-        self.last_at = self.last_at.max(at);
-        self.transit.push_back((self.last_at, carried));
-        self.last_at
+    /// Sends something off to arrive at `at`, or behind what was sent before.
+    pub(crate) fn carry(&mut self, carried: Carried, at: u64) {
+        self.transit.push_back((at, carried));
     }
 
     /// The next thing that arrived by `now`.

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
 };
 
-use crate::network::Side;
+use crate::connection::Side;
 
 /// Entries kept for printing. The hash covers all.
 const KEPT_MAX: usize = 256;

@@ -220,6 +220,12 @@ impl World {
         }
     }
 
+    /// The seed, and the kind of network it was used for.
+    pub(crate) fn name(&self) -> String {
+        let kind = if self.shuffle.get() { "rough" } else { "calm" };
+        format!("{kind} simulation with seed {}", self.seed)
+    }
+
     /// Ends the simulation: what is in flight may be dropped from here on.
     pub(crate) fn end(&self) {
         self.ending.set(true);
@@ -259,7 +265,7 @@ impl Drop for TellOnPanic<'_> {
 
 impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "simulation with seed {}", self.seed)?;
+        writeln!(f, "{}", self.name())?;
         if let Ok(network) = self.network.try_borrow() {
             writeln!(f, "at {:.6} ms", network.now as f64 / 1e6)?;
             write!(f, "{}", network.trace)?;
