@@ -6,8 +6,10 @@
 //! | `/metrics` | Prometheus text, see [`crate::metrics`] |
 //! | `/api/v1/status` | [`Status`](crate::report::Status) |
 //! | `/api/v1/documents` | [`DocumentList`] |
+//! | `/api/v1/services` | list of [`ServiceRow`] |
 //! | `/api/v1/registrations` | list of [`RegistrationRow`](crate::registry::RegistrationRow) |
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,8 +20,9 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::document::DocumentError;
+use crate::document::{DocumentError, Object};
 use crate::metrics::{Gauges, Metrics};
+use crate::model::{self, Name, Protocol};
 use crate::registry::{RegistrationRow, Registry};
 use crate::report::{Proxies, Status, SyncState};
 use crate::world::World;
@@ -84,6 +87,45 @@ pub struct ErrorRow {
     pub last_good_serves: bool,
 }
 
+/// One service of `/api/v1/services`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `documents`, or `run` if only registrations make it.
+    pub source: String,
+    /// Its ports, in the order of their numbers.
+    pub ports: Vec<PortRow>,
+}
+
+/// One port of a [`ServiceRow`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// The port callers name.
+    pub port: u16,
+    /// Its name; empty if it has none.
+    pub name: String,
+    /// `http` or `tcp`.
+    pub protocol: String,
+    /// Who takes the traffic.
+    pub endpoints: Vec<EndpointRow>,
+}
+
+/// One endpoint of a [`PortRow`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointRow {
+    /// `IP:PORT`.
+    pub address: String,
+    /// It finishes what it has and takes nothing new.
+    pub draining: bool,
+    /// Share of the traffic in proportion to the others.
+    pub weight: u16,
+    /// Zone; empty if not said.
+    pub zone: String,
+}
+
 /// The routes of the API.
 pub fn router(api: Api) -> axum::Router {
     axum::Router::new()
@@ -91,6 +133,7 @@ pub fn router(api: Api) -> axum::Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route("/api/v1/documents", get(documents))
+        .route("/api/v1/services", get(services))
         .route("/api/v1/registrations", get(registrations))
         .with_state(api)
 }
@@ -108,6 +151,41 @@ async fn status(State(api): State<Api>) -> Json<Status> {
 async fn documents(State(api): State<Api>) -> Json<DocumentList> {
     let world = api.worlds.borrow().clone();
     Json(document_list(&world))
+}
+
+async fn services(State(api): State<Api>) -> Json<Vec<ServiceRow>> {
+    let world = api.worlds.borrow().clone();
+    let documents = world.documents.objects.values();
+    let declared: BTreeSet<Name> = documents
+        .filter(|document| matches!(document.object, Object::Service(_)))
+        .map(|document| Name::from(&document.key))
+        .collect();
+    let row = |(name, service): (&Name, &model::Service)| ServiceRow {
+        namespace: name.namespace.to_string(),
+        name: name.name.to_string(),
+        source: if declared.contains(name) { "documents" } else { "run" }.to_owned(),
+        ports: service.ports.iter().map(port_row).collect(),
+    };
+    Json(world.model.services.iter().map(row).collect())
+}
+
+fn port_row(port: &model::ServicePort) -> PortRow {
+    let endpoints = port.endpoints.iter().map(|endpoint| EndpointRow {
+        address: endpoint.address.to_string(),
+        draining: endpoint.draining,
+        weight: endpoint.weight,
+        zone: endpoint.zone.to_string(),
+    });
+    PortRow {
+        port: port.port,
+        name: port.name.as_deref().unwrap_or_default().to_owned(),
+        protocol: match port.protocol {
+            Protocol::Http => "http",
+            Protocol::Tcp => "tcp",
+        }
+        .to_owned(),
+        endpoints: endpoints.collect(),
+    }
 }
 
 async fn registrations(State(api): State<Api>) -> Json<Vec<RegistrationRow>> {

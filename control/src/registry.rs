@@ -142,24 +142,43 @@ impl Registry {
 
     /// Changes the leases; if that changes what they mean, everyone is told.
     fn change<T>(&self, change: impl FnOnce(&mut Leases) -> T) -> T {
-        let (result, now) = self.with(|leases| (change(leases), leases.registrations()));
-        let changed = self.registered.send_if_modified(|registered| {
-            let changed = *registered.registrations != now;
-            if changed {
-                let urgent = takes_away(&registered.registrations, &now);
-                *registered = Registered { registrations: Arc::new(now), urgent };
+        self.with(|leases| {
+            let result = change(leases);
+            let now = leases.registrations();
+            // Under the lock, so that of two changes the later one is told last.
+            self.registered.send_if_modified(|registered| {
+                let changed = *registered.registrations != now;
+                if changed {
+                    let urgent = takes_away(&registered.registrations, &now);
+                    *registered = Registered { registrations: Arc::new(now), urgent };
+                }
+                changed
+            });
+            result
+        })
+    }
+
+    /// Writes the registrations down after every change, until `stop`; then once more.
+    pub async fn keep(self: Arc<Self>, stop: impl Future<Output = ()>) {
+        let mut registered = self.watch();
+        tokio::pin!(stop);
+        loop {
+            let stopping = tokio::select! {
+                changed = registered.changed() => changed.is_err(),
+                () = &mut stop => true,
+            };
+            let registry = self.clone();
+            // Only fails if the runtime shuts down, which is as good as a crash here.
+            let _ = tokio::task::spawn_blocking(move || registry.write()).await;
+            if stopping {
+                return;
             }
-            changed
-        });
-        if changed {
-            self.write();
         }
-        result
     }
 
     fn write(&self) {
-        let written = self.with(|leases| store::write(&self.file, &leases.messages()));
-        if let Err(error) = written {
+        let messages: Vec<_> = self.with(|leases| leases.messages().into_iter().cloned().collect());
+        if let Err(error) = store::write(&self.file, &messages) {
             let file = self.file.display();
             tracing::warn!(%file, %error, "cannot keep registrations; a restart waits for workloads to come back");
         }
@@ -210,6 +229,7 @@ mod tests {
         let ends = Instant::now() + LEASE;
         first.change(|leases| leases.register(message("z", "10.0.0.1:80"), Some(1), ends)).unwrap();
         first.change(|leases| leases.register(message("b", "10.0.0.2:80"), Some(2), ends)).unwrap();
+        first.write();
         let second = Registry::open(file, LEASE);
         assert!(second.is_restored());
         assert_eq!(second.watch().borrow().registrations, first.watch().borrow().registrations);

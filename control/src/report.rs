@@ -40,6 +40,8 @@ struct State {
     sequence: u64,
     revision: Arc<str>,
     revision_since: Option<SystemTime>,
+    /// Proxies that have served this revision at some time: before all have, it is not looked at each of them.
+    reached: usize,
     /// The last revision that was said to be active everywhere.
     announced: Arc<str>,
     by_node: BTreeMap<Arc<str>, Proxy>,
@@ -218,6 +220,9 @@ impl Proxies {
     pub fn announce(&self, sequence: u64, revision: &Arc<str>, revision_since: SystemTime) {
         let mut state = self.lock();
         state.sequence = sequence;
+        if state.revision != *revision {
+            state.reached = 0;
+        }
         state.revision = revision.clone();
         state.revision_since = Some(revision_since);
     }
@@ -283,28 +288,26 @@ impl Proxies {
 
     /// Called whenever something about one proxy changed: notices when it, and when all, became synced.
     fn judge(&self, state: &mut State, node: &str) {
-        let (sequence, revision) = (state.sequence, state.revision.clone());
-        let Some(proxy) = state.by_node.get_mut(node) else { return };
-        if proxy.state(sequence, state.reports.get(node)) != SyncState::Synced {
-            return;
-        }
-        if proxy.active_revision != revision {
+        let State { sequence, revision, by_node, reports, .. } = state;
+        let is_synced =
+            |node: &str, proxy: &Proxy| proxy.state(*sequence, reports.get(node)) == SyncState::Synced;
+        let Some(proxy) = by_node.get_mut(node).filter(|proxy| is_synced(node, proxy)) else { return };
+        if proxy.active_revision != *revision {
             proxy.active_revision = revision.clone();
             proxy.active_since = Some(SystemTime::now());
+            state.reached += 1;
         }
         if let Some(since) = proxy.behind_since.take() {
             self.metrics.apply_to_active.observe(since.elapsed());
         }
-        if state.announced == revision {
+        if state.announced == *revision || state.reached < by_node.len() {
             return;
         }
-        let all = state.by_node.iter().all(|(node, proxy)| {
-            proxy.state(sequence, state.reports.get(node.as_ref())) == SyncState::Synced
-        });
+        let all = by_node.iter().all(|(node, proxy)| is_synced(node, proxy));
         if all {
             state.announced = revision.clone();
             let after_ms = age_ms(state.revision_since);
-            tracing::info!(%revision, proxies = state.by_node.len(), after_ms, "active everywhere");
+            tracing::info!(%revision, proxies = by_node.len(), after_ms, "active everywhere");
         }
     }
 }

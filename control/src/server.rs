@@ -179,6 +179,7 @@ impl Server {
                 () = making => {}
             }
         });
+        tasks.spawn(registry.clone().keep(stopped(&stop)));
         let expiring = stopped(&stop);
         let forgetting = proxies.clone();
         tasks.spawn(async move {

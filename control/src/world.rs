@@ -71,7 +71,7 @@ impl WorldMaker {
         let revision_since = SystemTime::now();
         let mut maker =
             WorldMaker { directory, registered, revision, revision_since, revision_file, proxies };
-        maker.keep_revision();
+        keep(revision, &maker.revision_file);
         let registrations = maker.registered.borrow_and_update().registrations.clone();
         let world = maker.build(1, documents, registrations, Instant::now());
         maker.announce(&world);
@@ -96,13 +96,14 @@ impl WorldMaker {
                     registrations = self.registered.borrow_and_update().registrations.clone();
                 }
             }
-            let since = Instant::now();
+            let (since, revision_before) = (Instant::now(), self.revision);
             let revised = !Arc::ptr_eq(&documents, &before.documents);
             if revised {
                 self.revise(&documents);
             }
+            let new_revision = self.revision != revision_before;
             let world = self.build(before.sequence + 1, documents, registrations, since);
-            if world.revision != before.revision {
+            if new_revision {
                 tracing::info!(
                     revision = %world.revision,
                     documents = world.documents.objects.len(),
@@ -112,24 +113,18 @@ impl WorldMaker {
             }
             self.announce(&world);
             worlds.send_replace(Arc::new(world));
+            if new_revision {
+                let (revision, file) = (self.revision, self.revision_file.clone());
+                // Only fails if the runtime shuts down, which is as good as a crash here.
+                let _ = tokio::task::spawn_blocking(move || keep(revision, &file)).await;
+            }
         }
     }
 
     fn revise(&mut self, documents: &Documents) {
         let next = self.revision.next(fingerprint(documents));
         if next != self.revision {
-            self.revision = next;
-            self.revision_since = SystemTime::now();
-            self.keep_revision();
-        }
-    }
-
-    fn keep_revision(&self) {
-        if let Err(error) = self.revision.write(&self.revision_file) {
-            tracing::warn!(
-                file = %self.revision_file.display(), %error,
-                "cannot keep the number of the revision; it may be used twice after a restart"
-            );
+            (self.revision, self.revision_since) = (next, SystemTime::now());
         }
     }
 
@@ -149,6 +144,13 @@ impl WorldMaker {
         let revision = self.revision.to_string().into();
         let revision_since = self.revision_since;
         World { sequence, revision, documents, registrations, model, conditions, since, revision_since }
+    }
+}
+
+fn keep(revision: Revision, file: &Path) {
+    if let Err(error) = revision.write(file) {
+        let file = file.display();
+        tracing::warn!(%file, %error, "cannot keep the number of the revision; it may be used twice after a restart");
     }
 }
 

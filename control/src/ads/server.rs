@@ -84,7 +84,10 @@ async fn serve(
     let Ok(Some(first)) = requests.message().await else { return Ok(()) };
     let (node, client, agent) = who(first.node.as_ref())?;
     if let Some(from) = server.returning_from.filter(|_| !first.initial_resource_versions.is_empty()) {
-        tokio::time::sleep_until(from.into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(from.into()) => {}
+            () = closed(&mut server.worlds) => return Ok(()),
+        }
     }
     let client = Arc::new(client);
     let resend_children = agent.is_envoy();
@@ -120,6 +123,11 @@ async fn serve(
     }
     tracing::info!(node = stream.node, "disconnected");
     Ok(())
+}
+
+/// When the control plane stops.
+async fn closed(worlds: &mut watch::Receiver<Arc<World>>) {
+    while worlds.changed().await.is_ok() {}
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -28,7 +28,7 @@ pub(super) fn read(file: &Path) -> Option<Vec<Registration>> {
 }
 
 /// Replaces the file.
-pub(super) fn write(file: &Path, registrations: &[&Registration]) -> io::Result<()> {
+pub(super) fn write(file: &Path, registrations: &[Registration]) -> io::Result<()> {
     let mut bytes = Vec::new();
     for registration in registrations {
         bytes.extend(registration.encode_length_delimited_to_vec());
@@ -50,8 +50,9 @@ mod tests {
         assert_eq!(read(&file), Some(Vec::new()));
         let one = Registration { instance: "a".into(), port: 80, ..Registration::default() };
         let two = Registration { instance: "b".into(), ..Registration::default() };
-        write(&file, &[&one, &two]).unwrap();
-        assert_eq!(read(&file), Some(vec![one, two]));
+        let both = vec![one, two];
+        write(&file, &both).unwrap();
+        assert_eq!(read(&file), Some(both));
         let good = std::fs::read(&file).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();

@@ -144,9 +144,13 @@ pub struct Ads {
 impl Ads {
     /// Opens a stream as `node`; the first request goes with it.
     pub async fn open(address: SocketAddr, node: Node, first: DeltaDiscoveryRequest) -> Ads {
+        Ads::open_on(channel(address).await, node, first).await
+    }
+
+    pub async fn open_on(channel: Channel, node: Node, first: DeltaDiscoveryRequest) -> Ads {
         let (requests, receiver) = mpsc::channel(100);
         requests.send(DeltaDiscoveryRequest { node: Some(node), ..first }).await.unwrap();
-        let mut client = AggregatedDiscoveryServiceClient::new(channel(address).await);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let responses =
             client.delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
         Ads { requests, responses }

@@ -519,6 +519,47 @@ fn converge(seed: u64) {
     }
 }
 
+/// Whatever a client sends: nonces that are stale, made up or repeated, names it has, never had, or that are not
+/// there. There is never a second unanswered response of a type, and no nonce comes twice.
+#[test]
+fn no_sequence_of_requests_confuses_a_session() {
+    for seed in 1..500 {
+        let mut random = Random(seed);
+        let mut stream = Stream::new(SHOP, seed.is_multiple_of(2));
+        let (mut unanswered, mut nonces) = ([0; 4], BTreeSet::new());
+        for _ in 0..100 {
+            let kind = ResourceType::ALL[random.below(4) as usize];
+            let names = ["*", "cart", "pay", "http", "in", "no", ""];
+            let some = |random: &mut Random| -> Vec<String> {
+                let count = random.below(3);
+                (0..count).map(|_| names[random.below(7) as usize].to_owned()).collect()
+            };
+            let (subscribe, unsubscribe) = (some(&mut random), some(&mut random));
+            let nonce = random.below(stream.session.nonce + 3).to_string();
+            let nonce = if random.below(3) == 0 { "" } else { &nonce };
+            let error = (random.below(3) == 0).then_some("no good");
+            let initial_versions =
+                if random.below(4) == 0 { vec![("cart", "1"), ("old", "x")] } else { Vec::new() };
+            let request =
+                Request { subscribe: &subscribe, unsubscribe: &unsubscribe, initial_versions, nonce, error };
+            let answer = stream.session.receive(kind, &request).unwrap();
+            if answer != Answer::None {
+                unanswered[kind as usize] -= 1;
+            }
+            if random.below(5) == 0 {
+                let endpoints = if random.below(2) == 0 { "cart=1" } else { "cart=2 pay=1" };
+                stream.view = view([SHOP[0], endpoints, SHOP[2], SHOP[3]], Some(&stream.view));
+                stream.session.adopt(stream.view.clone());
+            }
+            while let Some(response) = stream.session.next_response(stream.now) {
+                unanswered[response.kind as usize] += 1;
+                assert!(nonces.insert(response.nonce), "seed {seed}");
+            }
+            assert!(unanswered.iter().all(|count| (0..=1).contains(count)), "seed {seed}: {unanswered:?}");
+        }
+    }
+}
+
 #[derive(Default)]
 struct Client {
     has: [BTreeMap<String, String>; 4],

@@ -1,0 +1,225 @@
+//! Envoy 1.40 as a client: what it is sent, it accepts; what is routed, arrives; nothing is lost in a change.
+//!
+//! `deploy/setup.sh test` fetches Envoy into `.cache/` at the root of the repository (`RINGWAY_CACHE` moves it). If
+//! that fails, so does the test.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use ringway::report::SyncState;
+use support::{Plane, Workload, eventually, registration};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+/// The program, fetched if it is not there yet.
+fn envoy_program() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let cache = std::env::var_os("RINGWAY_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
+    let program = cache.join("peers/bin/envoy");
+    if !program.exists() {
+        let setup = std::process::Command::new(root.join("deploy/setup.sh")).arg("test").status().unwrap();
+        assert!(setup.success(), "Envoy could not be fetched");
+    }
+    program
+}
+
+/// Envoy with a stream to the control plane; killed when dropped.
+struct Envoy {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Envoy {
+    fn start(control: SocketAddr, dir: &Path) -> Envoy {
+        let bootstrap = dir.join("envoy.json");
+        let ads = serde_json::json!({
+            "api_type": "DELTA_GRPC",
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}],
+        });
+        let endpoint = serde_json::json!({"address": {"socket_address":
+            {"address": control.ip().to_string(), "port_value": control.port()}}});
+        let content = serde_json::json!({
+            "node": {
+                "id": "envoy-1",
+                "cluster": "edge",
+                "metadata": {"ringway": {"role": "gateway", "namespace": "shop", "name": "edge", "bind": "127.0.0.1"}},
+            },
+            "dynamic_resources": {
+                "ads_config": ads,
+                "cds_config": {"ads": {}, "resource_api_version": "V3"},
+                "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            },
+            "static_resources": {"clusters": [{
+                "name": "control",
+                "connect_timeout": "1s",
+                "typed_extension_protocol_options": {
+                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                        "explicit_http_config": {"http2_protocol_options": {}},
+                    },
+                },
+                "load_assignment": {
+                    "cluster_name": "control",
+                    "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+                },
+            }]},
+        });
+        std::fs::write(&bootstrap, content.to_string()).unwrap();
+        let log = dir.join("envoy.log");
+        let mut command = Command::new(envoy_program());
+        command.arg("-c").arg(&bootstrap).arg("--log-path").arg(&log);
+        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "info"]);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        Envoy { process, log }
+    }
+
+    /// What it logged that matters.
+    fn warnings(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let matters = |line: &&str| {
+            line.contains("[warning]") || line.contains("[error]") || line.contains("[critical]")
+        };
+        log.lines().filter(matters).map(str::to_owned).collect()
+    }
+}
+
+/// An HTTP server that answers with its name.
+async fn origin(name: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let routes = axum::Router::new().fallback(async move || name);
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    port
+}
+
+/// A port that nobody has now. A Gateway's port is written in its document, so it cannot be 0.
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+struct Caller {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    url: String,
+}
+
+impl Caller {
+    /// Status and body, or why there is none.
+    async fn get(&self) -> Result<(u16, String), String> {
+        let answer = self.client.get(self.url.parse().unwrap()).await.map_err(|error| error.to_string())?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    async fn eventually_gets(&self, body: &str, envoy: &Envoy) {
+        eventually(async || match self.get().await {
+            Ok((200, text)) if text == body => Ok(()),
+            instead => Err((instead, envoy.warnings())),
+        })
+        .await;
+    }
+}
+
+fn gateway(port: u16) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: shop}}
+spec:
+  gatewayClassName: ringway
+  listeners: [{{name: web, port: {port}, protocol: HTTP}}]
+"
+    )
+}
+
+fn service(name: &str, port: u16) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [127.0.0.1]}}]
+ports: [{{port: {port}}}]
+"
+    )
+}
+
+fn route(service: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: main, namespace: shop}}
+spec:
+  parentRefs: [{{name: edge}}]
+  rules: [{{backendRefs: [{{name: {service}, port: 80}}]}}]
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_routes_by_our_configuration_and_loses_nothing_when_it_changes() {
+    let (pay, cart, port) = (origin("pay").await, origin("cart").await, free_port().await);
+    let documents =
+        [("gateway.yaml", &gateway(port)), ("route.yaml", &route("pay")), ("pay.yaml", &service("pay", pay))];
+    let plane = Plane::start(&documents.map(|(file, content)| (file, content.as_str()))).await;
+    let mut envoy = Envoy::start(plane.address(), plane.dir.path());
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let caller = Caller { client, url: format!("http://127.0.0.1:{port}/") };
+    caller.eventually_gets("pay", &envoy).await;
+    let status = plane.synced(1).await;
+    assert!(status.proxies[0].version.starts_with("envoy 1.40"), "{}", status.proxies[0].version);
+
+    // A new cluster, its endpoints, then the route to it, and the old cluster goes: at no moment is an answer lost.
+    plane.write("cart.yaml", &service("cart", cart));
+    plane.write("route.yaml", &route("cart"));
+    eventually(async || match caller.get().await {
+        Ok((200, text)) if text == "cart" => Ok(()),
+        Ok((200, text)) if text == "pay" => Err("pay"),
+        lost => panic!("{lost:?} while the route changed; Envoy: {:?}", envoy.warnings()),
+    })
+    .await;
+    plane.synced(1).await;
+
+    // Only an endpoint changes: the fast lane.
+    let second = origin("cart-2").await;
+    let address = format!("127.0.0.1:{second}");
+    let (workload, told) =
+        Workload::register(plane.address(), registration("cart-2", "cart", &address)).await;
+    assert_eq!(told.refused, "");
+    caller.eventually_gets("cart-2", &envoy).await;
+    workload.unregister().await;
+    plane.synced(1).await;
+    for _ in 0..20 {
+        assert_eq!(caller.get().await, Ok((200, "cart".to_owned())));
+    }
+
+    // A document that is wrong changes nothing; neither does the end of the control plane.
+    plane.write("route.yaml", "kind: HTTPRoute");
+    let status = plane.status(|status| status.document_errors > 0).await;
+    assert_eq!(status.proxies[0].state, SyncState::Synced);
+    assert_eq!(caller.get().await, Ok((200, "cart".to_owned())));
+    plane.server.stop().await;
+    for _ in 0..20 {
+        assert_eq!(caller.get().await, Ok((200, "cart".to_owned())));
+    }
+    let refusals: Vec<_> = envoy.warnings().into_iter().filter(|line| line.contains("rejected")).collect();
+    assert_eq!(refusals, [""; 0]);
+    assert!(envoy.process.try_wait().unwrap().is_none(), "Envoy ended: {:?}", envoy.warnings());
+}
