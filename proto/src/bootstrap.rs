@@ -32,11 +32,10 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<u8>, BootstrapError> {
         .get_message_by_name(ROOT)
         .ok_or_else(|| BootstrapError::Descriptors { reason: format!("no message {ROOT}") })?;
     let mut track = Track::new();
-    let parsed: Result<DynamicMessage, _> = serde_saphyr::with_deserializer_from_str_with_options(
-        text,
-        serde_saphyr::options! { with_snippet: false },
-        |yaml| root.clone().deserialize(Deserializer::new(yaml, &mut track)),
-    );
+    let parsed: Result<DynamicMessage, _> =
+        serde_saphyr::with_deserializer_from_str_with_options(text, place::options(), |yaml| {
+            root.clone().deserialize(Deserializer::new(yaml, &mut track))
+        });
     match parsed {
         Ok(bootstrap) => Ok(bootstrap.encode_to_vec()),
         Err(error) => {
@@ -444,6 +443,15 @@ static_resources:
             "c.yaml:7:9: static_resources.clusters[0].typed_extension_protocol_options\
              [\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].auto_config: not supported by Ringway"
         );
+    }
+
+    #[test]
+    fn a_file_may_have_thirty_thousand_routes() {
+        let route = "{match: {path: /a}, direct_response: {status: 200}}";
+        let routes = vec![route; 30_000].join(", ");
+        let line =
+            format!("route_config: {{virtual_hosts: [{{name: a, domains: ['*'], routes: [{routes}]}}]}}");
+        parse("front.yaml", &FRONT.replace("# here", &line)).unwrap();
     }
 
     #[test]

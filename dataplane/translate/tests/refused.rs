@@ -546,3 +546,26 @@ fn a_resource_must_be_what_its_envelope_says() {
         assert_eq!(translate::resource(type_url::CLUSTER, &resource).unwrap_err().to_string(), expected);
     }
 }
+
+#[test]
+fn no_spoiled_byte_makes_translation_panic() {
+    let bodies = [
+        ads::Any::pack(&listener()),
+        ads::Any::pack(&routes()),
+        ads::Any::pack(&cluster()),
+        ads::Any::pack(&assignment()),
+    ];
+    let mut refused = 0;
+    for body in bodies {
+        for position in 0..body.value.len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff, body.value[position] ^ 1, body.value[position] ^ 8] {
+                let mut value = body.value.to_vec();
+                value[position] = byte;
+                let resource = Some(ads::Any { value: value.into(), ..body.clone() });
+                let resource = ads::Resource { resource, ..ads::Resource::default() };
+                refused += usize::from(translate::resource(&body.type_url, &resource).is_err());
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused} refused: the spoiling reaches the checks");
+}

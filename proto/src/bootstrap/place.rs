@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
 
 use super::Step;
 
@@ -31,6 +31,11 @@ impl fmt::Display for Place {
     }
 }
 
+/// How bootstrap files are read. Without a budget for size: the file is the operator's, and a large one is meant.
+pub(super) fn options() -> Options {
+    serde_saphyr::options! { with_snippet: false, budget: None }
+}
+
 /// The file as values with their places.
 pub(super) struct Tree(Spanned<Node>);
 
@@ -43,10 +48,8 @@ enum Node {
 impl Tree {
     /// Fails only if the text is not YAML; a name that is given twice is not for here.
     pub(super) fn read(text: &str) -> Result<Tree, serde_saphyr::Error> {
-        let options = serde_saphyr::options! {
-            with_snippet: false,
-            duplicate_keys: DuplicateKeyPolicy::FirstWins,
-        };
+        let mut options = options();
+        options.duplicate_keys = DuplicateKeyPolicy::FirstWins;
         serde_saphyr::from_str_with_options(text, options).map(Tree)
     }
 
