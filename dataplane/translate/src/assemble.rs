@@ -9,7 +9,8 @@
 //!   hold it back: it may never come;
 //! - a listener, when every route table it names is active and its own clusters are not warming.
 //!
-//! Until then the former version serves. What was removed goes last: a listener at once, a route table when no
+//! Until then the former version serves. Nobody waits for what does not exist; and who has no former version does not wait
+//! for what was refused, so that one bad resource holds back no neighbour. What was removed goes last: a listener at once, a route table when no
 //! listener names it, a cluster when no active route or TCP proxy does. So a control plane may send changes in any
 //! order and no request meets a gap.
 //!
@@ -306,10 +307,16 @@ impl Assembler {
     fn inputs(&self, cluster: &Accepted<ClusterConfig>) -> Option<Inputs> {
         match &cluster.value.discovery {
             Discovery::Static(_) => Some(Inputs::Own),
-            Discovery::Eds { service_name } => match self.assignments.received.get(service_name) {
-                Some(assignment) => Some(Inputs::Assignment(assignment.clone())),
-                None => self.assignments.absent.contains(service_name).then_some(Inputs::Own),
-            },
+            Discovery::Eds { service_name } => {
+                let newest = self.assignments.received.get(service_name);
+                // A removed assignment stays in use, like anything that is removed and still referred to.
+                let assignment = newest.or_else(|| self.assignments.active.get(service_name));
+                let serves = self.clusters.active.contains_key(&cluster.name);
+                match assignment {
+                    Some(assignment) => Some(Inputs::Assignment(assignment.clone())),
+                    None => self.assignments.is_given_up(service_name, serves).then_some(Inputs::Own),
+                }
+            }
             Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
                 let known = self.looked_up.get(&cluster.name);
                 let hosts = dns.assignment.endpoints.iter().map(|endpoint| &endpoint.address.host);
@@ -321,17 +328,16 @@ impl Assembler {
 
     fn activate_route_tables(&mut self) -> bool {
         let Assembler { route_tables, clusters, .. } = self;
-        route_tables.activate(|table| !clusters.is_any_warming(&table.clusters))
+        route_tables.activate(|table, _| !clusters.is_any_warming(&table.clusters))
     }
 
     fn activate_listeners(&mut self) -> bool {
         let Assembler { listeners, route_tables, clusters, .. } = self;
-        let changed = listeners.activate(|listener| {
-            !clusters.is_any_warming(&listener.clusters)
-                && listener
-                    .route_tables
-                    .iter()
-                    .all(|name| route_tables.active.contains_key(name) || route_tables.absent.contains(name))
+        let changed = listeners.activate(|listener, serves| {
+            let is_there = |name: &Arc<str>| {
+                route_tables.active.contains_key(name) || route_tables.is_given_up(name, serves)
+            };
+            !clusters.is_any_warming(&listener.clusters) && listener.route_tables.iter().all(is_there)
         });
         let before = listeners.active.len();
         listeners.active.retain(|name, _| listeners.received.contains_key(name));
@@ -417,13 +423,14 @@ impl<T> Type<T> {
         self.absent.insert(name.into());
     }
 
-    /// Makes every received resource active that is `ready` and is not active in this version already.
-    fn activate(&mut self, ready: impl Fn(&T) -> bool) -> bool {
+    /// Makes every received resource active that is `ready` and is not active in this version already. `ready` also gets
+    /// whether another version of it serves.
+    fn activate(&mut self, ready: impl Fn(&T, bool) -> bool) -> bool {
         let mut changed = false;
         for (name, resource) in &self.received {
             let active = self.active.get(name);
             if active.is_some_and(|active| Arc::ptr_eq(&active.value, &resource.value))
-                || !ready(&resource.value)
+                || !ready(&resource.value, active.is_some())
             {
                 continue;
             }
@@ -446,6 +453,13 @@ impl<T> Type<T> {
     /// Whether one of `names` was received and nothing of that name serves yet.
     fn is_any_warming(&self, names: &BTreeSet<Arc<str>>) -> bool {
         names.iter().any(|name| self.received.contains_key(name) && !self.active.contains_key(name))
+    }
+
+    /// Whether nobody need wait for `name`: it does not exist, or its first version was refused and who refers to it
+    /// has no former version that could serve meanwhile.
+    fn is_given_up(&self, name: &str, former_serves: bool) -> bool {
+        self.absent.contains(name)
+            || !former_serves && self.rejected.contains_key(name) && !self.received.contains_key(name)
     }
 
     /// Received and active resources; one that is both appears twice.

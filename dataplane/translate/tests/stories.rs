@@ -314,6 +314,35 @@ fn a_refused_version_changes_nothing_and_its_neighbours_update() {
 }
 
 #[test]
+fn a_refused_first_version_holds_back_no_neighbour_but_replaces_nothing_that_serves() {
+    let refused = |type_url, name: &str| Update::Rejected {
+        type_url,
+        name: name.to_owned(),
+        rejected: RejectedVersion { version: "1".into(), reason: "name: required".into() },
+    };
+    let mut proxy = Proxy::new();
+    let cold = [eds("a"), eds("b"), listener("web", "r"), table("r", &["a", "b"])];
+    assert_eq!(proxy.after(cold), "unchanged");
+    assert_eq!(proxy.after([refused(type_url::CLUSTER_LOAD_ASSIGNMENT, "a")]), " |  | a=");
+    let rest = assignment("b", &["10.0.0.2:80"]);
+    assert_eq!(proxy.after([rest]), "web | r>a+b | a= b=10.0.0.2:80");
+    let updates = [listener("other", "s"), refused(type_url::ROUTE_CONFIGURATION, "s")];
+    assert_eq!(proxy.after(updates), "other web | r>a+b | a= b=10.0.0.2:80");
+    let updates = [listener("web", "s"), eds_of("b", "c"), refused(type_url::CLUSTER_LOAD_ASSIGNMENT, "c")];
+    assert_eq!(proxy.after(updates), "unchanged", "a former version serves");
+    assert_eq!(proxy.warming(type_url::LISTENER), ["web"]);
+}
+
+#[test]
+fn a_removed_assignment_stays_until_no_cluster_names_it() {
+    let mut proxy = serving();
+    assert_eq!(proxy.after([absent(type_url::CLUSTER_LOAD_ASSIGNMENT, "a")]), "unchanged");
+    assert_eq!(proxy.after([eds("a")]), "web | r>a | a=10.0.0.1:80");
+    let back = assignment("a", &["10.0.0.2:80"]);
+    assert_eq!(proxy.after([back]), "web | r>a | a=10.0.0.2:80");
+}
+
+#[test]
 fn a_dns_cluster_is_warm_when_every_name_was_looked_up() {
     let name = |host: &str| EndpointSpec::new(DnsName { host: host.into(), port: 80 });
     let dns = |endpoints| Dns {
