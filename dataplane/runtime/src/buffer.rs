@@ -3,7 +3,11 @@
 //! Both are plain owners of memory with stable addresses, so the kernel may read or write them while a future
 //! that holds them is moved. No socket here.
 
-use std::{cell::RefCell, ops::Range, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    ops::Range,
+    rc::Rc,
+};
 
 /// A receive buffer: fixed capacity, with a run of received bytes in it.
 ///
@@ -100,6 +104,8 @@ impl std::fmt::Debug for Buffer {
 #[derive(Clone, Debug)]
 pub struct BufferPool {
     shared: Rc<RefCell<Vec<Buffer>>>,
+    /// Taken and not given back.
+    out: Rc<Cell<usize>>,
     capacity: usize,
     kept_max: usize,
 }
@@ -107,21 +113,31 @@ pub struct BufferPool {
 impl BufferPool {
     /// A pool of buffers of `capacity` bytes that keeps at most `kept_max` free ones.
     pub fn new(capacity: usize, kept_max: usize) -> BufferPool {
-        BufferPool { shared: Rc::default(), capacity, kept_max }
+        BufferPool { shared: Rc::default(), out: Rc::default(), capacity, kept_max }
     }
 
     /// An empty buffer; allocates only when none is free.
     pub fn take(&self) -> Buffer {
+        self.out.set(self.out.get() + 1);
         self.shared.borrow_mut().pop().unwrap_or_else(|| Buffer::new(self.capacity))
     }
 
     /// Gives a buffer back. A default (capacity 0) one, left where a buffer was moved out, is ignored.
     pub fn put(&self, mut buffer: Buffer) {
+        if buffer.capacity() != self.capacity {
+            return;
+        }
+        self.out.set(self.out.get().saturating_sub(1));
         let mut free = self.shared.borrow_mut();
-        if buffer.capacity() == self.capacity && free.len() < self.kept_max {
+        if free.len() < self.kept_max {
             buffer.clear();
             free.push(buffer);
         }
+    }
+
+    /// Buffers that were taken and not given back.
+    pub fn out_count(&self) -> usize {
+        self.out.get()
     }
 }
 

@@ -1,0 +1,6 @@
+//! Stories of the request path: clients, one worker, origins, on simulated networks of many seeds and on both drivers.
+
+#[path = "../support/mesh.rs"]
+mod mesh;
+
+mod keep_alive;

@@ -1,0 +1,387 @@
+//! The fixture: one worker of the proxy between clients and origins, on a simulated network or on a kernel's loopback.
+//!
+//! A [`Setup`] says what the configuration is and how the origins behave; a story gets the running [`Mesh`]. When the
+//! story ends, the mesh is drained and what it must give back is counted: tasks, sockets, buffers, gauges.
+
+// Each test binary uses its own part of the fixture.
+#![allow(dead_code)]
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dataplane::{
+    telemetry::{access_log::AccessLog, metrics::WorkerStats},
+    worker::{Order, Worker},
+};
+use policy::{
+    Weighted,
+    cluster::{ClusterConfig, Discovery},
+    endpoint::WorkerId,
+    network_filter::{HttpConnectionManager, RouteSource, TcpProxy},
+    route::{Forward, RouteSpec, TargetSpec},
+    snapshot::ListenerFilters,
+};
+use runtime::{
+    Deadline, Io, listen,
+    mailbox::{Bell, Sender, mailbox},
+    monoio::{Choice, Driver, Mono, probe, run},
+};
+use sim::{Behaviour, Client, Origin, Peer, Reach, Sim, SimIo};
+
+mod snapshots;
+
+use snapshots::Binder;
+pub(crate) use snapshots::{Config, forward_to, route};
+
+/// The listener that every mesh has.
+pub(crate) const LISTENER: &str = "in";
+/// The cluster that every mesh has.
+pub(crate) const APP: &str = "app";
+
+/// A network that a mesh can stand on.
+pub(crate) trait Ground: Io {
+    /// A listening socket at an address of its own.
+    fn socket(&self) -> (SocketAddr, Self::Socket);
+    /// An address where nobody listens.
+    fn nobody(&self) -> SocketAddr;
+    /// Makes the worker look into its mailbox, where no bell does.
+    fn nudge(&self);
+}
+
+impl Ground for SimIo {
+    fn socket(&self) -> (SocketAddr, Self::Socket) {
+        let socket = self.bind((self.ip(), 0).into());
+        (socket.address(), socket)
+    }
+
+    fn nobody(&self) -> SocketAddr {
+        (self.ip(), 9).into()
+    }
+
+    fn nudge(&self) {
+        self.poke();
+    }
+}
+
+impl Ground for Mono {
+    fn socket(&self) -> (SocketAddr, Self::Socket) {
+        let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        (bound.address, bound.sockets.remove(0))
+    }
+
+    fn nobody(&self) -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn nudge(&self) {}
+}
+
+/// What a mesh is made of.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    /// The configuration, but for addresses.
+    pub(crate) config: Config,
+    /// How the origins of [`APP`] behave, one for each.
+    pub(crate) origins: Vec<Behaviour>,
+    /// Endpoints of [`APP`] at which nobody listens, before the origins.
+    pub(crate) nobodies: usize,
+    /// Of these, those that never answer a connect; simulated networks only.
+    pub(crate) silent: usize,
+}
+
+/// A running worker with clients and origins.
+pub(crate) struct Mesh<I: Ground> {
+    /// The clients' machine.
+    pub(crate) io: I,
+    /// The worker.
+    pub(crate) worker: Rc<Worker<I>>,
+    /// Where it listens.
+    pub(crate) proxy: SocketAddr,
+    /// Its origins.
+    pub(crate) origins: Vec<Origin>,
+    /// What the current snapshot was made of.
+    pub(crate) config: RefCell<Config>,
+    proxy_io: I,
+    orders: Sender<Order<I>>,
+    binder: RefCell<Binder>,
+}
+
+impl Setup {
+    /// One origin with this behaviour behind one route for everything.
+    pub(crate) fn new(behaviour: Behaviour) -> Setup {
+        let routes = RouteSource::Named("".into());
+        let app = ClusterConfig::new(APP.into(), Discovery::Eds { service_name: APP.into() });
+        Setup {
+            config: Config {
+                manager: HttpConnectionManager::new("ingress".into(), routes),
+                routes: Rc::new(|| vec![route("/", forward_to(APP))]),
+                clusters: BTreeMap::from([(APP.into(), (app, Vec::new()))]),
+                tcp: None,
+                is_listening: true,
+                listener_filters: ListenerFilters {
+                    tls_inspector: false,
+                    timeout: None,
+                    continue_on_timeout: false,
+                },
+            },
+            origins: vec![behaviour],
+            nobodies: 0,
+            silent: 0,
+        }
+    }
+
+    /// One more origin.
+    pub(crate) fn origin(mut self, behaviour: Behaviour) -> Setup {
+        self.origins.push(behaviour);
+        self
+    }
+
+    /// Endpoints at which nobody listens, and no origin unless one is added.
+    pub(crate) fn nobodies(mut self, count: usize) -> Setup {
+        self.nobodies = count;
+        self
+    }
+
+    /// Endpoints that never answer a connect.
+    pub(crate) fn silent(mut self, count: usize) -> Setup {
+        self.silent = count;
+        self
+    }
+
+    /// No origins.
+    pub(crate) fn without_origins(mut self) -> Setup {
+        self.origins.clear();
+        self
+    }
+
+    /// Changes the connection manager.
+    pub(crate) fn manager(mut self, change: impl FnOnce(&mut HttpConnectionManager)) -> Setup {
+        change(&mut self.config.manager);
+        self
+    }
+
+    /// Changes the cluster.
+    pub(crate) fn cluster(mut self, change: impl FnOnce(&mut ClusterConfig)) -> Setup {
+        change(&mut self.config.clusters.get_mut(APP).unwrap().0);
+        self
+    }
+
+    /// Changes the one route's action.
+    pub(crate) fn forward(mut self, change: impl Fn(&mut Forward<TargetSpec>) + 'static) -> Setup {
+        self.config.routes = Rc::new(move || {
+            let mut forward = forward_to(APP);
+            change(&mut forward);
+            vec![route("/", forward)]
+        });
+        self
+    }
+
+    /// Other routes.
+    pub(crate) fn routes(mut self, routes: impl Fn() -> Vec<RouteSpec> + 'static) -> Setup {
+        self.config.routes = Rc::new(routes);
+        self
+    }
+
+    /// Speaks TCP.
+    pub(crate) fn tcp(mut self, idle_timeout: Option<Duration>) -> Setup {
+        self.config.tcp = Some(TcpProxy {
+            stat_prefix: "tcp".into(),
+            clusters: Weighted::one(APP.into()),
+            idle_timeout,
+            access_log: false,
+        });
+        self
+    }
+
+    /// Tells a story on a calm simulated network and on many rough ones.
+    pub(crate) fn on_sim(&self, story: impl AsyncFn(&Mesh<SimIo>)) {
+        Sim::each(|sim| self.on(sim, &story));
+    }
+
+    /// Tells a story on one simulated network.
+    pub(crate) fn on(&self, sim: &Sim, story: &impl AsyncFn(&Mesh<SimIo>)) {
+        let (proxy, origins) = (sim.io(), sim.io());
+        let mut setup = self.clone();
+        let silent: Vec<SocketAddr> =
+            (0..self.silent).map(|n| format!("10.66.0.{}:80", n + 1).parse().unwrap()).collect();
+        silent.iter().for_each(|address| sim.reach(*address, Reach::Unanswered));
+        setup.config.clusters.get_mut(APP).unwrap().1.extend(silent);
+        let mesh = sim.run(async {
+            let (mesh, mailbox) = setup.build(&proxy, &origins, sim.io(), None, sim.seed());
+            proxy.spawn(mesh.worker.clone().run(mailbox));
+            mesh.start();
+            story(&mesh).await;
+            mesh.end().await;
+            mesh
+        });
+        drop(mesh);
+        sim.settle();
+        assert_eq!(sim.leaks(), [], "seed {}", sim.seed());
+        assert_eq!(sim.tasks_count(), 0, "seed {}", sim.seed());
+    }
+
+    /// Tells a story on the kernel, with both drivers. io_uring must work where the tests run; a machine without it
+    /// fails here and not in silence.
+    pub(crate) fn on_kernel<S>(&self, story: S)
+    where
+        S: AsyncFn(&Mesh<Mono>) + Clone + 'static,
+    {
+        assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
+        for driver in [Driver::IoUring, Driver::Epoll] {
+            let (bell, waited_on) = Bell::new().unwrap();
+            let (setup, story, told) = (self.clone(), story.clone(), Rc::new(Cell::new(false)));
+            let tell = told.clone();
+            run(driver, Instant::now(), waited_on, async move |io: Mono| {
+                let (mesh, mailbox) = setup.build(&io, &io, io.clone(), Some(bell), 7);
+                let worker = mesh.worker.clone();
+                io.spawn(async move {
+                    mesh.start();
+                    story(&mesh).await;
+                    mesh.end().await;
+                    tell.set(true);
+                });
+                worker.run(mailbox).await;
+            })
+            .unwrap();
+            assert!(told.get(), "the story was told to its end on {driver:?}");
+        }
+    }
+
+    fn build<I: Ground>(
+        self,
+        proxy_io: &I,
+        origins_io: &I,
+        clients_io: I,
+        bell: Option<Bell>,
+        seed: u64,
+    ) -> (Mesh<I>, runtime::mailbox::Mailbox<Order<I>>) {
+        let mut config = self.config;
+        let origins: Vec<Origin> = self
+            .origins
+            .iter()
+            .map(|behaviour| Origin::start(origins_io, origins_io.socket().1, behaviour.clone()))
+            .collect();
+        let endpoints = &mut config.clusters.get_mut(APP).unwrap().1;
+        endpoints.extend((0..self.nobodies).map(|_| origins_io.nobody()));
+        endpoints.extend(origins.iter().map(Origin::address));
+        let mut binder = Binder::default();
+        let empty = binder.bind(&Config { is_listening: false, clusters: BTreeMap::new(), ..config.clone() });
+        let (orders, mailbox) = mailbox(bell);
+        let stats = Arc::<WorkerStats>::default();
+        let worker = Worker::new(proxy_io.clone(), WorkerId(0), empty, seed, stats, AccessLog::off());
+        let mesh = Mesh {
+            io: clients_io,
+            worker,
+            proxy: SocketAddr::from(([0, 0, 0, 0], 0)),
+            origins,
+            config: RefCell::new(config),
+            proxy_io: proxy_io.clone(),
+            orders,
+            binder: RefCell::new(binder),
+        };
+        let (proxy, socket) = proxy_io.socket();
+        let mesh = Mesh { proxy, ..mesh };
+        let bound = mesh.binder.borrow_mut().bind(&mesh.config.borrow());
+        mesh.order(Order::Adopt { bound, sockets: vec![(LISTENER.into(), socket)], closed: Vec::new() });
+        (mesh, mailbox)
+    }
+}
+
+impl<I: Ground> Mesh<I> {
+    fn start(&self) {
+        self.proxy_io.nudge();
+    }
+
+    /// Tells the worker something.
+    pub(crate) fn order(&self, order: Order<I>) {
+        self.orders.send(order);
+        self.proxy_io.nudge();
+    }
+
+    /// Changes the configuration and waits until it is adopted.
+    pub(crate) async fn adopt(&self, change: impl FnOnce(&mut Config)) {
+        let was_listening = self.config.borrow().is_listening;
+        change(&mut self.config.borrow_mut());
+        let bound = self.binder.borrow_mut().bind(&self.config.borrow());
+        let version = bound.snapshot.version;
+        let is_gone = was_listening && !self.config.borrow().is_listening;
+        let closed = if is_gone { vec![LISTENER.into()] } else { Vec::new() };
+        self.order(Order::Adopt { bound, sockets: Vec::new(), closed });
+        while self.worker.stats.counters.snapshot_version.get() != version {
+            self.pass(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A client with a connection.
+    pub(crate) async fn client(&self) -> Client<I> {
+        Client::connect(&self.io, self.proxy).await
+    }
+
+    /// A connection in a test's own hands.
+    pub(crate) async fn peer(&self) -> Peer<I> {
+        Peer::connect(&self.io, self.proxy).await
+    }
+
+    /// The first origin.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origins[0]
+    }
+
+    /// Lets time pass.
+    pub(crate) async fn pass(&self, time: Duration) {
+        self.io.sleep_until(Deadline::after(self.io.now(), time)).await;
+    }
+
+    /// Waits until something holds; a minute is for ever.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let begun = self.io.now();
+        while !holds(self) {
+            assert!(self.io.now() - begun < 60_000_000_000, "still not: {what}");
+            self.pass(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Every id that an origin ran, with how often.
+    pub(crate) fn ledger(&self) -> BTreeMap<String, usize> {
+        let mut ledger = BTreeMap::new();
+        for (id, count) in self.origins.iter().flat_map(Origin::ledger) {
+            *ledger.entry(id).or_default() += count;
+        }
+        ledger
+    }
+
+    /// A counter of the connection manager.
+    pub(crate) fn http(&self, name: &str) -> u64 {
+        let stats = self.binder.borrow().http.values().next().unwrap().clone();
+        stats.counters.each().find(|(known, ..)| *known == name).unwrap().2
+    }
+
+    /// A counter of [`APP`].
+    pub(crate) fn upstream(&self, name: &str) -> u64 {
+        let stats = self.binder.borrow().clusters[APP].clone();
+        stats.counters.each().find(|(known, ..)| *known == name).unwrap().2
+    }
+
+    /// Drains, and checks that nothing is left.
+    async fn end(&self) {
+        self.order(Order::Drain);
+        self.until("the worker has no connection", |mesh| mesh.worker.is_idle()).await;
+        self.until("no upstream connection", |mesh| mesh.binder.borrow().gauges().is_empty()).await;
+        self.until("every buffer is back", |mesh| mesh.worker.buffers.out_count() == 0).await;
+        assert_eq!(self.worker.pools.idle_count(), 0);
+        let bound = self.worker.bound();
+        for (_, cluster) in bound.snapshot.clusters.iter() {
+            for endpoint in cluster.endpoints.all() {
+                assert_eq!(endpoint.state.in_flight(), 0, "{}", endpoint.spec.address);
+            }
+        }
+        self.origins.iter().for_each(Origin::stop);
+        self.order(Order::Stop);
+    }
+}
