@@ -157,8 +157,12 @@ impl Subscription {
     /// Takes up to one response's worth of what differs between `section` and what the client has.
     pub(super) fn take_due(&mut self, section: &Resources, part: Part) -> Due {
         let mut due = Due::default();
-        if part != Part::Updates && self.removals_due {
-            self.removals_due = !self.take_removals(section, &mut due);
+        if self.removals_due {
+            // Removals wait for their turn; that there are none is known at once.
+            self.removals_due = match part {
+                Part::Updates => self.gone(section).next().is_some(),
+                Part::Removals | Part::Both => !self.take_removals(section, &mut due),
+            };
         }
         if part != Part::Removals && self.updates_due {
             self.updates_due =
@@ -215,11 +219,7 @@ impl Subscription {
 
     /// Resources the client has and should not. False if some are left for later.
     fn take_removals(&mut self, section: &Resources, due: &mut Due) -> bool {
-        let gone = self
-            .known
-            .iter()
-            .filter(|(name, known)| **known != Known::Absent && section.get(*name).is_none());
-        let names: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
+        let names: Vec<_> = self.gone(section).cloned().collect();
         for name in names {
             if !due.take(name.len()) {
                 return false;
@@ -227,6 +227,11 @@ impl Subscription {
             self.tell_absent(name, due);
         }
         true
+    }
+
+    fn gone(&self, section: &Resources) -> impl Iterator<Item = &Arc<str>> {
+        let has = self.known.iter().filter(|(_, known)| **known != Known::Absent);
+        has.map(|(name, _)| name).filter(|name| !section.contains_key(*name))
     }
 
     fn tell_absent(&mut self, name: Arc<str>, due: &mut Due) {

@@ -182,6 +182,18 @@ fn a_client_that_asks_for_clusters_only_loses_old_ones_after_a_while() {
 }
 
 #[test]
+fn a_client_that_asks_for_nothing_else_is_settled_at_once_if_nothing_has_to_go() {
+    let mut stream = Stream::new(SHOP, false);
+    stream.send(Endpoint, "+cart");
+    assert_eq!(stream.send(Endpoint, "ack:1"), [""; 0]);
+    assert!(stream.session.is_settled());
+    let mut empty = Stream::new(["", "", "", ""], true);
+    empty.send(Cluster, "");
+    empty.send(Cluster, "ack:1");
+    assert!(empty.session.is_settled());
+}
+
+#[test]
 fn every_subscription_is_answered_by_the_rules_of_the_protocol() {
     // (what, type, requests with the responses they must get)
     type Story = &'static [(&'static str, &'static [&'static str])];
