@@ -31,7 +31,7 @@ use proto::pb::google::protobuf::UInt32Value;
 use proto::well_known::to_duration;
 
 use super::cluster::outbound_name;
-use crate::document::{HeaderModifier, PathModifierType, RequestRedirect, Scheme};
+use crate::document::{Header, HeaderModifier, PathModifierType, Port, RequestRedirect, Scheme};
 use crate::model::{Action, Backend, Forward, PathMatch, PathRewrite, RequestMatch, Rule, ValueMatch};
 
 /// How often a request that found no connection is tried elsewhere. It never reached anybody, so this is always safe.
@@ -318,7 +318,7 @@ fn redirect_port(to: &RequestRedirect, listener_port: u16) -> Option<u16> {
         Scheme::Http => 80,
         Scheme::Https => 443,
     };
-    let port = to.port.map(std::num::NonZeroU16::get);
+    let port = to.port.map(Port::get);
     let port = port.or(to.scheme.map(of_scheme)).unwrap_or(listener_port);
     let is_default = port == of_scheme(to.scheme.unwrap_or(Scheme::Http));
     let host_has_no_port = to.hostname.is_some() || listener_port == 80;
@@ -326,7 +326,7 @@ fn redirect_port(to: &RequestRedirect, listener_port: u16) -> Option<u16> {
 }
 
 fn header_options(modifier: &HeaderModifier) -> (Vec<HeaderValueOption>, Vec<String>) {
-    let option = |header: &crate::document::Header, action: HeaderAppendAction| HeaderValueOption {
+    let option = |header: &Header, action: HeaderAppendAction| HeaderValueOption {
         header: Some(HeaderValue {
             key: header.name.clone(),
             // Envoy's values are formats; a percent sign is written twice.

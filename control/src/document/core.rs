@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU16;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::{Metadata, Unused};
+use super::meta::{Metadata, Port, Unused};
 
 /// A namespace; its labels are what a listener's `allowedRoutes` selects by.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -96,7 +95,7 @@ pub struct ServicePort {
     /// Name; needed where there are several.
     pub name: Option<String>,
     /// The port callers name.
-    pub port: NonZeroU16,
+    pub port: Port,
     /// Port of the workload, by number or name; the same as `port` if absent.
     pub target_port: Option<PortOrName>,
     /// `TCP` if absent; other ports are not served.
@@ -114,7 +113,7 @@ pub struct ServicePort {
 #[serde(untagged)]
 pub enum PortOrName {
     /// The number.
-    Port(NonZeroU16),
+    Port(Port),
     /// The name of a port of the workload.
     Name(String),
 }
@@ -214,7 +213,7 @@ pub struct SlicePort {
     #[serde(default)]
     pub name: Option<String>,
     /// The port of the endpoints.
-    pub port: Option<NonZeroU16>,
+    pub port: Option<Port>,
     /// `TCP` if absent.
     #[serde(default)]
     pub protocol: Transport,

@@ -1,11 +1,9 @@
 //! The filters of an HTTPRoute.
 
-use std::num::NonZeroU16;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::Ignored;
+use super::meta::{Ignored, Port};
 
 /// What is changed on the way, or answered instead. `type` says which of the other fields is set.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -101,7 +99,7 @@ pub struct RequestRedirect {
     /// The path.
     pub path: Option<PathModifier>,
     /// The port; that of the scheme, or of the listener where there is no scheme, if absent.
-    pub port: Option<NonZeroU16>,
+    pub port: Option<Port>,
     /// 301, 302, 303, 307 or 308; 302 if absent.
     pub status_code: Option<u16>,
 }

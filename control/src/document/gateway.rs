@@ -1,11 +1,9 @@
 //! GatewayClass, Gateway and ReferenceGrant of Gateway API v1.6.
 
-use std::num::NonZeroU16;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::{LabelSelector, Unused};
+use super::meta::{LabelSelector, Port, Unused};
 
 /// Which controller serves the Gateways of a class. Ringway serves classes whose `controllerName` is
 /// `ringway.io/gateway`; the class `ringway` exists without a document.
@@ -51,7 +49,7 @@ pub struct Listener {
     /// the most specific one takes a request alone.
     pub hostname: Option<String>,
     /// The port.
-    pub port: NonZeroU16,
+    pub port: Port,
     /// `HTTP` or `TCP`; `HTTPS`, `TLS` and `UDP` are not served yet, and the listener's conditions say so.
     pub protocol: String,
     /// TLS of the listener; not yet.

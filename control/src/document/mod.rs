@@ -27,7 +27,7 @@ pub use gateway::{
     ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
 };
 pub use meta::{
-    Envelope, Ignored, LabelOperator, LabelRequirement, LabelSelector, Metadata, Unused, UnusedField,
+    Envelope, Ignored, LabelOperator, LabelRequirement, LabelSelector, Metadata, Port, Unused, UnusedField,
 };
 pub use parse::parse;
 pub use route::{
@@ -126,24 +126,24 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// `ringway.io/v1alpha1`.
     Workload(Envelope<WorkloadSpec>),
-    /// A kind that a later version will serve: accepted, and said so in its conditions.
-    NotYet(NotYet),
+    /// A kind that nothing is done with, yet or ever: accepted, and said so in its conditions.
+    NotUsed(NotUsed),
 }
 
-/// A document of a kind that is not served yet. Only what its conditions need is read.
+/// A document of a kind that nothing is done with. Only what its conditions need is read.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-pub struct NotYet {
+pub struct NotUsed {
     /// Name, namespace, labels.
     pub metadata: Metadata,
     /// What it refers to.
     #[serde(default)]
-    pub spec: NotYetSpec,
+    pub spec: NotUsedSpec,
 }
 
-/// What a document of a kind that is not served yet refers to.
+/// What a document of a kind that nothing is done with refers to.
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NotYetSpec {
+pub struct NotUsedSpec {
     /// The parents of a route.
     #[serde(default)]
     pub parent_refs: Vec<ParentRef>,
@@ -162,7 +162,7 @@ impl Object {
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Workload(object) => &object.metadata,
-            Self::NotYet(object) => &object.metadata,
+            Self::NotUsed(object) => &object.metadata,
         }
     }
 }

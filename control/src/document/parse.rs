@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::meta::unused_fields;
 use super::validate::{Violation, validate};
 use super::{
-    DEFAULT_NAMESPACE, Document, DocumentError, GATEWAY_GROUP, NotYet, Object, ObjectKey, Origin,
+    DEFAULT_NAMESPACE, Document, DocumentError, GATEWAY_GROUP, NotUsed, Object, ObjectKey, Origin,
     RINGWAY_GROUP,
 };
 
@@ -100,6 +100,14 @@ impl Reader<'_> {
             namespace: namespace.into(),
             name: header.metadata.name.as_str().into(),
         };
+        let version = header.api_version.rsplit('/').next().unwrap_or_default();
+        if let Some(known) = versions(group)
+            && !known.contains(&version)
+        {
+            let reason =
+                format!("version `{version}` of {} is not known, expected {}", header.kind, known.join(", "));
+            return Err(self.refusal(Some(&key), "apiVersion", reason));
+        }
         let (object, unused) = match (group, header.kind.as_str()) {
             (GATEWAY_GROUP, "GatewayClass") => self.object(&key, Object::GatewayClass),
             (GATEWAY_GROUP, "Gateway") => self.object(&key, Object::Gateway),
@@ -110,8 +118,8 @@ impl Reader<'_> {
             ("", "Service") => self.object(&key, Object::Service),
             ("discovery.k8s.io", "EndpointSlice") => self.object(&key, Object::EndpointSlice),
             (RINGWAY_GROUP, "Workload") => self.object(&key, Object::Workload),
-            _ if is_not_yet(&key) => {
-                self.typed::<NotYet>(Some(&key)).map(|object| (Object::NotYet(object), Vec::new()))
+            _ if is_not_used(&key) => {
+                self.typed::<NotUsed>(Some(&key)).map(|object| (Object::NotUsed(object), Vec::new()))
             }
             _ => Err(self.refusal(
                 Some(&key),
@@ -167,8 +175,19 @@ fn refused(origin: Origin, key: Option<&ObjectKey>, reason: String) -> Box<Docum
     Box::new(DocumentError { origin, key: key.cloned(), reason, last_good_serves: false })
 }
 
-/// Kinds that are accepted and not served yet.
-fn is_not_yet(key: &ObjectKey) -> bool {
+/// The versions of an API group whose kinds we read. They do not differ in what we read.
+fn versions(group: &str) -> Option<&'static [&'static str]> {
+    match group {
+        "" | "discovery.k8s.io" => Some(&["v1"]),
+        GATEWAY_GROUP => Some(&["v1", "v1beta1", "v1alpha2", "v1alpha3"]),
+        RINGWAY_GROUP => Some(&["v1alpha1"]),
+        _ => None,
+    }
+}
+
+/// Kinds that are accepted though nothing is done with them: those of a later version, and Kubernetes' own, which
+/// stand beside ours in many a directory.
+fn is_not_used(key: &ObjectKey) -> bool {
     match &*key.group {
         GATEWAY_GROUP => {
             matches!(&*key.kind, "GRPCRoute" | "TLSRoute" | "UDPRoute" | "BackendTLSPolicy" | "ListenerSet")
@@ -183,7 +202,12 @@ fn is_not_yet(key: &ObjectKey) -> bool {
                 | "ProxyPolicy"
                 | "WorkloadGroup"
         ),
-        "" => matches!(&*key.kind, "Secret" | "ConfigMap" | "ServiceAccount"),
+        "" => {
+            matches!(&*key.kind, "Secret" | "ConfigMap" | "ServiceAccount" | "Pod" | "PersistentVolumeClaim")
+        }
+        "apps" | "batch" | "autoscaling" | "policy" | "networking.k8s.io" | "rbac.authorization.k8s.io" => {
+            true
+        }
         _ => false,
     }
 }
@@ -243,7 +267,10 @@ spec: {ports: [{port: 81}]}
         let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n";
         let cases = [
             (format!("{route}  rules:\n  - nme: x\n"), "mesh.yaml:6:5: unknown field `nme`, expected one of"),
-            (format!("{service}  ports: [{{port: 70000}}]\n"), "mesh.yaml:5:18: invalid u16"),
+            (
+                format!("{service}  ports: [{{port: 70000}}]\n"),
+                "mesh.yaml:5:18: 70000 is not a port, which is 1 to 65535",
+            ),
             (format!("{service}  ports: []\n"), "mesh.yaml:5:10: spec.ports: a Service needs a port"),
             (
                 format!("{route}  hostnames: [a.example, 'B.example']\n"),
@@ -263,8 +290,8 @@ spec: {ports: [{port: 81}]}
                 "mesh.yaml:7:21: spec.rules[0].matches[0].path.value: `a` does not start with `/`",
             ),
             (
-                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n".to_owned(),
-                "mesh.yaml:2:7: kind `Deployment` of `apps/v1` is not known",
+                "apiVersion: v2\nkind: Service\nmetadata: {name: a}\n".to_owned(),
+                "mesh.yaml:1:13: version `v2` of Service is not known, expected v1",
             ),
             ("kind: Service\nmetadata: {name: a}\n".to_owned(), "mesh.yaml:2:1: missing field `apiVersion`"),
         ];
@@ -311,7 +338,7 @@ status: {loadBalancer: {}}
     fn a_kind_of_a_later_version_is_accepted_as_it_is() {
         let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: a}\n\
                     spec: {parentRefs: [{name: edge}], rules: [{anything: {at: all}}]}\n";
-        let Some(Ok(Document { object: Object::NotYet(object), .. })) = read(text).pop() else { panic!() };
+        let Some(Ok(Document { object: Object::NotUsed(object), .. })) = read(text).pop() else { panic!() };
         assert_eq!(object.spec.parent_refs[0].name, "edge");
     }
 }

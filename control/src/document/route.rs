@@ -1,14 +1,13 @@
 //! HTTPRoute and TCPRoute of Gateway API v1.6.
 
 use std::fmt;
-use std::num::NonZeroU16;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::filter::HttpRouteFilter;
-use super::meta::Unused;
+use super::meta::{Port, Unused};
 
 /// Rules for HTTP requests that reach a Gateway, or that the mesh sends to a Service.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -48,7 +47,7 @@ pub struct ParentRef {
     /// Only the listener of this name.
     pub section_name: Option<String>,
     /// Only listeners on this port, or this port of the Service.
-    pub port: Option<NonZeroU16>,
+    pub port: Option<Port>,
 }
 
 /// What happens to the requests that match.
@@ -187,7 +186,7 @@ pub struct HttpBackendRef {
     /// Its namespace; the route's own if absent. Another one must allow it by a ReferenceGrant.
     pub namespace: Option<String>,
     /// Port of the Service.
-    pub port: Option<NonZeroU16>,
+    pub port: Option<Port>,
     /// Share of the requests: this over the sum of all. 1 if absent, none if 0.
     #[serde(default = "weight_one")]
     pub weight: u32,
@@ -248,7 +247,7 @@ pub struct BackendRef {
     /// Its namespace; the route's own if absent. Another one must allow it by a ReferenceGrant.
     pub namespace: Option<String>,
     /// Port of the Service.
-    pub port: Option<NonZeroU16>,
+    pub port: Option<Port>,
     /// Share of the connections: this over the sum of all. 1 if absent, none if 0.
     #[serde(default = "weight_one")]
     pub weight: u32,

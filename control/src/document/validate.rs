@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::{
     AddressType, EndpointSlice, GatewaySpec, HeaderModifier, HttpPathMatch, HttpRouteFilter, HttpRouteRule,
-    HttpRouteSpec, HttpValueMatch, Metadata, Object, PathMatchType, PathModifier, PathModifierType,
+    HttpRouteSpec, HttpValueMatch, Metadata, Object, PathMatchType, PathModifier, PathModifierType, Port,
     ServiceSpec, ServiceType, TcpRouteSpec, WorkloadSpec,
 };
 use crate::document::FilterType;
@@ -44,7 +44,7 @@ pub(super) fn validate(object: &Object) -> Verdict {
         Object::Service(object) => service(&object.spec),
         Object::EndpointSlice(slice) => endpoint_slice(slice),
         Object::Workload(object) => workload(&object.spec),
-        Object::GatewayClass(_) | Object::ReferenceGrant(_) | Object::Namespace(_) | Object::NotYet(_) => {
+        Object::GatewayClass(_) | Object::ReferenceGrant(_) | Object::Namespace(_) | Object::NotUsed(_) => {
             Ok(())
         }
     }
@@ -72,6 +72,10 @@ fn gateway(spec: &GatewaySpec) -> Verdict {
             format!("`{}` is not a name of lower-case letters, digits, `-` and `.`", listener.name)
         })?;
         if let Some(name) = &listener.hostname {
+            let has_hosts = !matches!(listener.protocol.as_str(), "TCP" | "UDP");
+            check(has_hosts, &format!("{at}.hostname"), || {
+                format!("protocol {} has no hostnames", listener.protocol)
+            })?;
             hostname(name, &format!("{at}.hostname"))?;
         }
     }
@@ -106,6 +110,7 @@ fn http_rule(rule: &HttpRouteRule, at: &str) -> Verdict {
     for (i, backend) in rule.backend_refs.iter().enumerate() {
         let at = format!("{at}.backendRefs[{i}]");
         weight(backend.weight, &at)?;
+        has_port(backend.kind.as_deref(), backend.group.as_deref(), backend.port, &at)?;
         filters(&backend.filters, rule, &format!("{at}.filters"))?;
     }
     let redirects = rule.filters.iter().any(|filter| filter.kind == FilterType::RequestRedirect);
@@ -151,6 +156,7 @@ fn path_match(path: &HttpPathMatch, at: &str) -> Verdict {
 
 fn value_matches(matches: &[HttpValueMatch], at: &str) -> Verdict {
     bound(matches.len(), LIST_MAX, at)?;
+    distinct(matches.iter().map(|one| Some(&one.name)), at, "name")?;
     for (i, one) in matches.iter().enumerate() {
         check(is_token(&one.name), &format!("{at}[{i}].name"), || format!("`{}` is not a name", one.name))?;
         check(!one.value.is_empty(), &format!("{at}[{i}].value"), || "empty".to_owned())?;
@@ -226,6 +232,7 @@ fn header_modifier(modifier: &HeaderModifier, at: &str) -> Verdict {
         |headers: &[super::Header]| headers.iter().map(|header| header.name.clone()).collect::<Vec<_>>();
     for names in [names(&modifier.set), names(&modifier.add), modifier.remove.clone()] {
         bound(names.len(), LIST_MAX, at)?;
+        distinct(names.iter().map(Some), at, "name")?;
         for name in &names {
             check(is_token(name), at, || format!("`{name}` is not the name of a header"))?;
         }
@@ -259,7 +266,9 @@ fn path_modifier(modifier: Option<&PathModifier>, rule: &HttpRouteRule, at: &str
 fn tcp_route(spec: &TcpRouteSpec) -> Verdict {
     check(spec.rules.len() == 1, "spec.rules", || "a TCPRoute has exactly one rule".to_owned())?;
     for (i, backend) in spec.rules.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
-        weight(backend.weight, &format!("spec.rules[0].backendRefs[{i}]"))?;
+        let at = format!("spec.rules[0].backendRefs[{i}]");
+        weight(backend.weight, &at)?;
+        has_port(backend.kind.as_deref(), backend.group.as_deref(), backend.port, &at)?;
     }
     Ok(())
 }
@@ -294,6 +303,11 @@ fn workload(spec: &WorkloadSpec) -> Verdict {
     let named = spec.ports.iter().all(|port| port.name.is_some());
     check(named || spec.ports.len() == 1, "spec.ports", || "several ports need names".to_owned())?;
     distinct(spec.ports.iter().map(|port| port.name.as_ref()), "spec.ports", "name")
+}
+
+fn has_port(kind: Option<&str>, group: Option<&str>, port: Option<Port>, at: &str) -> Verdict {
+    let service = kind.unwrap_or("Service") == "Service" && group.unwrap_or_default().is_empty();
+    check(!service || port.is_some(), at, || "a reference to a Service needs a port".to_owned())
 }
 
 fn weight(weight: u32, at: &str) -> Verdict {

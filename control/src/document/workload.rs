@@ -6,6 +6,8 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::meta::Port;
+
 /// A process that takes requests. It belongs to the Service it names, and to those whose selector matches its labels.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -29,9 +31,9 @@ pub struct WorkloadPort {
     /// Name; needed where there are several.
     pub name: Option<String>,
     /// The application's own port.
-    pub port: NonZeroU16,
+    pub port: Port,
     /// The port of the proxy in front of the application, if it has one.
-    pub proxy_port: Option<NonZeroU16>,
+    pub proxy_port: Option<Port>,
     /// What it carries, as in a Service; used where the Service is created from the Workload.
     pub app_protocol: Option<String>,
 }

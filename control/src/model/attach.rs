@@ -14,7 +14,7 @@ use super::{Name, Scope, Service};
 use crate::conditions::{CONTROLLER, Condition, Conditions, Say};
 use crate::document::{
     Documents, Envelope, FromNamespaces, GATEWAY_GROUP, HeaderModifier, HttpRouteSpec, Object, ObjectKey,
-    ParentRef, TcpRouteSpec,
+    ParentRef, Port, TcpRouteSpec,
 };
 
 /// Rules that are for calls to a port of a service, and whose calls.
@@ -145,7 +145,7 @@ impl<'d> Attacher<'_, 'd> {
                     kind: backend.kind.as_deref(),
                     namespace: backend.namespace.as_deref(),
                     name: &backend.name,
-                    port: backend.port.map(std::num::NonZeroU16::get),
+                    port: backend.port.map(Port::get),
                 };
                 let target = backends.resolve(&reference, &route.name, route.kind);
                 Backend {

@@ -11,7 +11,7 @@ use super::backend::{Backends, Broken, Reference};
 use super::rule::{Action, Backend, Forward, PathRewrite, RequestMatch, Rule};
 use crate::document::{
     Envelope, FilterType, GatewayDuration, HeaderModifier, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
-    PathModifier,
+    PathModifier, Port,
 };
 
 /// The rules of one route.
@@ -91,7 +91,7 @@ fn action(
             kind: backend.kind.as_deref(),
             namespace: backend.namespace.as_deref(),
             name: &backend.name,
-            port: backend.port.map(std::num::NonZeroU16::get),
+            port: backend.port.map(Port::get),
         };
         let target =
             backends.resolve(&reference, route, "HTTPRoute").map_err(|error| broken.push(error)).ok();

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::attach::parent_status;
 use crate::conditions::{CONTROLLER, Conditions, Say, status};
-use crate::document::{Documents, Object};
+use crate::document::{Documents, GATEWAY_GROUP, Object, RINGWAY_GROUP};
 
 /// Says the conditions of everything but Gateways, routes, and what services are made of.
 pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
@@ -19,8 +19,11 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             Object::ReferenceGrant(_) | Object::Namespace(_) => {
                 status(&[say.yes("Accepted", "Accepted", "")])
             }
-            Object::NotYet(object) => {
-                let message = format!("{} is not served yet", key.kind);
+            Object::NotUsed(object) => {
+                let message = match &*key.group {
+                    GATEWAY_GROUP | RINGWAY_GROUP => format!("{} is not served yet", key.kind),
+                    _ => format!("Ringway does not use documents of kind {}", key.kind),
+                };
                 let conditions = [say.no("Accepted", "UnsupportedValue", message)];
                 match object.spec.parent_refs.is_empty() {
                     true => status(&conditions),

@@ -74,6 +74,25 @@ impl std::fmt::Display for Owner {
     }
 }
 
+/// What of a workload a port of a service leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum LeadsTo {
+    /// The port of this number.
+    Port(u16),
+    /// The port of this name.
+    Name(String),
+}
+
+impl LeadsTo {
+    fn of(port: &document::ServicePort) -> Self {
+        match &port.target_port {
+            None => Self::Port(port.port.get()),
+            Some(PortOrName::Port(number)) => Self::Port(number.get()),
+            Some(PortOrName::Name(name)) => Self::Name(name.clone()),
+        }
+    }
+}
+
 impl<'a> Collector<'a> {
     fn service(&mut self, key: &ObjectKey, service: &'a Envelope<ServiceSpec>, conditions: &mut Conditions) {
         let say = Say::of(&service.metadata);
@@ -153,11 +172,10 @@ impl<'a> Collector<'a> {
         let owner = Owner::Workload(key.clone());
         let mut reached = Vec::new();
         for name in &belongs_to {
-            let targets: Vec<_> = self.ports_of(name).collect();
-            for (number, target) in targets {
-                let port = spec.ports.iter().find(|port| match &target {
-                    PortOrName::Port(number) => port.port == *number,
-                    PortOrName::Name(name) => port.name.as_ref() == Some(name),
+            for (number, leads_to) in self.ports_of(name) {
+                let port = spec.ports.iter().find(|port| match &leads_to {
+                    LeadsTo::Port(number) => port.port.get() == *number,
+                    LeadsTo::Name(name) => port.name.as_ref() == Some(name),
                 });
                 let Some(port) = port else { continue };
                 reached.push(format!("{name}:{number}"));
@@ -212,28 +230,25 @@ impl<'a> Collector<'a> {
     }
 
     /// Each port of a service and what of a workload it leads to.
-    fn ports_of(&self, name: &Name) -> impl Iterator<Item = (u16, PortOrName)> {
-        let written = self.documents.get(name).map(|service| &*service.ports).unwrap_or_default();
-        let written = written
-            .iter()
-            .filter(|port| port.protocol == Transport::Tcp)
-            .map(|port| (port.port.get(), port.target_port.clone().unwrap_or(PortOrName::Port(port.port))));
+    fn ports_of(&self, name: &Name) -> Vec<(u16, LeadsTo)> {
+        if let Some(service) = self.documents.get(name) {
+            let tcp = service.ports.iter().filter(|port| port.protocol == Transport::Tcp);
+            return tcp.map(|port| (port.port.get(), LeadsTo::of(port))).collect();
+        }
         // A service made from workloads has their ports.
-        let made = self.services.get(name).filter(|_| !self.documents.contains_key(name));
-        let made = made.into_iter().flat_map(|service| &service.ports);
-        let made = made.filter_map(|port| Some((port.port, PortOrName::Port(port.port.try_into().ok()?))));
-        written.chain(made).collect::<Vec<_>>().into_iter()
+        let made = self.services.get(name).map(|service| &*service.ports).unwrap_or_default();
+        made.iter().map(|port| (port.port, LeadsTo::Port(port.port))).collect()
     }
 
     /// The port of a Service that leads to this port of an application. A Service with a single port that is led by
     /// name means whatever registers.
     fn port_for(&self, name: &Name, application: u16) -> Option<u16> {
-        let ports: Vec<_> = self.ports_of(name).collect();
-        let by_number = |(_, target): &&(u16, PortOrName)| matches!(target, PortOrName::Port(number) if number.get() == application);
+        let ports = self.ports_of(name);
+        let by_number = |(_, leads_to): &&(u16, LeadsTo)| *leads_to == LeadsTo::Port(application);
         let found =
             ports.iter().find(by_number).or_else(|| ports.iter().find(|(port, _)| *port == application));
         match (found, &ports[..]) {
-            (Some((port, _)), _) | (None, [(port, PortOrName::Name(_))]) => Some(*port),
+            (Some((port, _)), _) | (None, [(port, LeadsTo::Name(_))]) => Some(*port),
             _ => None,
         }
     }
