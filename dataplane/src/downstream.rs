@@ -32,6 +32,8 @@ pub struct Origin {
     pub listener: Arc<str>,
     /// The other end.
     pub downstream: SocketAddr,
+    /// Its IP address, as `x-forwarded-for` shows it.
+    pub address_text: Box<str>,
     /// The address it was made to.
     pub local: SocketAddr,
     /// Server name of its ClientHello.

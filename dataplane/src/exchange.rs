@@ -21,7 +21,7 @@ use wire::{
 
 use crate::{
     downstream::{After, Downstream, Manager},
-    head_edits::{self, EditList},
+    head_edits::{self, EditList, Forwarded},
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
     telemetry::access_log::Record,
@@ -168,7 +168,8 @@ async fn forward_to<'a, I: Io>(
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
 
         // ---- Request sent: the relay tells how far it came. ----
-        encode_request(downstream, forward, target, endpoint).map_err(|error| nothing_sent(error.into()))?;
+        encode_request(worker, manager, downstream, (forward, target), endpoint)
+            .map_err(|error| nothing_sent(error.into()))?;
         let plan = Plan {
             request_timeout: forward.timeout,
             deadline,
@@ -248,9 +249,10 @@ async fn checkout<I: Io>(
 
 /// Puts the request head for upstream into the connection's gather; the buffer goes with it until it was sent.
 fn encode_request<I: Io>(
+    worker: &Worker<I>,
+    manager: &Manager,
     downstream: &mut Downstream<I>,
-    forward: &Forward,
-    target: &ForwardTarget,
+    (forward, target): (&Forward, &ForwardTarget),
     endpoint: &Endpoint,
 ) -> Result<(), EncodeError> {
     let authority = match forward.host_rewrite_of(target) {
@@ -258,11 +260,17 @@ fn encode_request<I: Io>(
         Some(HostRewrite::EndpointHostname) => endpoint.spec.hostname.as_deref().map(str::as_bytes),
         None => None,
     };
-    let Downstream { request, buffer, to_upstream, text, edits, .. } = downstream;
+    let Downstream { request, buffer, to_upstream, text, edits, origin, .. } = downstream;
     to_upstream.clear();
     let view = RequestView { head: request, bytes: buffer.filled() };
+    let mut request_id = [0; 36];
+    if manager.config.generate_request_id {
+        let mut rng = worker.rng.borrow_mut();
+        head_edits::write_request_id([rng.next_u64(), rng.next_u64()], &mut request_id);
+    }
+    let forwarded = Forwarded { address: origin.address_text.as_bytes(), request_id: &request_id };
     let mut list = EditList::take(edits);
-    head_edits::request(view, &target.request_headers, &mut list);
+    head_edits::request(view, &target.request_headers, &manager.config, &forwarded, &mut list);
     let head_edits = HeadEdits {
         path_and_query: (!text.is_empty()).then_some(&text[..]),
         authority,

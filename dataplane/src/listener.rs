@@ -76,7 +76,9 @@ async fn connection<I: Io>(
         true => recv.local_addr().unwrap_or(listening_on),
         false => listening_on,
     };
-    let mut origin = Origin { listener: name, downstream, local, server_name: None, is_tls: false };
+    let address_text = downstream.ip().to_string().into();
+    let mut origin =
+        Origin { listener: name, downstream, address_text, local, server_name: None, is_tls: false };
     let sniffed = match listener.listener_filters.tls_inspector {
         true => sniff(&worker, &mut recv, &listener.listener_filters).await,
         false => Ok(Sniffed::default()),

@@ -33,6 +33,8 @@ pub struct HttpConnectionManager {
     pub server_header: ServerHeader,
     /// Trust the connection's address, not `x-forwarded-for`, as the downstream address, and write the header anew.
     pub use_remote_address: bool,
+    /// Give requests that come without `x-request-id` one.
+    pub generate_request_id: bool,
     /// Whether exchanges are written to the access log.
     pub access_log: bool,
     /// Longest request head, in bytes; at most [`limits::REQUEST_HEAD_BYTES_MAX`].
@@ -53,6 +55,7 @@ impl HttpConnectionManager {
             request_timeout: None,
             server_header: ServerHeader::default(),
             use_remote_address: false,
+            generate_request_id: true,
             access_log: false,
             request_head_bytes_max: limits::REQUEST_HEAD_BYTES_MAX,
             reason_header: true,

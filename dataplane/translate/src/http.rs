@@ -48,7 +48,7 @@ const ACCESS_LOGS: &[&str] = &[
 
 /// The connection manager and what it refers to.
 ///
-/// Accepted without effect: telemetry (`tracing`, the request id, `proxy_status_config`, log flushing), buffer and drain
+/// Accepted without effect: telemetry (`tracing`, request id extensions, `proxy_status_config`, log flushing), buffer and drain
 /// tuning, HTTP/2 and HTTP/3 options (HTTP/1 is what is spoken), `add_user_agent` and `server_name` without a
 /// transformation that uses it. The `server` header without a name is left alone where Envoy would write its own.
 pub(crate) fn connection_manager(
@@ -89,6 +89,7 @@ pub(crate) fn connection_manager(
     }
     manager.server_header = server_header(value, at)?;
     manager.use_remote_address = value.use_remote_address.is_some_and(|on| on.value);
+    manager.generate_request_id = value.generate_request_id.is_none_or(|on| on.value);
     manager.access_log = access_logs(&value.access_log, origin, &at.field("access_log"))?;
     Ok(Referring { value: Arc::new(manager), clusters, route_tables })
 }

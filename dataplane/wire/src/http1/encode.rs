@@ -5,7 +5,9 @@
 //! origin-form target. The common head, with a header or two added, is two pieces: everything up to the final
 //! empty line, and the insert.
 //!
-//! Edits cannot break the framing, see [`Edit`]. Half of this file are the tables of its tests.
+//! Edits cannot break the framing, see [`Edit`].
+//!
+//! Longer than 500 lines: half of it are the tables of its tests.
 
 use super::answer::connection_line;
 use super::edits::Filter;

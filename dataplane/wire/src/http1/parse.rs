@@ -9,7 +9,7 @@
 //! how the bytes arrive, and looking never goes over the same byte twice. Reading first, without looking, is only a
 //! short cut for the common case of a good head that is there at once.
 //!
-//! Half of this file are the tables of its tests: one case or more for each row of the catalogue of refusals.
+//! Longer than 500 lines: half of it are the tables of its tests, one case or more for each row of the catalogue of refusals.
 
 use core::mem::MaybeUninit;
 
