@@ -4,6 +4,7 @@
 //! registrations, the fast lane for endpoints, which do not. Everything downstream reads the newest [`World`] from
 //! a watch channel and skips those in between.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::compile::{self, Resource};
 use crate::conditions::Conditions;
 use crate::document::Documents;
 use crate::model::{self, Model, Registrations};
@@ -23,6 +25,9 @@ use crate::source::file::Directory;
 /// How long a registration that adds something waits for others to come with it. What takes an endpoint out of
 /// service does not wait.
 const GATHER: Duration = Duration::from_millis(10);
+
+/// How many changes of endpoints are remembered one by one. A stream that is further behind compiles anew.
+const RECENT_COUNT_MAX: usize = 64;
 
 /// Everything known at one moment. Immutable.
 #[derive(Debug)]
@@ -43,6 +48,52 @@ pub struct World {
     pub since: Instant,
     /// When this revision began, by the wall clock.
     pub revision_since: SystemTime,
+    trail: Trail,
+}
+
+impl World {
+    /// The endpoints that changed since world `sequence`, in order. `None` if more may have changed.
+    pub fn endpoints_since(&self, sequence: u64) -> Option<impl Iterator<Item = &Arc<Resource>>> {
+        self.trail.since(sequence)
+    }
+
+    /// Takes over from `before` what did not change.
+    fn follow(&mut self, before: &World) {
+        if let Some(endpoints) = compile::carry_over(&before.model, &mut self.model) {
+            self.trail = before.trail.with(endpoints);
+        }
+    }
+}
+
+/// The endpoints that changed from world to world, since the last one in which something else did.
+#[derive(Debug, Clone)]
+struct Trail {
+    newest: u64,
+    /// Of the last worlds, the oldest first.
+    changes: VecDeque<Arc<[Arc<Resource>]>>,
+}
+
+impl Trail {
+    /// World `newest` shares nothing with those before.
+    fn start(newest: u64) -> Trail {
+        Trail { newest, changes: VecDeque::new() }
+    }
+
+    /// The next world differs in these.
+    fn with(&self, endpoints: Vec<Arc<Resource>>) -> Trail {
+        let mut changes = self.changes.clone();
+        changes.push_back(endpoints.into());
+        if changes.len() > RECENT_COUNT_MAX {
+            changes.pop_front();
+        }
+        Trail { newest: self.newest + 1, changes }
+    }
+
+    fn since(&self, sequence: u64) -> Option<impl Iterator<Item = &Arc<Resource>>> {
+        let behind = usize::try_from(self.newest.checked_sub(sequence)?).ok()?;
+        let known = self.changes.len().checked_sub(behind)?;
+        Some(self.changes.iter().skip(known).flat_map(|endpoints| endpoints.iter()))
+    }
 }
 
 /// The task that makes worlds.
@@ -102,7 +153,8 @@ impl WorldMaker {
                 self.revise(&documents);
             }
             let new_revision = self.revision != revision_before;
-            let world = self.build(before.sequence + 1, documents, registrations, since);
+            let mut world = self.build(before.sequence + 1, documents, registrations, since);
+            world.follow(&before);
             if new_revision {
                 tracing::info!(
                     revision = %world.revision,
@@ -143,7 +195,18 @@ impl WorldMaker {
         let (model, conditions) = model::build(&documents, &registrations);
         let revision = self.revision.to_string().into();
         let revision_since = self.revision_since;
-        World { sequence, revision, documents, registrations, model, conditions, since, revision_since }
+        let trail = Trail::start(sequence);
+        World {
+            sequence,
+            revision,
+            documents,
+            registrations,
+            model,
+            conditions,
+            since,
+            revision_since,
+            trail,
+        }
     }
 }
 
@@ -225,6 +288,35 @@ impl fmt::Display for Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trail_goes_back_to_the_last_world_in_which_more_changed_and_no_further() {
+        let endpoint = |name: &str| {
+            let (bytes, envelope) = Default::default();
+            let (name, version, children) = (name.into(), "1".into(), Vec::new());
+            vec![Arc::new(Resource { name, version, bytes, envelope, children })]
+        };
+        let names = |trail: &Trail, sequence| {
+            let names = trail.since(sequence)?.map(|resource| resource.name.to_string());
+            Some(names.collect::<Vec<_>>().join(" "))
+        };
+        let trail = Trail::start(5).with(endpoint("a")).with(Vec::new()).with(endpoint("b"));
+        let table = [
+            (9, None),
+            (8, Some("")),
+            (7, Some("b")),
+            (6, Some("b")),
+            (5, Some("a b")),
+            (4, None),
+            (0, None),
+        ];
+        for (sequence, changed) in table {
+            assert_eq!(names(&trail, sequence).as_deref(), changed, "{sequence}");
+        }
+        let long = (0..RECENT_COUNT_MAX).fold(trail, |trail, _| trail.with(endpoint("c")));
+        assert_eq!(names(&long, 7), None, "forgotten");
+        assert!(names(&long, 8).is_some());
+    }
 
     #[test]
     fn the_number_of_a_revision_survives_a_restart_and_counts_changes_only() {

@@ -262,13 +262,14 @@ async fn a_restart_takes_no_endpoint_away_before_its_workload_can_come_back() {
 #[tokio::test]
 async fn without_memory_of_registrations_a_returning_client_keeps_what_it_has_for_one_lease() {
     let lease = Duration::from_secs(1);
-    let plane =
-        Plane::with_lease(lease, &[("gateway.yaml", GATEWAY), ("pay.yaml", &service("pay", 7001))]).await;
+    let documents =
+        [("gateway.yaml", GATEWAY), ("route.yaml", &route("pay")), ("pay.yaml", &service("pay", 7001))];
+    let plane = Plane::with_lease(lease, &documents).await;
     let started = std::time::Instant::now();
     let mut returning = subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY]);
     returning.initial_resource_versions = [(PAY.to_owned(), "old".to_owned())].into();
     let mut ads = Ads::open(plane.address(), gateway("edge-1", "shop", "edge", ""), returning).await;
-    ads.next().await;
+    assert_eq!(names(&ads.next().await), [PAY]);
     assert!(started.elapsed() > lease * 8 / 10, "answered after {:?}", started.elapsed());
 }
 

@@ -1,7 +1,7 @@
 //! The ADS server: carries requests and responses between a stream and its [`Session`], which decides everything.
 //!
-//! Each stream is one task. It compiles its own view when there is a new world and hands the session what changed;
-//! encoded resources are shared by all streams.
+//! Each stream is one task. It compiles its own view when there is a new world, or only replaces the endpoints that
+//! changed, and hands it to the session; encoded resources are shared by all streams.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -98,8 +98,17 @@ async fn serve(
     connected.want(world.sequence, &view, None);
     let session = Session::new(view.clone(), resend_children, Instant::now());
     let metrics = server.metrics.clone();
-    let mut stream =
-        OpenStream { node, client, view, session, connected, metrics, responses, foreign_nonce: 0 };
+    let mut stream = OpenStream {
+        node,
+        client,
+        sequence: world.sequence,
+        view,
+        session,
+        connected,
+        metrics,
+        responses,
+        foreign_nonce: 0,
+    };
     stream.receive(first).await?;
     loop {
         if !stream.send_due().await {
@@ -160,6 +169,8 @@ fn who(node: Option<&Node>) -> Result<(String, Client, UserAgent), Status> {
 struct OpenStream<'a> {
     node: String,
     client: Arc<Client>,
+    /// The world that `view` is of.
+    sequence: u64,
     view: Arc<View>,
     session: Session,
     connected: Connected,
@@ -224,8 +235,13 @@ impl OpenStream<'_> {
     }
 
     fn adopt(&mut self, world: &World) {
-        let compiled = compile::compile(&world.model, &self.client);
-        let view = Arc::new(View::new(world.revision.clone(), compiled, Some(&self.view)));
+        let revision = world.revision.clone();
+        let view = match world.endpoints_since(self.sequence) {
+            Some(changed) => self.view.with_endpoints(revision, changed),
+            None => View::new(revision, compile::compile(&world.model, &self.client), Some(&self.view)),
+        };
+        let view = Arc::new(view);
+        self.sequence = world.sequence;
         let changed = ResourceType::ALL.iter().any(|kind| !Arc::ptr_eq(view.of(*kind), self.view.of(*kind)));
         self.connected.want(world.sequence, &view, changed.then_some(world.since));
         self.view = view.clone();

@@ -125,6 +125,29 @@ impl View {
         View { revision, types }
     }
 
+    /// This view with other endpoints. Those that are not in it do not concern this client and are left out; if none
+    /// of them does, every part is the same `Arc` as before.
+    pub fn with_endpoints<'a>(
+        &self,
+        revision: Arc<str>,
+        changed: impl Iterator<Item = &'a Arc<Resource>>,
+    ) -> View {
+        let mut types = self.types.clone();
+        let mut concerning = changed.filter(|resource| self.is_endpoint(&resource.name)).peekable();
+        if concerning.peek().is_some() {
+            let mut resources = self.of(ResourceType::Endpoint).resources.clone();
+            // The newest of several comes last.
+            resources.extend(concerning.map(|resource| (resource.name.clone(), resource.clone())));
+            let clusters = &self.of(ResourceType::Cluster).resources;
+            types[ResourceType::Endpoint as usize] = Arc::new(TypeView::new(resources, Some(clusters)));
+        }
+        View { revision, types }
+    }
+
+    fn is_endpoint(&self, name: &str) -> bool {
+        self.of(ResourceType::Endpoint).resources.contains_key(name)
+    }
+
     /// The resources of one type.
     pub fn of(&self, kind: ResourceType) -> &Arc<TypeView> {
         &self.types[kind as usize]
@@ -164,6 +187,30 @@ mod tests {
             let shared = Arc::ptr_eq(before.of(kind), after.of(kind));
             assert_eq!(shared, kind != ResourceType::Endpoint, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn other_endpoints_replace_those_that_the_client_has_and_touch_nothing_else() {
+        let compiled = compile::View {
+            endpoints: resources(&[("cart", "1"), ("pay", "1")]),
+            clusters: resources(&[("cart", "1"), ("pay", "1")]),
+            ..compile::View::default()
+        };
+        let before = View::new("r1".into(), compiled, None);
+        let version = |view: &View, name: &str| {
+            view.of(ResourceType::Endpoint).resources.get(name).map(|r| r.version.to_string())
+        };
+        let changes: Vec<_> = [("pay", "2"), ("other", "2"), ("pay", "3")]
+            .iter()
+            .flat_map(|change| resources(&[*change]).into_values())
+            .collect();
+        let after = before.with_endpoints("r1".into(), changes.iter());
+        assert_eq!(version(&after, "pay").as_deref(), Some("3"));
+        assert_eq!(version(&after, "cart").as_deref(), Some("1"));
+        assert_eq!(version(&after, "other"), None);
+        assert!(Arc::ptr_eq(before.of(ResourceType::Cluster), after.of(ResourceType::Cluster)));
+        let untouched = before.with_endpoints("r2".into(), changes[1..2].iter());
+        assert!(Arc::ptr_eq(before.of(ResourceType::Endpoint), untouched.of(ResourceType::Endpoint)));
     }
 
     fn resources(versions: &[(&str, &str)]) -> Resources {

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Target};
 
+mod carry;
 mod client;
 mod cluster;
 mod endpoint;
@@ -28,6 +29,7 @@ mod resource;
 mod route;
 mod route_table;
 
+pub use carry::carry_over;
 pub use client::{Client, ClientError, GatewayClient, Sidecar, To};
 pub use resource::Resource;
 

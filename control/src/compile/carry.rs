@@ -1,0 +1,158 @@
+//! From one model to the next: what is encoded stays encoded, and what changed is known, if only endpoints did.
+//! That is the fast lane: its work is that of the change, not that of the mesh.
+
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use super::{Resource, Shared, endpoint};
+use crate::model::{Model, ServicePort, Target};
+
+/// The endpoints in which `now` differs from `before`, if it differs in nothing else; everything encoded for `before`
+/// then serves for `now` as well. `None` if more changed, and `now` has to be compiled.
+pub fn carry_over(before: &Model, now: &mut Model) -> Option<Vec<Arc<Resource>>> {
+    let same_services = before.services.keys().eq(now.services.keys());
+    if !same_services || before.gateways != now.gateways {
+        return None;
+    }
+    let mut changed = Vec::new();
+    for ((name, old), new) in before.services.iter().zip(now.services.values()) {
+        if old.external != new.external || old.ports.len() != new.ports.len() {
+            return None;
+        }
+        for (old, new) in old.ports.iter().zip(&new.ports) {
+            if !is_same_but_for_endpoints(old, new) {
+                return None;
+            }
+            if old.endpoints != new.endpoints {
+                let target = Target { service: name.clone(), port: new.port };
+                let encoded = endpoint::outbound(&target, &new.endpoints);
+                changed.push((target, encoded));
+            }
+        }
+    }
+    now.shared = before.shared.with_endpoints(&changed);
+    Some(changed.into_iter().map(|(_, encoded)| encoded).collect())
+}
+
+fn is_same_but_for_endpoints(old: &ServicePort, new: &ServicePort) -> bool {
+    let ServicePort { port, name, protocol, endpoints: _, producer_rules, consumer_rules } = old;
+    *port == new.port
+        && *name == new.name
+        && *protocol == new.protocol
+        && *producer_rules == new.producer_rules
+        && *consumer_rules == new.consumer_rules
+}
+
+impl Shared {
+    fn with_endpoints(&self, changed: &[(Target, Arc<Resource>)]) -> Shared {
+        let targets = OnceLock::new();
+        if let Some(encoded) = self.targets.get() {
+            let mut encoded = encoded.clone();
+            for (target, endpoints) in changed {
+                if let Some((_, old)) = encoded.get_mut(target) {
+                    *old = Arc::clone(endpoints);
+                }
+            }
+            // It is new, so nobody else can have set it.
+            let _ = targets.set(encoded);
+        }
+        let gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Shared { targets, gateways: gateways.into(), namespaces: namespaces.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::compile::{Client, GatewayClient, Sidecar, compile};
+    use crate::document::Documents;
+    use crate::model::{self, Registration, Registrations};
+
+    use super::*;
+
+    fn registration(instance: &str, service: &str, port: u16) -> (String, Registration) {
+        let registration = Registration {
+            instance: instance.into(),
+            namespace: "shop".into(),
+            service: service.into(),
+            address: ([127, 0, 0, 1], 7000 + port).into(),
+            port,
+            labels: BTreeMap::new(),
+            ready: true,
+            draining: false,
+            host: String::new(),
+            app_protocol: String::new(),
+        };
+        (instance.into(), registration)
+    }
+
+    fn model(registrations: &[(String, Registration)]) -> Model {
+        let registrations: Registrations = registrations.iter().cloned().collect();
+        model::build(&Documents::default(), &registrations).0
+    }
+
+    fn clients() -> Vec<Client> {
+        let sidecar = Sidecar {
+            namespace: "shop".into(),
+            service: "pay".into(),
+            instance: "a".into(),
+            inbound: ([127, 0, 0, 1], 1).into(),
+            app: ([127, 0, 0, 1], 2).into(),
+            app_protocol: String::new(),
+            outbound: Some(([127, 0, 0, 1], 3).into()),
+            to: Vec::new(),
+        };
+        let gateway =
+            GatewayClient { namespace: "shop".into(), name: "edge".into(), bind: [127, 0, 0, 1].into() };
+        vec![Client::Sidecar(sidecar), Client::Gateway(gateway)]
+    }
+
+    #[test]
+    fn what_is_carried_over_is_what_would_be_compiled_anew() {
+        let pay = registration("a", "pay", 80);
+        let cart = registration("b", "cart", 80);
+        let mut moved = registration("b", "cart", 80);
+        moved.1.address.set_port(9999);
+        let mut draining = pay.clone();
+        draining.1.draining = true;
+        let second = {
+            let mut second = registration("c", "cart", 80);
+            second.1.address.set_port(9998);
+            second
+        };
+        let before = [pay.clone(), cart.clone()];
+        // (the registrations after, the endpoints that changed if only endpoints did)
+        type Row<'a> = (&'a [(String, Registration)], Option<&'a [&'a str]>);
+        let only_pay = [pay.clone()];
+        let table: [Row<'_>; 7] = [
+            (&[pay.clone(), cart.clone()], Some(&[])),
+            (&[pay.clone(), moved.clone()], Some(&["outbound|80|cart.shop"])),
+            (&[draining, moved], Some(&["outbound|80|cart.shop", "outbound|80|pay.shop"])),
+            (&[pay.clone(), cart.clone(), second], Some(&["outbound|80|cart.shop"])),
+            (&only_pay, None),
+            (&[pay.clone(), cart.clone(), registration("c", "new", 80)], None),
+            (&[pay, cart, registration("c", "cart", 81)], None),
+        ];
+        for is_compiled in [false, true] {
+            for (after, changed) in table {
+                let before = model(&before);
+                if is_compiled {
+                    clients().iter().for_each(|client| drop(compile(&before, client)));
+                }
+                let mut now = model(after);
+                let carried = carry_over(&before, &mut now);
+                let names =
+                    carried.as_ref().map(|all| all.iter().map(|r| r.name.as_ref()).collect::<Vec<_>>());
+                assert_eq!(names.as_deref(), changed, "{after:?}");
+                for client in clients() {
+                    assert_eq!(
+                        compile(&now, &client),
+                        compile(&model(after), &client),
+                        "{after:?} {client:?}"
+                    );
+                }
+            }
+        }
+    }
+}
