@@ -9,6 +9,7 @@ mod exec_tied;
 mod gateway;
 mod output;
 mod progress;
+mod reference;
 mod run;
 mod serve;
 mod status;
@@ -34,6 +35,8 @@ enum Command {
     /// Become a program that ends with its parent
     #[command(hide = true)]
     ExecTied(exec_tied::Args),
+    /// Print the reference of every document kind, or write its JSON Schemas
+    Reference(reference::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Gateway(args) => gateway::run(&args),
         Command::ExecTied(args) => exec_tied::run(&args),
+        Command::Reference(args) => reference::run(&args),
         Command::Completion(args) => completion::run(&args),
     }
 }

@@ -101,6 +101,7 @@ pub struct RequestRedirect {
     /// The port; that of the scheme, or of the listener where there is no scheme, if absent.
     pub port: Option<Port>,
     /// 301, 302, 303, 307 or 308; 302 if absent.
+    #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
     pub status_code: Option<u16>,
 }
 

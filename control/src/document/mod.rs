@@ -10,6 +10,7 @@ mod gateway;
 mod locate;
 mod meta;
 mod parse;
+pub mod reference;
 mod route;
 mod validate;
 mod workload;

@@ -189,6 +189,7 @@ pub struct HttpBackendRef {
     pub port: Option<Port>,
     /// Share of the requests: this over the sum of all. 1 if absent, none if 0.
     #[serde(default = "weight_one")]
+    #[schemars(range(max = 1_000_000))]
     pub weight: u32,
     /// What is changed on the way to this backend only: headers.
     #[serde(default)]
@@ -250,6 +251,7 @@ pub struct BackendRef {
     pub port: Option<Port>,
     /// Share of the connections: this over the sum of all. 1 if absent, none if 0.
     #[serde(default = "weight_one")]
+    #[schemars(range(max = 1_000_000))]
     pub weight: u32,
 }
 
