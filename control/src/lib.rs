@@ -9,6 +9,7 @@ pub mod api;
 pub mod cli;
 pub mod compile;
 pub mod conditions;
+pub mod demo;
 pub mod document;
 mod files;
 pub mod metrics;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod completion;
+mod demo;
 mod exec_tied;
 mod gateway;
 mod output;
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Args),
     /// Run the proxy of a Gateway
     Gateway(gateway::Args),
+    /// Run a whole mesh on this machine and watch it
+    Demo(demo::Args),
     /// Become a program that ends with its parent
     #[command(hide = true)]
     ExecTied(exec_tied::Args),
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Run(args) => run::run(args),
         Command::Gateway(args) => gateway::run(&args),
+        Command::Demo(args) => demo::run(args),
         Command::ExecTied(args) => exec_tied::run(&args),
         Command::Reference(args) => reference::run(&args),
         Command::Completion(args) => completion::run(&args),

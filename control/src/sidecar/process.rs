@@ -116,9 +116,11 @@ impl Process {
         Ok(Process { life, stop, task })
     }
 
-    /// What becomes of it, now and later.
+    /// What becomes of it: the present is seen, what comes is news.
     pub fn life(&self) -> watch::Receiver<Life> {
-        self.life.clone()
+        let mut life = self.life.clone();
+        life.mark_unchanged();
+        life
     }
 
     /// Lets it finish what it has, for at most `drain`; then it is gone. Zero kills it at once.
