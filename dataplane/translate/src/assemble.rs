@@ -18,6 +18,7 @@
 //! a route table or an assignment that no listener or cluster names is dropped, so ask for [`Assembler::wanted`].
 
 mod inputs;
+mod of_type;
 mod report;
 
 use std::{
@@ -34,7 +35,10 @@ use policy::{
 };
 use proto::type_url;
 
-use self::inputs::{Inputs, LookedUp};
+use self::{
+    inputs::{Inputs, LookedUp},
+    of_type::Type,
+};
 use crate::{Origin, Referring};
 
 pub use report::{RejectedVersion, TypeStatus, hash_of};
@@ -129,18 +133,22 @@ pub struct Assembler {
     looked_up: BTreeMap<Arc<str>, LookedUp>,
     /// What was made of the active clusters.
     built: BTreeMap<Arc<str>, Built>,
+    /// Clusters that get their endpoints from an assignment, by its name. May name clusters that no longer do.
+    clusters_of: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// What the updates of this batch may have changed.
+    touched: Touched,
     endpoint_ids: EndpointIds,
     version: u64,
 }
 
-/// One type's resources by name.
-#[derive(Debug)]
-struct Type<T> {
-    received: BTreeMap<Arc<str>, Accepted<T>>,
-    active: BTreeMap<Arc<str>, Accepted<T>>,
-    absent: BTreeSet<Arc<str>>,
-    rejected: BTreeMap<Arc<str>, RejectedVersion>,
-    revision: String,
+/// What must be looked at again. Most batches change endpoints and nothing else: they must not cost a walk over all
+/// clusters.
+#[derive(Debug, Default)]
+struct Touched {
+    /// Clusters whose configuration or endpoints changed.
+    clusters: BTreeSet<Arc<str>>,
+    /// Whether what is named, and by whom, may have changed.
+    references: bool,
 }
 
 /// An active cluster and where its endpoints came from.
@@ -161,6 +169,8 @@ impl Assembler {
             assignments: Type::default(),
             looked_up: BTreeMap::new(),
             built: BTreeMap::new(),
+            clusters_of: BTreeMap::new(),
+            touched: Touched::default(),
             endpoint_ids: EndpointIds::default(),
             version: 0,
         }
@@ -174,9 +184,11 @@ impl Assembler {
             self.receive(update);
         }
         let mut changed = self.activate_clusters();
-        changed |= self.activate_route_tables();
-        changed |= self.activate_listeners();
-        changed |= self.drop_what_nothing_names();
+        if std::mem::take(&mut self.touched).references {
+            changed |= self.activate_route_tables();
+            changed |= self.activate_listeners();
+            changed |= self.drop_what_nothing_names();
+        }
         changed.then(|| self.snapshot())
     }
 
@@ -230,6 +242,7 @@ impl Assembler {
     }
 
     fn receive(&mut self, update: Update) {
+        self.touch(&update);
         match update {
             Update::Listener(listener) => self.listeners.receive(listener),
             Update::RouteTable(table) => self.route_tables.receive(table),
@@ -261,6 +274,41 @@ impl Assembler {
         }
     }
 
+    /// Notes what `update` may change. An assignment that nobody names is to be dropped at once, so it counts as a change
+    /// of references.
+    fn touch(&mut self, update: &Update) {
+        let service_name = match update {
+            Update::Revision { .. } => return,
+            Update::Dns { cluster, .. } => {
+                self.touched.clusters.insert(cluster.as_str().into());
+                return;
+            }
+            Update::Cluster(cluster) => {
+                self.touched.clusters.insert(cluster.name.clone());
+                if let Discovery::Eds { service_name } = &cluster.value.discovery {
+                    let clusters = self.clusters_of.entry(service_name.clone()).or_default();
+                    clusters.insert(cluster.name.clone());
+                }
+                self.touched.references = true;
+                return;
+            }
+            Update::Assignment(assignment) => &*assignment.name,
+            Update::Absent { type_url, name } | Update::Rejected { type_url, name, .. }
+                if *type_url == type_url::CLUSTER_LOAD_ASSIGNMENT =>
+            {
+                name.as_str()
+            }
+            Update::Listener(_) | Update::RouteTable(_) | Update::Absent { .. } | Update::Rejected { .. } => {
+                self.touched.references = true;
+                return;
+            }
+        };
+        match self.clusters_of.get(service_name) {
+            Some(clusters) => self.touched.clusters.extend(clusters.iter().cloned()),
+            None => self.touched.references = true,
+        }
+    }
+
     fn rejected(&mut self, type_url: &str) -> Option<&mut BTreeMap<Arc<str>, RejectedVersion>> {
         match type_url {
             type_url::LISTENER => Some(&mut self.listeners.rejected),
@@ -271,12 +319,10 @@ impl Assembler {
         }
     }
 
-    /// Builds every cluster whose own configuration or endpoints changed. All clusters are looked at for every batch:
-    /// comparing pointers costs less than keeping track of who is affected, up to tens of thousands of clusters.
+    /// Builds every touched cluster that is warm and different.
     fn activate_clusters(&mut self) -> bool {
         let mut changed = false;
-        let names: BTreeSet<_> = self.clusters.all().map(|cluster| cluster.name.clone()).collect();
-        for name in names {
+        for name in std::mem::take(&mut self.touched.clusters) {
             // The newest version when it is warm, else the one that serves; the newest endpoints in either case.
             let candidates = [self.clusters.received.get(&name), self.clusters.active.get(&name)];
             let with_inputs =
@@ -296,8 +342,12 @@ impl Assembler {
                 &mut self.endpoint_ids,
                 self.options.workers,
             );
+            if let Inputs::Assignment(assignment) = &inputs {
+                self.assignments.active.insert(assignment.name.clone(), assignment.clone());
+            }
             self.built.insert(name.clone(), Built { inputs, cluster: Arc::new(built) });
-            self.clusters.active.insert(name, cluster);
+            // Routes may have waited for it.
+            self.touched.references |= self.clusters.active.insert(name, cluster).is_none();
             changed = true;
         }
         changed
@@ -367,7 +417,8 @@ impl Assembler {
         // Nobody waits for a listener or a cluster, so that one does not exist is nothing to remember.
         self.listeners.absent.clear();
         self.clusters.absent.clear();
-        let Assembler { clusters, looked_up, assignments, built, .. } = self;
+        let Assembler { clusters, looked_up, assignments, built, clusters_of, .. } = self;
+        clusters_of.retain(|service_name, _| services.contains(service_name));
         looked_up
             .retain(|name, _| clusters.received.contains_key(name) || clusters.active.contains_key(name));
         assignments.active = built
@@ -401,73 +452,5 @@ impl Assembler {
                 seed,
             ),
         })
-    }
-}
-
-impl<T> Type<T> {
-    fn receive(&mut self, resource: Accepted<T>) {
-        if resource.origin == Origin::Dynamic && self.is_static(&resource.name) {
-            return;
-        }
-        self.absent.remove(&resource.name);
-        self.rejected.remove(&resource.name);
-        self.received.insert(resource.name.clone(), resource);
-    }
-
-    fn remove(&mut self, name: &str) {
-        self.rejected.remove(name);
-        if self.is_static(name) {
-            return;
-        }
-        self.received.remove(name);
-        self.absent.insert(name.into());
-    }
-
-    /// Makes every received resource active that is `ready` and is not active in this version already. `ready` also gets
-    /// whether another version of it serves.
-    fn activate(&mut self, ready: impl Fn(&T, bool) -> bool) -> bool {
-        let mut changed = false;
-        for (name, resource) in &self.received {
-            let active = self.active.get(name);
-            if active.is_some_and(|active| Arc::ptr_eq(&active.value, &resource.value))
-                || !ready(&resource.value, active.is_some())
-            {
-                continue;
-            }
-            self.active.insert(name.clone(), resource.clone());
-            changed = true;
-        }
-        changed
-    }
-
-    /// Forgets every resource that is not in `wanted`. What is wanted and was removed stays active.
-    fn keep(&mut self, wanted: &BTreeSet<Arc<str>>) -> bool {
-        let before = self.active.len();
-        self.received.retain(|name, _| wanted.contains(name));
-        self.active.retain(|name, _| wanted.contains(name));
-        self.absent.retain(|name| wanted.contains(name));
-        self.rejected.retain(|name, _| wanted.contains(name));
-        self.active.len() != before
-    }
-
-    /// Whether one of `names` was received and nothing of that name serves yet.
-    fn is_any_warming(&self, names: &BTreeSet<Arc<str>>) -> bool {
-        names.iter().any(|name| self.received.contains_key(name) && !self.active.contains_key(name))
-    }
-
-    /// Whether nobody need wait for `name`: it does not exist, or its first version was refused and who refers to it
-    /// has no former version that could serve meanwhile.
-    fn is_given_up(&self, name: &str, former_serves: bool) -> bool {
-        self.absent.contains(name)
-            || !former_serves && self.rejected.contains_key(name) && !self.received.contains_key(name)
-    }
-
-    /// Received and active resources; one that is both appears twice.
-    fn all(&self) -> impl Iterator<Item = &Accepted<T>> {
-        self.received.values().chain(self.active.values())
-    }
-
-    fn is_static(&self, name: &str) -> bool {
-        self.received.get(name).is_some_and(|resource| resource.origin == Origin::Static)
     }
 }

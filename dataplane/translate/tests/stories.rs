@@ -334,6 +334,16 @@ fn a_refused_first_version_holds_back_no_neighbour_but_replaces_nothing_that_ser
 }
 
 #[test]
+fn an_assignment_reaches_every_cluster_of_its_service_and_one_of_nobody_is_dropped() {
+    let mut proxy = serving();
+    assert_eq!(proxy.after([eds_of("a2", "a")]), "web | r>a | a=10.0.0.1:80 a2=10.0.0.1:80");
+    let updates = [assignment("a", &["10.0.0.5:80"]), assignment("nobody", &["10.0.0.6:80"])];
+    assert_eq!(proxy.after(updates), "web | r>a | a=10.0.0.5:80 a2=10.0.0.5:80");
+    assert_eq!(proxy.assembler.status(type_url::CLUSTER_LOAD_ASSIGNMENT).warming, []);
+    assert_eq!(proxy.after([eds("nobody")]), "unchanged", "it must be asked for first");
+}
+
+#[test]
 fn a_removed_assignment_stays_until_no_cluster_names_it() {
     let mut proxy = serving();
     assert_eq!(proxy.after([absent(type_url::CLUSTER_LOAD_ASSIGNMENT, "a")]), "unchanged");

@@ -81,18 +81,6 @@ impl<T> Type<T> {
     }
 }
 
-impl<T> Default for Type<T> {
-    fn default() -> Type<T> {
-        Type {
-            received: Default::default(),
-            active: Default::default(),
-            absent: Default::default(),
-            rejected: Default::default(),
-            revision: String::new(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
