@@ -53,21 +53,34 @@ pub struct DocumentList {
     pub errors: Vec<ErrorRow>,
 }
 
-/// One object in [`DocumentList`].
+/// One object in [`DocumentList`], in the shape Kubernetes would show it, without its `spec`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DocumentRow {
-    /// API group, empty for Kubernetes' core kinds.
-    pub group: String,
+    /// `apiVersion`, as written.
+    #[serde(rename = "apiVersion")]
+    pub api_version: String,
     /// Kind.
     pub kind: String,
-    /// Namespace; empty for kinds that have none.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
+    /// Name and namespace.
+    pub metadata: ObjectName,
+    /// Conditions, for routes per parent; not there for a kind that has no status.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub status: serde_json::Value,
     /// `file:line:column` of the object.
     pub origin: String,
-    /// The value of `status` as Kubernetes would show it: conditions, for routes per parent.
-    pub status: serde_json::Value,
+    /// Fields that Kubernetes defines and Ringway does not use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
+}
+
+/// `metadata` of a [`DocumentRow`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// Name.
+    pub name: String,
+    /// Namespace; empty, and not written, for kinds that have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 /// One unusable document in [`DocumentList`].
@@ -206,12 +219,12 @@ fn registration_rows(registry: &Registry, world: &World) -> Vec<RegistrationRow>
 
 fn document_list(world: &World) -> DocumentList {
     let documents = world.documents.objects.iter().map(|(key, document)| DocumentRow {
-        group: key.group.to_string(),
+        api_version: document.object.api_version().to_owned(),
         kind: key.kind.to_string(),
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
-        origin: document.origin.to_string(),
+        metadata: ObjectName { name: key.name.to_string(), namespace: key.namespace.to_string() },
         status: world.conditions.objects.get(key).cloned().unwrap_or_default(),
+        origin: document.origin.to_string(),
+        unused: document.unused.iter().map(ToString::to_string).collect(),
     });
     DocumentList {
         revision: world.revision.to_string(),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -124,7 +125,8 @@ impl WorldMaker {
             WorldMaker { directory, registered, revision, revision_since, revision_file, proxies };
         keep(revision, &maker.revision_file);
         let registrations = maker.registered.borrow_and_update().registrations.clone();
-        let world = maker.build(1, documents, registrations, Instant::now());
+        let mut world = maker.build(1, documents, registrations, Instant::now());
+        world.conditions.stamp(&Conditions::default(), this_second());
         maker.announce(&world);
         (maker, world)
     }
@@ -154,6 +156,7 @@ impl WorldMaker {
             }
             let new_revision = self.revision != revision_before;
             let mut world = self.build(before.sequence + 1, documents, registrations, since);
+            world.conditions.stamp(&before.conditions, this_second());
             world.follow(&before);
             if new_revision {
                 tracing::info!(
@@ -208,6 +211,12 @@ impl WorldMaker {
             trail,
         }
     }
+}
+
+/// Kubernetes shows times in seconds.
+fn this_second() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 fn keep(revision: Revision, file: &Path) {

@@ -166,6 +166,31 @@ async fn a_poison_document_changes_nothing_that_runs() {
 }
 
 #[tokio::test]
+async fn every_document_is_shown_as_kubernetes_would_and_keeps_the_time_of_what_did_not_change() {
+    let plane = shop().await;
+    let route_of = async || {
+        let list: serde_json::Value = plane.api().json("/api/v1/documents").await.unwrap();
+        list["documents"].as_array().unwrap().iter().find(|d| d["kind"] == "HTTPRoute").unwrap().clone()
+    };
+    let condition = |route: &serde_json::Value, kind: &str| {
+        let conditions = route["status"]["parents"][0]["conditions"].as_array().unwrap();
+        conditions.iter().find(|condition| condition["type"] == kind).unwrap().clone()
+    };
+    let before = route_of().await;
+    assert_eq!(before["apiVersion"], "gateway.networking.k8s.io/v1");
+    assert_eq!(before["metadata"], serde_json::json!({"name": "main", "namespace": "shop"}));
+    assert_eq!(before["origin"], "route.yaml:2:1");
+    assert_eq!(condition(&before, "ResolvedRefs")["status"], "True");
+    let time = condition(&before, "Accepted")["lastTransitionTime"].as_str().unwrap().to_owned();
+    assert_eq!((time.len(), time.ends_with('Z')), ("2026-01-01T00:00:00Z".len(), true), "{time}");
+    plane.write("route.yaml", &route("nobody"));
+    plane.status(|status| status.revision.starts_with("r2-")).await;
+    let after = route_of().await;
+    assert_eq!(condition(&after, "ResolvedRefs")["reason"], "BackendNotFound");
+    assert_eq!(condition(&after, "Accepted"), condition(&before, "Accepted"));
+}
+
+#[tokio::test]
 async fn a_reconnect_with_its_versions_gets_nothing_even_from_another_process() {
     let plane = shop().await;
     let ads = taken(&plane, "envoy").await;

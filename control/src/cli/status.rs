@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::output::{self, Cell, Format, Tone, age, painted};
 use crate::api::client::{Api, ApiError};
-use crate::api::{DocumentList, DocumentRow};
+use crate::api::{DocumentList, DocumentRow, ObjectName};
 use crate::report::{ProxyRow, Status, SyncState};
 
 /// How often `--wait` looks.
@@ -200,6 +200,11 @@ fn print_documents(out: &mut impl Write, colour: bool, list: &DocumentList) -> i
         ["KIND", "NAME", "PARENT", "CONDITION", "STATUS", "REASON", "WHERE", "MESSAGE"],
         &rows,
     )?;
+    for document in list.documents.iter().filter(|document| !document.unused.is_empty()) {
+        let what = painted("not used", Tone::Wait, colour);
+        let (kind, name, fields) = (&document.kind, full_name(document), document.unused.join(", "));
+        writeln!(out, "{what} {}: {kind} {name}: {fields}", document.origin)?;
+    }
     for error in &list.errors {
         let what = painted("error", Tone::Bad, colour);
         let after = if error.last_good_serves { " (its last good version serves)" } else { "" };
@@ -214,12 +219,14 @@ fn print_documents(out: &mut impl Write, colour: bool, list: &DocumentList) -> i
     )
 }
 
+fn full_name(document: &DocumentRow) -> String {
+    let ObjectName { name, namespace } = &document.metadata;
+    if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") }
+}
+
 /// One row per condition, wherever Gateway API puts them: on the object, per parent, per listener.
 fn document_rows(document: &DocumentRow) -> Vec<[Cell; 8]> {
-    let name = match document.namespace.as_str() {
-        "" => document.name.clone(),
-        namespace => format!("{namespace}/{}", document.name),
-    };
+    let name = full_name(document);
     let text = |value: &serde_json::Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
     let mut conditions: Vec<(String, serde_json::Value)> = Vec::new();
@@ -239,6 +246,8 @@ fn document_rows(document: &DocumentRow) -> Vec<[Cell; 8]> {
     let row = |parent: &str, condition: &serde_json::Value| -> [Cell; 8] {
         let status = text(condition, "status");
         let tone = match (status.as_str(), text(condition, "type").as_str()) {
+            // The one condition that is good when it does not hold.
+            ("False", "Conflicted") => Tone::Good,
             ("True", "Conflicted") | ("False", _) => Tone::Bad,
             ("True", _) => Tone::Good,
             _ => Tone::Wait,
@@ -269,12 +278,12 @@ mod tests {
     #[test]
     fn conditions_are_found_wherever_gateway_api_puts_them() {
         let document = |status| DocumentRow {
-            group: String::new(),
+            api_version: "gateway.networking.k8s.io/v1".into(),
             kind: "HTTPRoute".into(),
-            namespace: "shop".into(),
-            name: "pay".into(),
-            origin: "mesh.yaml:3:1".into(),
+            metadata: ObjectName { name: "pay".into(), namespace: "shop".into() },
             status,
+            origin: "mesh.yaml:3:1".into(),
+            unused: Vec::new(),
         };
         let condition =
             json!([{"type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "no"}]);

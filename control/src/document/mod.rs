@@ -134,6 +134,9 @@ pub enum Object {
 /// A document of a kind that nothing is done with. Only what its conditions need is read.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 pub struct NotUsed {
+    /// As written.
+    #[serde(rename = "apiVersion")]
+    pub api_version: String,
     /// Name, namespace, labels.
     pub metadata: Metadata,
     /// What it refers to.
@@ -151,6 +154,22 @@ pub struct NotUsedSpec {
 }
 
 impl Object {
+    /// `apiVersion`, as written.
+    pub fn api_version(&self) -> &str {
+        match self {
+            Self::GatewayClass(object) => &object.api_version,
+            Self::Gateway(object) => &object.api_version,
+            Self::HttpRoute(object) => &object.api_version,
+            Self::TcpRoute(object) => &object.api_version,
+            Self::ReferenceGrant(object) => &object.api_version,
+            Self::Namespace(object) => &object.api_version,
+            Self::Service(object) => &object.api_version,
+            Self::EndpointSlice(object) => &object.api_version,
+            Self::Workload(object) => &object.api_version,
+            Self::NotUsed(object) => &object.api_version,
+        }
+    }
+
     /// Name, namespace, labels.
     pub fn metadata(&self) -> &Metadata {
         match self {
