@@ -2,6 +2,7 @@
 //! nothing behind. `ringway serve` and `ringway demo` are two ways to call it.
 
 use std::fmt;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -93,13 +94,19 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The data directory cannot be created.
-    #[error("cannot create the data directory {path}")]
+    /// The data directory cannot be created or used.
+    #[error("cannot use the data directory {path}")]
     DataDir {
         /// The directory.
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Two control planes would overwrite each other's files.
+    #[error("the data directory {path} belongs to another control plane that runs")]
+    DataDirInUse {
+        /// The directory.
+        path: PathBuf,
     },
 }
 
@@ -112,6 +119,8 @@ pub struct Server {
     worlds: watch::Receiver<Arc<World>>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// Released when it is closed, however the process ends.
+    _data_dir_lock: File,
 }
 
 impl Server {
@@ -124,8 +133,7 @@ impl Server {
         }
         check_loopback("api", api)?;
         let directory = Directory::open(&config)?;
-        std::fs::create_dir_all(&data_dir)
-            .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+        let data_dir_lock = take_data_dir(&data_dir)?;
         let (incoming, listen) = Incoming::bind(listen).await?;
         let bind = |source| StartError::Bind { address: api.to_string(), source };
         let api_listener = TcpListener::bind(api).await.map_err(bind)?;
@@ -188,7 +196,7 @@ impl Server {
                 () = expiring => {}
             }
         });
-        Ok(Server { listen, api, proxies, worlds, stop, tasks })
+        Ok(Server { listen, api, proxies, worlds, stop, tasks, _data_dir_lock: data_dir_lock })
     }
 
     /// Where proxies and workloads connect; the port is the one that was bound.
@@ -242,6 +250,18 @@ fn check_loopback(what: &'static str, address: SocketAddr) -> Result<(), StartEr
         Ok(())
     } else {
         Err(StartError::NotLoopback { what, address })
+    }
+}
+
+/// Creates the directory if it is missing, and takes it for this control plane alone.
+fn take_data_dir(path: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDir { path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    let lock = File::create(path.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StartError::DataDirInUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

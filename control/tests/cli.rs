@@ -109,7 +109,7 @@ fn serve_refuses_what_it_cannot_serve_with_one_line() {
         ([config, any, "192.0.2.1:0", config], "error: api address 192.0.2.1:0 is not loopback".into()),
         ([config, &taken, any, config], format!("error: cannot listen on {taken}: ")),
         ([config, any, &taken, config], format!("error: cannot listen on {taken}: ")),
-        ([config, any, any, &file], format!("error: cannot create the data directory {file}: ")),
+        ([config, any, any, &file], format!("error: cannot use the data directory {file}: ")),
     ];
     for ([config, listen, api, data], start) in table {
         let arguments = [

@@ -351,6 +351,17 @@ async fn a_stop_ends_every_stream_and_frees_the_ports() {
 }
 
 #[tokio::test]
+async fn a_data_directory_belongs_to_one_control_plane_at_a_time() {
+    let plane = Plane::start(&[]).await;
+    let second =
+        ringway::server::Server::start(support::options(plane.dir.path(), Duration::from_secs(60))).await;
+    let data = plane.dir.path().join("data");
+    let said = format!("the data directory {} belongs to another control plane that runs", data.display());
+    assert_eq!(second.unwrap_err().to_string(), said);
+    plane.restart().await;
+}
+
+#[tokio::test]
 async fn a_unix_socket_serves_as_well_and_is_gone_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("config")).unwrap();
