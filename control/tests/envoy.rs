@@ -15,21 +15,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use ringway::report::SyncState;
-use support::{Plane, Workload, eventually, registration};
+use support::{Plane, Workload, envoy_program, eventually, registration};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-
-/// The program, fetched if it is not there yet.
-fn envoy_program() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let cache = std::env::var_os("RINGWAY_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
-    let program = cache.join("peers/bin/envoy");
-    if !program.exists() {
-        let setup = std::process::Command::new(root.join("deploy/setup.sh")).arg("test").status().unwrap();
-        assert!(setup.success(), "Envoy could not be fetched");
-    }
-    program
-}
 
 /// Envoy with a stream to the control plane; killed when dropped.
 struct Envoy {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Target};
+use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Rule, Target};
 
 mod carry;
 mod client;
@@ -85,6 +85,13 @@ pub fn compile(model: &Model, client: &Client) -> View {
         Client::Sidecar(sidecar) => self::sidecar(model, sidecar),
         Client::Gateway(client) => gateway(model, client),
     }
+}
+
+/// Why a proxy would not take the routes of `rule`, if it would not.
+pub(crate) fn refusal(rule: &Rule) -> Option<String> {
+    let table = route_table::of_rule(rule);
+    let translated = translate::route::translate(&table, translate::Origin::Dynamic);
+    translated.err().map(|rejected| rejected.fault.reason.to_string())
 }
 
 fn sidecar(model: &Model, sidecar: &Sidecar) -> View {

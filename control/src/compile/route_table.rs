@@ -42,6 +42,17 @@ pub(super) fn gateway(
     (Resource::encode(name, &table), hosts.iter().flat_map(|host| targets(&host.rules)).collect())
 }
 
+/// A table of one rule alone, to see whether it can be translated.
+pub(super) fn of_rule(rule: &Rule) -> RouteConfiguration {
+    let virtual_host = VirtualHost {
+        name: "all".to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: route::routes(rule, HTTP_PORT),
+        ..VirtualHost::default()
+    };
+    RouteConfiguration { virtual_hosts: vec![virtual_host], ..RouteConfiguration::default() }
+}
+
 /// The routes of the HTTP proxy of every sidecar in `namespace`, and where they lead: every HTTP service under each
 /// of its names.
 pub(super) fn outbound(model: &Model, namespace: &str) -> (Arc<Resource>, BTreeSet<Target>) {

@@ -182,6 +182,7 @@ fn filters(filters: &[HttpRouteFilter], rule: &HttpRouteRule, at: &str) -> Verdi
             header_modifier(modifier, &at)?;
         }
         if let Some(redirect) = &filter.request_redirect {
+            precise_hostname(redirect.hostname.as_deref(), &format!("{at}.requestRedirect.hostname"))?;
             path_modifier(redirect.path.as_ref(), rule, &format!("{at}.requestRedirect.path"))?;
             let status = redirect.status_code.unwrap_or(302);
             check(
@@ -191,6 +192,7 @@ fn filters(filters: &[HttpRouteFilter], rule: &HttpRouteRule, at: &str) -> Verdi
             )?;
         }
         if let Some(rewrite) = &filter.url_rewrite {
+            precise_hostname(rewrite.hostname.as_deref(), &format!("{at}.urlRewrite.hostname"))?;
             path_modifier(rewrite.path.as_ref(), rule, &format!("{at}.urlRewrite.path"))?;
         }
     }
@@ -254,6 +256,13 @@ fn path_modifier(modifier: Option<&PathModifier>, rule: &HttpRouteRule, at: &str
         at,
         || "exactly the field that `type` names must be set".to_owned(),
     )?;
+    for path in [&modifier.replace_full_path, &modifier.replace_prefix_match].into_iter().flatten() {
+        bound(path.len(), VALUE_BYTES_MAX, at)?;
+        check(path.bytes().all(|byte| byte.is_ascii_graphic()) && !path.contains(['?', '#']), at, || {
+            format!("`{path}` has characters that a path cannot have unescaped")
+        })?;
+        check(path.is_empty() || path.starts_with('/'), at, || format!("`{path}` does not start with `/`"))?;
+    }
     if full {
         return Ok(());
     }
@@ -319,6 +328,11 @@ fn hostname(name: &str, at: &str) -> Verdict {
     check(is_dns_name(rest) && rest.parse::<IpAddr>().is_err(), at, || {
         format!("`{name}` is not a host name in lower case, without a port, with or without `*.` in front")
     })
+}
+
+fn precise_hostname(name: Option<&str>, at: &str) -> Verdict {
+    let Some(name) = name else { return Ok(()) };
+    check(is_dns_name(name), at, || format!("`{name}` is not a host name in lower case, without a port"))
 }
 
 fn distinct<'a>(names: impl Iterator<Item = Option<&'a String>>, at: &str, field: &str) -> Verdict {

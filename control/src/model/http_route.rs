@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::regex::Regex;
-use policy::route::{AppendAction, HeaderOps};
-
 use super::Name;
 use super::backend::{Backends, Broken, Reference};
 use super::rule::{Action, Backend, Forward, PathRewrite, RequestMatch, Rule};
+use crate::compile;
 use crate::document::{
     Envelope, FilterType, GatewayDuration, HeaderModifier, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
     PathModifier, Port,
@@ -25,6 +23,9 @@ pub(super) struct Rules {
 }
 
 /// The rules of the route called `name`.
+///
+/// Many routes share one table, and a proxy takes a table as a whole: so each rule is first shown to the proxy's own
+/// code alone, and one that it refuses is refused here, with its reason, before it can hold back its neighbours.
 pub(super) fn rules(name: &Name, route: &Envelope<HttpRouteSpec>, backends: &Backends<'_>) -> Rules {
     let mut outcome = Rules { rules: Vec::new(), broken: Vec::new(), unsupported: Vec::new() };
     for (position, rule) in route.spec.rules.iter().enumerate() {
@@ -32,28 +33,35 @@ pub(super) fn rules(name: &Name, route: &Envelope<HttpRouteSpec>, backends: &Bac
             true => vec![RequestMatch::all()],
             false => rule.matches.iter().map(RequestMatch::from_document).collect(),
         };
-        let bad_regex =
-            matches.iter().flat_map(RequestMatch::regexes).find_map(|regex| Regex::full(regex).err());
-        if let Some(error) = bad_regex {
-            // Which requests it means cannot be known, so there is nothing to answer.
-            outcome.unsupported.push((position, error.to_string()));
-            continue;
-        }
+        let mut problem = None;
         let action = match action(rule, name, backends, &mut outcome.broken) {
             Ok(action) => action,
             Err(what) => {
-                outcome.unsupported.push((position, what));
+                problem = Some(what);
                 Action::Fail
             }
         };
         let action = Arc::new(action);
-        outcome.rules.extend(matches.into_iter().enumerate().map(|(index, matching)| Rule {
-            route: name.clone(),
-            position: (position, index),
-            created: route.metadata.creation_timestamp,
-            matching,
-            action: Arc::clone(&action),
-        }));
+        for (index, matching) in matches.into_iter().enumerate() {
+            let good = Rule {
+                route: name.clone(),
+                position: (position, index),
+                created: route.metadata.creation_timestamp,
+                matching,
+                action: Arc::clone(&action),
+            };
+            let Some(reason) = compile::refusal(&good) else {
+                outcome.rules.push(good);
+                continue;
+            };
+            problem.get_or_insert(reason);
+            let failing = Rule { action: Arc::new(Action::Fail), ..good };
+            // Where even that is refused, which requests the rule means cannot be known.
+            if compile::refusal(&failing).is_none() {
+                outcome.rules.push(failing);
+            }
+        }
+        outcome.unsupported.extend(problem.map(|what| (position, what)));
     }
     outcome
 }
@@ -69,8 +77,8 @@ fn action(
     let mut redirect = None;
     for filter in &rule.filters {
         match filter.kind {
-            FilterType::RequestHeaderModifier => forward.request_headers = headers(filter)?,
-            FilterType::ResponseHeaderModifier => forward.response_headers = headers(filter)?,
+            FilterType::RequestHeaderModifier => forward.request_headers = headers(filter),
+            FilterType::ResponseHeaderModifier => forward.response_headers = headers(filter),
             FilterType::RequestRedirect => redirect.clone_from(&filter.request_redirect),
             FilterType::UrlRewrite => {
                 let rewrite = filter.url_rewrite.clone().unwrap_or_default();
@@ -103,8 +111,8 @@ fn action(
         };
         for filter in &backend.filters {
             match filter.kind {
-                FilterType::RequestHeaderModifier => one.request_headers = headers(filter)?,
-                FilterType::ResponseHeaderModifier => one.response_headers = headers(filter)?,
+                FilterType::RequestHeaderModifier => one.request_headers = headers(filter),
+                FilterType::ResponseHeaderModifier => one.response_headers = headers(filter),
                 kind => return Err(format!("filter {} of a single backend is not served", kind.as_str())),
             }
         }
@@ -125,19 +133,9 @@ fn not_yet(kind: FilterType) -> String {
     format!("filter {} is not served yet", kind.as_str())
 }
 
-/// The changes of headers that a filter wants, if they can be made: some headers are not anybody's to change.
-fn headers(filter: &HttpRouteFilter) -> Result<HeaderModifier, String> {
-    let modifier = filter.request_header_modifier.as_ref().or(filter.response_header_modifier.as_ref());
-    let modifier = modifier.cloned().unwrap_or_default();
-    let mut ops = HeaderOps::default();
-    for name in &modifier.remove {
-        ops.remove(name).map_err(|error| error.to_string())?;
-    }
-    for header in modifier.set.iter().chain(&modifier.add) {
-        let added = ops.add(&header.name, header.value.as_bytes(), AppendAction::Overwrite);
-        added.map_err(|error| error.to_string())?;
-    }
-    Ok(modifier)
+/// The changes of headers that a filter wants.
+fn headers(filter: &HttpRouteFilter) -> HeaderModifier {
+    filter.request_header_modifier.clone().or(filter.response_header_modifier.clone()).unwrap_or_default()
 }
 
 fn path_rewrite(path: PathModifier) -> Option<PathRewrite> {

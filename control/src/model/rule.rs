@@ -133,16 +133,6 @@ impl RequestMatch {
             query: distinct(&written.query_params, |a, b| a == b),
         }
     }
-
-    /// Every regular expression of the match.
-    pub(super) fn regexes(&self) -> impl Iterator<Item = &str> {
-        let path = match &self.path {
-            PathMatch::Regex(pattern) => Some(pattern.as_str()),
-            PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
-        };
-        let values = self.headers.iter().chain(&self.query).filter(|value| value.regex);
-        path.into_iter().chain(values.map(|value| value.value.as_str()))
-    }
 }
 
 /// Of several entries of one name the first counts.

@@ -242,3 +242,37 @@ fn a_rule_with_a_filter_that_is_not_served_answers_500_and_says_so() {
     let wholly = "Accepted=False/UnsupportedValue ResolvedRefs=True/ResolvedRefs";
     assert_eq!(mesh.route_conditions("HTTPRoute infra/wholly"), [wholly]);
 }
+
+/// One rule that the proxy would refuse must not hold back the table it shares with others.
+#[test]
+fn a_rule_that_the_proxy_would_refuse_is_refused_alone() {
+    let rule = |fields: &str| format!("{{{fields}, backendRefs: [{{name: v1, port: 8080}}]}}");
+    let set = |name: &str| {
+        format!(
+            "filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: {name}, value: a}}]}}}}]"
+        )
+    };
+    let cases = [
+        // Its requests are known, so they are answered.
+        (rule(&format!("matches: [{{path: {{value: /bad}}}}], {}", set("Host"))), "500"),
+        (rule(&format!("matches: [{{path: {{value: /bad}}}}], {}", set("transfer-encoding"))), "500"),
+        // They are not, so the next rule has them.
+        (rule("matches: [{path: {type: RegularExpression, value: '/bad('}}]"), "v2"),
+        (
+            rule(
+                "matches: [{path: {value: /bad}, headers: [{name: a, type: RegularExpression, value: '(?=a)'}]}]",
+            ),
+            "v2",
+        ),
+    ];
+    for (bad, fate) in cases {
+        let documents = [
+            route("a-bad", &format!("rules: [{bad}, {}]", rule("matches: [{path: {value: /good}}]"))),
+            route("other", "rules: [{backendRefs: [{name: v2, port: 8080}]}]"),
+        ];
+        let mesh = Mesh::new(&documents.concat());
+        mesh.expect("edge", 80, &[("GET h/bad", fate), ("GET h/good", "v1"), ("GET h/", "v2")]);
+        let conditions = &mesh.route_conditions("HTTPRoute infra/a-bad")[0];
+        assert!(conditions.contains("PartiallyInvalid=True/UnsupportedValue"), "{bad}: {conditions}");
+    }
+}

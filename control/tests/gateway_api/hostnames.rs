@@ -153,10 +153,10 @@ metadata: {name: isolated, namespace: infra}
 spec:
   gatewayClassName: ringway
   listeners:
+  - {name: one, port: 80, protocol: HTTP, hostname: abc.foo.example.com}
+  - {name: narrow, port: 80, protocol: HTTP, hostname: '*.foo.example.com'}
   - {name: all, port: 80, protocol: HTTP}
   - {name: wide, port: 80, protocol: HTTP, hostname: '*.example.com'}
-  - {name: narrow, port: 80, protocol: HTTP, hostname: '*.foo.example.com'}
-  - {name: one, port: 80, protocol: HTTP, hostname: abc.foo.example.com}
 ";
     let at = |listener: &str| {
         let spec = format!(
