@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `/healthz` | `ok` |
 //! | `/metrics` | Prometheus text, see [`crate::metrics`] |
-//! | `/api/v1/status` | [`Status`](crate::report::Status) |
+//! | `/api/v1/status` | [`Status`] |
 //! | `/api/v1/documents` | [`DocumentList`] |
 //! | `/api/v1/services` | list of [`ServiceRow`] |
-//! | `/api/v1/registrations` | list of [`RegistrationRow`](crate::registry::RegistrationRow) |
+//! | `/api/v1/registrations` | list of [`RegistrationRow`] |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

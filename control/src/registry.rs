@@ -2,7 +2,7 @@
 //!
 //! [`Leases`] (`leases`) is pure: time is an argument. [`Registry`] keeps one behind a lock, publishes what it means and writes
 //! it down; `service` is its gRPC side. What a registration says is hostile until it has become a
-//! [`Registration`](crate::model::Registration).
+//! [`Registration`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

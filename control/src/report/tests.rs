@@ -1,3 +1,5 @@
+//! Stories of proxies that connect, report, refuse and go.
+
 use super::*;
 use crate::ads::view::View;
 use crate::compile::{self, GatewayClient};
