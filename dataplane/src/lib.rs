@@ -2,14 +2,27 @@
 //!
 //! One request goes through it forward only: [`worker`] → [`listener`] → [`downstream`] → [`exchange`] → [`upstream`] →
 //! [`relay`] → [`respond`] → [`telemetry::access_log`]. Read [`exchange`] first.
+//!
+//! One configuration change goes through it forward only, too: [`bootstrap`] or [`xds`] → `translate` →
+//! [`control_thread`] → [`xds::publish`] → [`worker`].
 
+pub mod admin;
+pub mod args;
+pub mod bootstrap;
+pub mod control_thread;
+pub mod dns;
 pub mod downstream;
+pub mod drain;
 pub mod exchange;
 pub mod head_edits;
 pub mod listener;
 pub mod relay;
+pub mod report;
 pub mod respond;
+pub mod state;
 pub mod tcp;
 pub mod telemetry;
 pub mod upstream;
 pub mod worker;
+pub mod workers;
+pub mod xds;

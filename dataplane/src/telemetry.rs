@@ -2,3 +2,5 @@
 
 pub mod access_log;
 pub mod metrics;
+pub mod registry;
+pub mod render;

@@ -241,6 +241,17 @@ impl Assembler {
         }
     }
 
+    /// Name and version of everything of a type that the control plane sent and that is active, by name.
+    pub fn active(&self, type_url: &str) -> Vec<(Arc<str>, Arc<str>)> {
+        match type_url {
+            type_url::LISTENER => self.listeners.active_versions(),
+            type_url::ROUTE_CONFIGURATION => self.route_tables.active_versions(),
+            type_url::CLUSTER => self.clusters.active_versions(),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.active_versions(),
+            _ => Vec::new(),
+        }
+    }
+
     fn receive(&mut self, update: Update) {
         self.touch(&update);
         match update {

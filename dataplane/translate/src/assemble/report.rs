@@ -64,6 +64,11 @@ pub fn hash_of<'a>(resources: impl IntoIterator<Item = (&'a str, &'a str)>) -> u
 }
 
 impl<T> Type<T> {
+    pub(super) fn active_versions(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let dynamic = self.active.values().filter(|resource| resource.origin == Origin::Dynamic);
+        dynamic.map(|resource| (resource.name.clone(), resource.version.clone())).collect()
+    }
+
     pub(super) fn status(&self) -> TypeStatus {
         let dynamic = |resource: &&Accepted<T>| resource.origin == Origin::Dynamic;
         let active = || self.active.values().filter(dynamic);

@@ -1,0 +1,234 @@
+//! Looks up the names of STRICT_DNS and LOGICAL_DNS clusters, again and again, off the workers.
+//!
+//! The system's resolver answers (getaddrinfo on tokio's blocking pool), so `/etc/hosts` and search domains count as they
+//! do for every other program. Its answers carry no time to live: names are looked up at the cluster's refresh rate.
+//! A failure never takes addresses away; only at the first look-up it counts as an empty answer, so that nothing waits
+//! for a name that may never exist.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io, mem,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use policy::cluster::{Dns, DnsFamily};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::AbortHandle,
+};
+
+/// Look-ups at a time. getaddrinfo blocks a thread for as long as name servers take.
+const LOOKUPS_MAX: usize = 4;
+
+/// Longest wait after a failed look-up, where the refresh rate is slower.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Addresses of one name that are used. More are cut: no balancer gains by them.
+const ADDRESSES_MAX: usize = 1024;
+
+/// The addresses of a name, when they are not what they were.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The cluster that asked.
+    pub cluster: Arc<str>,
+    /// The name.
+    pub host: Arc<str>,
+    /// Its addresses, best first.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What is looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Question {
+    cluster: Arc<str>,
+    host: Arc<str>,
+    family: DnsFamily,
+    refresh_rate: Duration,
+}
+
+/// By cluster and host.
+type Tasks = BTreeMap<(Arc<str>, Arc<str>), (Question, AbortHandle)>;
+
+/// Runs one task per name of each cluster.
+#[derive(Debug)]
+pub struct Resolver {
+    answers: mpsc::Sender<Answer>,
+    permits: Arc<Semaphore>,
+    running: Tasks,
+}
+
+impl Resolver {
+    /// A resolver without names, and where its answers come out. Must be used on a tokio runtime.
+    pub fn new() -> (Resolver, mpsc::Receiver<Answer>) {
+        let (answers, received) = mpsc::channel(64);
+        let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
+        (Resolver { answers, permits, running: Tasks::new() }, received)
+    }
+
+    /// Looks up the names of exactly these clusters from now on.
+    pub fn watch<'a>(&mut self, clusters: impl Iterator<Item = (&'a Arc<str>, &'a Dns)>) {
+        let mut before = mem::take(&mut self.running);
+        for (cluster, dns) in clusters {
+            for endpoint in &dns.assignment.endpoints {
+                let question = Question {
+                    cluster: cluster.clone(),
+                    host: endpoint.address.host.clone(),
+                    family: dns.family,
+                    refresh_rate: dns.refresh_rate,
+                };
+                let key = (question.cluster.clone(), question.host.clone());
+                if self.running.contains_key(&key) {
+                    continue;
+                }
+                if before.get(&key).is_some_and(|(running, _)| *running == question)
+                    && let Some(running) = before.remove(&key)
+                {
+                    self.running.insert(key, running);
+                    continue;
+                }
+                let task = look_up(question.clone(), self.permits.clone(), self.answers.clone());
+                self.running.insert(key, (question, tokio::spawn(task).abort_handle()));
+            }
+        }
+        for (_, stopped) in before.into_values() {
+            stopped.abort();
+        }
+    }
+}
+
+async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sender<Answer>) {
+    let mut known: Option<Vec<IpAddr>> = None;
+    loop {
+        let found = match permits.acquire().await {
+            Ok(_permit) => system(&question.host).await,
+            Err(_) => return,
+        };
+        let mut wait = question.refresh_rate;
+        let addresses = match found.map(|found| pick(&found, question.family)) {
+            Ok(addresses) if !addresses.is_empty() => Some(addresses),
+            failed => {
+                wait = wait.min(RETRY_MAX);
+                if known.is_none() {
+                    let error = failed
+                        .err()
+                        .map_or("no address of the wanted family".into(), |error| error.to_string());
+                    tracing::warn!(cluster = %question.cluster, host = %question.host, %error, "name not found");
+                }
+                known.is_none().then(Vec::new)
+            }
+        };
+        if let Some(addresses) = addresses.filter(|addresses| is_news(known.as_deref(), addresses)) {
+            known = Some(addresses.clone());
+            let answer = Answer { cluster: question.cluster.clone(), host: question.host.clone(), addresses };
+            if answers.send(answer).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn system(host: &str) -> io::Result<Vec<IpAddr>> {
+    if let Ok(literal) = host.parse() {
+        return Ok(vec![literal]);
+    }
+    Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+}
+
+/// The wanted addresses, each once, in the resolver's order of preference.
+fn pick(found: &[IpAddr], family: DnsFamily) -> Vec<IpAddr> {
+    let of = |wanted: fn(&IpAddr) -> bool| {
+        let mut seen = BTreeSet::new();
+        let fresh = found.iter().filter(|address| wanted(address) && seen.insert(**address));
+        fresh.copied().take(ADDRESSES_MAX).collect::<Vec<_>>()
+    };
+    let or = |first: Vec<IpAddr>, wanted| if first.is_empty() { of(wanted) } else { first };
+    match family {
+        DnsFamily::V4Only => of(IpAddr::is_ipv4),
+        DnsFamily::V6Only => of(IpAddr::is_ipv6),
+        DnsFamily::V4Preferred => or(of(IpAddr::is_ipv4), IpAddr::is_ipv6),
+        DnsFamily::V6Preferred => or(of(IpAddr::is_ipv6), IpAddr::is_ipv4),
+        DnsFamily::All => of(|_| true),
+    }
+}
+
+/// Name servers rotate their answers; the same addresses in another order are the same.
+fn is_news(known: Option<&[IpAddr]>, addresses: &[IpAddr]) -> bool {
+    let set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+    known.is_none_or(|known| set(known) != set(addresses))
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{
+        endpoint::{Assignment, DnsName, EndpointSpec},
+        limits,
+    };
+
+    use super::*;
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn dns(hosts: &[&str]) -> Dns {
+        let endpoint = |host: &&str| EndpointSpec::new(DnsName { host: (*host).into(), port: 80 });
+        Dns {
+            assignment: Assignment {
+                endpoints: hosts.iter().map(endpoint).collect(),
+                overprovisioning_percent: limits::OVERPROVISIONING_PERCENT_DEFAULT,
+            },
+            refresh_rate: Duration::from_secs(3600),
+            respect_ttl: false,
+            family: DnsFamily::V4Preferred,
+        }
+    }
+
+    #[test]
+    fn the_wanted_family_is_picked_and_each_address_once() {
+        let found = ips(&["10.0.0.2", "::2", "10.0.0.1", "10.0.0.2", "::1"]);
+        for (family, picked) in [
+            (DnsFamily::V4Only, &["10.0.0.2", "10.0.0.1"][..]),
+            (DnsFamily::V6Only, &["::2", "::1"]),
+            (DnsFamily::V4Preferred, &["10.0.0.2", "10.0.0.1"]),
+            (DnsFamily::V6Preferred, &["::2", "::1"]),
+            (DnsFamily::All, &["10.0.0.2", "::2", "10.0.0.1", "::1"]),
+        ] {
+            assert_eq!(pick(&found, family), ips(picked), "{family:?}");
+        }
+        assert_eq!(pick(&ips(&["10.0.0.1"]), DnsFamily::V6Preferred), ips(&["10.0.0.1"]));
+        assert!(pick(&ips(&["10.0.0.1"]), DnsFamily::V6Only).is_empty());
+    }
+
+    #[test]
+    fn the_same_addresses_in_another_order_are_no_news() {
+        let known = ips(&["10.0.0.1", "10.0.0.2"]);
+        assert!(!is_news(Some(&known), &ips(&["10.0.0.2", "10.0.0.1"])));
+        assert!(is_news(Some(&known), &ips(&["10.0.0.2"])));
+        assert!(is_news(None, &[]));
+    }
+
+    #[tokio::test]
+    async fn every_name_is_answered_once_even_one_that_does_not_exist() {
+        let (mut resolver, mut answers) = Resolver::new();
+        let config = dns(&["127.0.0.1", "localhost", "no-such-name.invalid"]);
+        let cluster: Arc<str> = "c".into();
+        resolver.watch([(&cluster, &config)].into_iter());
+        resolver.watch([(&cluster, &config)].into_iter());
+        let mut found = Vec::new();
+        for _ in 0..3 {
+            let answer = answers.recv().await.unwrap();
+            found.push((answer.host.to_string(), answer.addresses));
+        }
+        found.sort();
+        let expected =
+            [("127.0.0.1", &["127.0.0.1"][..]), ("localhost", &["127.0.0.1"]), ("no-such-name.invalid", &[])];
+        assert_eq!(found, expected.map(|(host, addresses)| (host.to_owned(), ips(addresses))));
+        resolver.watch(std::iter::empty());
+        assert!(resolver.running.is_empty());
+        drop(resolver);
+        assert!(answers.recv().await.is_none(), "a name that nobody wants is not looked up any more");
+    }
+}

@@ -1,0 +1,73 @@
+//! How long to wait before the next connect to the control plane. Pure.
+
+use std::time::Duration;
+
+use policy::Rng;
+
+/// Waits before the attempts after failures in a row; the last one repeats.
+const STEPS: [Duration; 7] = [
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(30),
+];
+
+/// A stream that answered and lived this long ended for a reason that is over: the next one may be tried at once. A
+/// shorter life does not count, or a control plane that dies of our request would be asked without end.
+const HEALTHY_AFTER: Duration = Duration::from_secs(1);
+
+/// Failures in a row so far.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: usize,
+}
+
+impl Backoff {
+    /// The wait after a stream that lasted `lived`, and that had answers or not. Half of each step is random, so that
+    /// proxies that lost one control plane together do not come back together.
+    pub fn after(&mut self, lived: Duration, had_answers: bool, rng: &mut Rng) -> Duration {
+        if had_answers {
+            self.failures = 0;
+            if lived >= HEALTHY_AFTER {
+                return Duration::ZERO;
+            }
+        }
+        let step = STEPS.get(self.failures).or(STEPS.last()).copied().unwrap_or_default();
+        self.failures = (self.failures + 1).min(STEPS.len());
+        let half = step / 2;
+        half + Duration::from_nanos(rng.below(u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(3);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn failures_in_a_row_wait_longer_and_an_answer_starts_over() {
+        let mut rng = Rng::new(7);
+        let mut backoff = Backoff::default();
+        for most_ms in [100, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
+            let most = Duration::from_millis(most_ms);
+            let wait = backoff.after(LONG, false, &mut rng);
+            assert!(most / 2 <= wait && wait < most, "{wait:?} of {most:?}");
+        }
+        assert_eq!(backoff.after(LONG, true, &mut rng), Duration::ZERO);
+        assert!(backoff.after(LONG, false, &mut rng) < Duration::from_millis(100));
+    }
+
+    #[test]
+    fn streams_that_answer_and_break_at_once_are_not_opened_in_a_hot_loop() {
+        let mut rng = Rng::new(7);
+        let mut backoff = Backoff::default();
+        for _ in 0..10 {
+            assert!(backoff.after(SHORT, true, &mut rng) >= Duration::from_millis(50));
+        }
+    }
+}
