@@ -89,6 +89,9 @@ pub fn compile(model: &Model, client: &Client) -> View {
 
 /// Why a proxy would not take the routes of `rule`, if it would not.
 pub(crate) fn refusal(rule: &Rule) -> Option<String> {
+    if rule.is_plain() {
+        return None;
+    }
     let table = route_table::of_rule(rule);
     let translated = translate::route::translate(&table, translate::Origin::Dynamic);
     translated.err().map(|rejected| rejected.fault.reason.to_string())

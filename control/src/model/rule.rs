@@ -33,6 +33,34 @@ impl Rule {
         format!("{}/{}/{}", self.route, self.position.0, self.position.1)
     }
 
+    /// Whether the rule compares a path and a method at most, and changes nothing: most rules of a large mesh. A
+    /// document whose fields were checked cannot say anything there that a proxy refuses.
+    pub(crate) fn is_plain(&self) -> bool {
+        let RequestMatch { path, method: _, headers, query } = &self.matching;
+        let plain_match = !matches!(path, PathMatch::Regex(_)) && headers.is_empty() && query.is_empty();
+        let none = HeaderModifier::default();
+        let changes_nothing = match &*self.action {
+            Action::Fail => true,
+            Action::Redirect { .. } => false,
+            Action::Forward(forward) => {
+                let Forward {
+                    backends,
+                    request_headers,
+                    response_headers,
+                    rewrite_host,
+                    rewrite_path,
+                    timeout: _,
+                } = forward;
+                let edits =
+                    backends.iter().flat_map(|backend| [&backend.request_headers, &backend.response_headers]);
+                rewrite_host.is_none()
+                    && rewrite_path.is_none()
+                    && edits.chain([request_headers, response_headers]).all(|edits| *edits == none)
+            }
+        };
+        plain_match && changes_nothing
+    }
+
     /// Less is tried first: Gateway API's order of matches, then of routes, then of rules. Where a path by regular
     /// expression stands is ours to choose: after exact paths, before prefixes, for a prefix `/` would hide it.
     pub fn precedence(&self, other: &Self) -> Ordering {

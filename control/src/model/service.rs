@@ -1,8 +1,9 @@
 //! Services and who is behind them: Service, EndpointSlice and Workload documents, and registrations.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::backend::namespace_or_default;
 use super::{Endpoint, Name, Protocol, Registration, Registrations, Service, ServicePort};
@@ -51,12 +52,22 @@ struct Collector<'a> {
     services: BTreeMap<Name, Service>,
     /// The Service documents, which say what leads to which port.
     documents: BTreeMap<Name, &'a ServiceSpec>,
+    /// Services by the first label of their selector, so that finding those of a workload does not look at all.
+    selectors: BTreeMap<Selects<'a>, Vec<Name>>,
     /// Whose an address is; the first to claim it keeps it.
     owners: BTreeMap<SocketAddr, Owner>,
     /// The Workloads that share an address with another owner, and with whom.
     conflicts: Vec<(ObjectKey, String)>,
     /// What is said of Workloads; added to at the end, when all conflicts are known.
     workloads: BTreeMap<ObjectKey, (Say, Vec<Condition>)>,
+}
+
+/// One label that a selector demands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Selects<'a> {
+    namespace: Arc<str>,
+    label: &'a str,
+    value: &'a str,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -115,6 +126,10 @@ impl<'a> Collector<'a> {
             ),
         };
         conditions.objects.insert(key.clone(), status(&[accepted]));
+        if let Some((label, value)) = service.spec.selector.first_key_value() {
+            let selects = Selects { namespace: Arc::clone(&key.namespace), label, value };
+            self.selectors.entry(selects).or_default().push(key.into());
+        }
         self.documents.insert(key.into(), &service.spec);
         self.services.insert(key.into(), Service { ports, external });
     }
@@ -148,25 +163,17 @@ impl<'a> Collector<'a> {
     fn workload(&mut self, key: &ObjectKey, workload: &Envelope<WorkloadSpec>, conditions: &mut Conditions) {
         let say = Say::of(&workload.metadata);
         let spec = &workload.spec;
-        let mut belongs_to: Vec<Name> = self
-            .documents
-            .iter()
-            .filter(|(name, service)| {
-                let selected = !service.selector.is_empty()
-                    && service.selector.iter().all(|(k, v)| workload.metadata.labels.get(k) == Some(v));
-                *name.namespace == *key.namespace
-                    && (selected || spec.service.as_deref() == Some(&*name.name))
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+        let mut belongs_to = self.selected(&key.namespace, &workload.metadata.labels);
         if let Some(service) = &spec.service {
             let name = Name::new(&*key.namespace, service.as_str());
-            if !self.documents.contains_key(&name) {
+            if self.documents.contains_key(&name) {
+                belongs_to.insert(name);
+            } else {
                 let created = self.services.entry(name.clone()).or_default();
                 for port in &spec.ports {
                     created.ensure_port(port.port.get(), port.app_protocol.as_deref(), port.name.as_deref());
                 }
-                belongs_to.push(name);
+                belongs_to.insert(name);
             }
         }
         let owner = Owner::Workload(key.clone());
@@ -227,6 +234,18 @@ impl<'a> Collector<'a> {
         if registration.ready || registration.draining {
             self.add(&name, number, endpoint, &Owner::Instance(registration.instance.clone()), conditions);
         }
+    }
+
+    /// The Services of the namespace whose selector matches these labels.
+    fn selected(&self, namespace: &Arc<str>, labels: &BTreeMap<String, String>) -> BTreeSet<Name> {
+        let candidates = labels.iter().filter_map(|(label, value)| {
+            self.selectors.get(&Selects { namespace: Arc::clone(namespace), label, value })
+        });
+        let matches = |name: &&Name| {
+            let selector = self.documents.get(*name).map(|service| &service.selector);
+            selector.is_some_and(|wanted| wanted.iter().all(|(k, v)| labels.get(k) == Some(v)))
+        };
+        candidates.flatten().filter(matches).cloned().collect()
     }
 
     /// Each port of a service and what of a workload it leads to.
