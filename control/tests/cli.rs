@@ -100,8 +100,8 @@ fn serve_refuses_what_it_cannot_serve_with_one_line() {
     let missing = format!("{config}/missing");
     let file = format!("{config}/file");
     std::fs::write(&file, "").unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let held = std::net::TcpListener::bind(&taken).unwrap();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
     let any = "127.0.0.1:0";
     let table = [
         ([&missing, any, any, config], format!("error: cannot read the directory {missing}: ")),
