@@ -90,15 +90,15 @@ async fn dead_replica(mesh: &Mesh, board: &Board, words: &Words) -> Result<(), L
     let (name, other_name) = (victim.name(), other.name());
     let moved_before = moved(mesh).await;
     let before = Counts::of(board);
-    let other_before = other.served().await.unwrap_or_default();
+    let other_before = other.now().served;
     let started = Instant::now();
     say(format!("{name} dies: application and proxy are killed, nobody is told"));
-    mesh.kill_replica(victim).await;
+    victim.kill().await;
 
     let left = tokio::time::timeout(PATIENCE, until_registered(mesh, mesh.replicas().len() - 1)).await;
     let left = left.map(|()| started.elapsed());
     let calls = before.until_now(board);
-    let taken = other.served().await.unwrap_or_default() - other_before;
+    let taken = other.now().served.saturating_sub(other_before);
     let moved = moved(mesh).await.zip(moved_before).map(|(now, before)| now.saturating_sub(before));
     say(format!(
         "  {} requests came through the gateway meanwhile, {} failed{}",
@@ -126,9 +126,9 @@ async fn dead_replica(mesh: &Mesh, board: &Board, words: &Words) -> Result<(), L
     }
 
     let restarted = Instant::now();
-    mesh.start_replica(victim).await?;
+    victim.start(mesh.place()).await?;
     let first = async {
-        while victim.served().await.is_none_or(|served| served == 0) {
+        while victim.now().served == 0 {
             tokio::time::sleep(LOOK).await;
         }
     };
@@ -156,7 +156,7 @@ async fn kill_control_plane(mesh: &Mesh, board: &Board, words: &Words) -> Result
 
     let restarted = Instant::now();
     mesh.start_control_plane().await?;
-    let proxies = mesh.proxies_count().await;
+    let proxies = mesh.proxies_count();
     let synced = async {
         until_registered(mesh, mesh.replicas().len()).await;
         while mesh.status().await.is_none_or(|status| in_sync_count(&status) < proxies) {
@@ -181,8 +181,9 @@ async fn until_registered(mesh: &Mesh, count: usize) {
 /// Connections of web's proxies to orders that failed and made way for another; `None` if no proxy says.
 async fn moved(mesh: &Mesh) -> Option<u64> {
     let mut sum = None;
-    for admin in mesh.admins_of(Service::Web).await {
-        if let Ok((_, text)) = admin::ask(admin, "/metrics").await
+    for replica in mesh.replicas().iter().filter(|replica| replica.service == Service::Web) {
+        if let Some(admin) = replica.admin().await
+            && let Ok((_, text)) = admin::ask(admin, "/metrics").await
             && let Some(count) = connect_failures(&text)
         {
             sum = Some(sum.unwrap_or_default() + count);

@@ -1,6 +1,6 @@
 //! `ringway demo`: a whole mesh on one machine, loaded and shown, from its start to its end.
 //!
-//! [`mesh`] is the mesh, [`toy`] the applications in it, [`load`] the users; [`board`] measures, [`picture`] and
+//! [`mesh`] is the mesh, [`replica`] and [`toy`] the applications in it, [`load`] the users; [`board`] measures, [`picture`] and
 //! [`screen`] show; [`lesson`] breaks something, [`remote`] lets another terminal ask for that.
 
 use std::io;
@@ -16,19 +16,22 @@ use tokio::sync::{mpsc, oneshot};
 use self::board::{Board, EDGES};
 use self::client::{Client, Form};
 use self::lesson::LessonError;
-use self::mesh::{Addresses, Mesh, ReplicaNow, in_sync_count};
+use self::mesh::{Addresses, Mesh, in_sync_count};
 use self::picture::{Picture, ServiceNow};
+use self::replica::ReplicaNow;
 use self::screen::{Screen, Wish};
 use self::toy::SERVICES;
 use crate::sidecar::signals::Signals;
 
 mod board;
 mod client;
+mod folder;
 mod lesson;
 mod load;
 mod mesh;
 mod picture;
 mod remote;
+mod replica;
 mod screen;
 mod toy;
 
@@ -94,15 +97,10 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
         io::ErrorKind::AddrInUse => DemoError::Runs,
         _ => system("open the demo's socket")(error),
     })?;
-    mesh::sweep();
     let board = Arc::new(Board::default());
     let addresses = Addresses { api: options.api, gateway: options.gateway };
     let (events, said) = mpsc::unbounded_channel();
-    let start = Mesh::start(&addresses, options.proxy.clone(), board.clone(), events);
-    let mesh = tokio::select! {
-        mesh = start => mesh?,
-        _ = signals.next() => return Ok(()),
-    };
+    let mesh = Mesh::start(&addresses, options.proxy.clone(), board.clone(), events).await?;
     let (sender, requests) = mpsc::channel(1);
     let remote = tokio::spawn(remote::serve(listener, sender));
     let show = Show { options, mesh: &mesh, board: &board, started };
@@ -128,8 +126,12 @@ impl Show<'_> {
         mut events: mpsc::UnboundedReceiver<String>,
     ) -> Result<(), DemoError> {
         let gateway = Arc::new(Client::new(self.mesh.gateway(), Form::Origin));
+        let moves = async {
+            self.mesh.ready().await?;
+            self.until_it_moves(&gateway).await
+        };
         tokio::select! {
-            moving = self.until_it_moves(&gateway) => moving?,
+            moves = moves => moves?,
             _ = signals.next() => return Ok(()),
         }
         let up = Instant::now();
@@ -236,11 +238,9 @@ impl Show<'_> {
     }
 
     async fn picture(&self, up: Instant, rates: &mut Rates) -> Picture {
-        let replicas = self.mesh.replicas_now().await;
-        let proxies = match self.mesh.status().await {
-            Some(status) => Some((in_sync_count(&status), self.mesh.proxies_count().await)),
-            None => None,
-        };
+        let replicas = self.mesh.replicas_now();
+        let status = self.mesh.status().await;
+        let proxies = status.map(|status| (in_sync_count(&status), self.mesh.proxies_count()));
         let rates = rates.of(&replicas);
         let services = SERVICES.iter().map(|service| ServiceNow {
             service: *service,

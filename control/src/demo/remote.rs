@@ -1,16 +1,18 @@
 //! How a second `ringway` on this machine tells the running demo to give a lesson, and hears what happens.
 //!
-//! An abstract unix socket named after the user: it is found without arguments, ends with the process and leaves no
-//! file. One line of question; each line of the answer begins with `:`, an error with `!`.
+//! An abstract unix socket named after the user and the folder for temporary files: it is found without arguments, ends
+//! with the process and leaves no file. One line of question; each line of the answer begins with `:`, an error with `!`.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::Duration;
 
 use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::lesson::{Lesson, LessonError, UnknownLesson, Words};
 
@@ -108,5 +110,7 @@ pub fn ask(lesson: Lesson, mut say: impl FnMut(&str)) -> Result<(), RemoteError>
 }
 
 fn address() -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("ringway/demo/{}", geteuid().as_raw()))
+    // A name has 107 bytes at most, a path may have more.
+    let folder = xxh3_64(std::env::temp_dir().as_os_str().as_bytes());
+    SocketAddr::from_abstract_name(format!("ringway/demo/{}/{folder:016x}", geteuid().as_raw()))
 }

@@ -97,14 +97,17 @@ async fn keep(
     let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
     loop {
         let mut held = false;
-        let broken = tokio::select! {
-            broken = hold(&channel, &mut registration, &status, &mut close, &mut held) => broken,
-        };
+        let broken = hold(&channel, &mut registration, &status, &mut close, &mut held).await;
         let Err(error) = broken else { return };
         if held {
             backoff.reset();
         }
-        status.send_replace(LeaseStatus::Unreachable(reason(&error)));
+        status.send_if_modified(|status| {
+            // One outage is one piece of news, whatever each attempt says.
+            let news = !matches!(status, LeaseStatus::Unreachable(_));
+            *status = LeaseStatus::Unreachable(reason(&error));
+            news
+        });
         tokio::select! {
             () = tokio::time::sleep(backoff.next_wait()) => {}
             _ = &mut close => return,

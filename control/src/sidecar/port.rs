@@ -2,10 +2,13 @@
 //!
 //! A reservation is a bound socket that never listens. The kernel gives its port to nobody else, neither to a bind of
 //! port 0 nor as the source of a connection. The proxy binds the same port beside it: with SO_REUSEPORT, as its
-//! listeners do, or with SO_REUSEADDR alone, which Linux allows as long as no socket of the two listens yet.
+//! listeners do, or with SO_REUSEADDR alone, which Linux allows as long as no socket of the two listens yet. For the same
+//! reason two reservations could share a port, so each also holds a name that only one can hold.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -14,6 +17,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 pub struct Reservation {
     address: SocketAddr,
     _socket: Socket,
+    _name: UnixListener,
 }
 
 /// Why an address could not be reserved.
@@ -52,7 +56,9 @@ fn reserve(address: SocketAddr) -> io::Result<Reservation> {
     let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
     // Only now: bound with it, the port of any other listener with this option would be shared in silence.
     socket.set_reuse_port(true)?;
-    Ok(Reservation { address: bound, _socket: socket })
+    // An abstract name ends with the process and belongs to the network namespace, as ports do.
+    let name = UnixAddr::from_abstract_name(format!("ringway/reserve/{bound}"))?;
+    Ok(Reservation { address: bound, _socket: socket, _name: UnixListener::bind_addr(&name)? })
 }
 
 #[cfg(test)]
@@ -87,6 +93,17 @@ mod tests {
                 assert_eq!(text, "hello");
             }
         }
+    }
+
+    #[test]
+    fn a_reserved_port_cannot_be_reserved_again_until_it_is_given_back() {
+        let reservation = Reservation::new(ANY.parse().unwrap()).unwrap();
+        let error = Reservation::new(reservation.address()).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        assert_ne!(Reservation::prefer(reservation.address()).unwrap().address(), reservation.address());
+        let address = reservation.address();
+        drop(reservation);
+        assert_eq!(Reservation::prefer(address).unwrap().address(), address);
     }
 
     #[test]

@@ -1,0 +1,180 @@
+//! A replica of a toy with its sidecar: started, killed and stopped as a machine with `ringway run` would be.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+
+use super::board::Board;
+use super::mesh::{MeshError, NAMESPACE, READY_TIMEOUT, any};
+use super::toy::{Environment, Service, Toy};
+use crate::sidecar::control::ControlAddress;
+use crate::sidecar::environment::Dependency;
+use crate::sidecar::port::{Reservation, ReserveError};
+use crate::sidecar::process::{Life, Output};
+use crate::sidecar::{Sidecar, SidecarOptions, StartError};
+
+/// What all replicas have in common.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) control: ControlAddress,
+    pub(super) proxy: PathBuf,
+    /// For logs and for what proxies keep.
+    pub(super) folder: PathBuf,
+    pub(super) board: Arc<Board>,
+    /// Takes what happens to proxies.
+    pub(super) events: mpsc::UnboundedSender<String>,
+}
+
+/// One of the replicas of a toy, whether it runs or not.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub(super) service: Service,
+    number: u8,
+    port: Reservation,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    sidecar: Sidecar,
+    /// `None` until the sidecar is ready.
+    toy: Option<Toy>,
+}
+
+/// What a replica does at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReplicaNow {
+    pub(super) service: Service,
+    /// Whether it runs.
+    pub(super) up: bool,
+    /// Requests it has answered since it was started.
+    pub(super) served: u64,
+}
+
+impl Replica {
+    /// One that does not run yet; its port is its own already.
+    pub(super) fn new(service: Service, number: u8) -> Result<Replica, ReserveError> {
+        Ok(Replica { service, number, port: Reservation::new(any())?, running: Mutex::default() })
+    }
+
+    /// Starts it: first the sidecar, then the toy, then it takes requests.
+    pub(super) async fn start(&self, place: &Place) -> Result<(), MeshError> {
+        let who = self.name();
+        let log = format!("{who}.log");
+        let mut running = self.running.lock().await;
+        let sidecar = Sidecar::start(self.options(place, &log))
+            .map_err(|source| MeshError::Setup { who: who.clone(), source })?;
+        // In its place before anything is waited for, so that an end meanwhile finds it.
+        let running = running.insert(Running { sidecar, toy: None });
+        let ready = running.sidecar.ready(READY_TIMEOUT).await;
+        ready.map_err(|source| place.not_ready(&who, &log, source))?;
+        let sidecar = &running.sidecar;
+        watch(who.clone(), sidecar.life(), place.events.clone());
+        let environment = Environment {
+            http_proxy: sidecar.outbound(),
+            ledger: sidecar.dependencies().next().map(|(_, local)| local),
+        };
+        let listener = TcpListener::bind(self.port.address()).await;
+        let listener = listener.map_err(|source| MeshError::Toy { replica: who, source })?;
+        running.toy = Some(Toy::start(self.service, listener, environment, place.board.clone()));
+        running.sidecar.serve();
+        Ok(())
+    }
+
+    fn options(&self, place: &Place, log: &str) -> SidecarOptions {
+        let ledger = Dependency {
+            service: Service::Ledger.name().to_owned(),
+            namespace: None,
+            port: 7000,
+            local_port: None,
+        };
+        SidecarOptions {
+            namespace: NAMESPACE.to_owned(),
+            service: self.service.name().to_owned(),
+            port: self.port.address().port(),
+            app_protocol: self.service.protocol().to_owned(),
+            advertise: Ipv4Addr::LOCALHOST.into(),
+            dependencies: if self.service == Service::Pay { vec![ledger] } else { Vec::new() },
+            labels: Default::default(),
+            control: place.control.clone(),
+            proxy: place.proxy.clone(),
+            arguments: Vec::new(),
+            data_dir: place.folder.clone(),
+            output: Output::File(place.folder.join(log)),
+        }
+    }
+
+    /// Ends it as if its machine had lost power.
+    pub(super) async fn kill(&self) {
+        if let Some(Running { sidecar, toy }) = self.running.lock().await.take() {
+            drop(toy);
+            sidecar.kill().await;
+        }
+    }
+
+    /// Ends it in good order.
+    pub(super) async fn stop(self, drain: Duration) {
+        if let Some(Running { sidecar, toy }) = self.running.into_inner() {
+            sidecar.stop(drain).await;
+            drop(toy);
+        }
+    }
+
+    /// `orders-2`.
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}", self.service.name(), self.number)
+    }
+
+    /// What it does now. One that is being started or ended does not run.
+    pub(super) fn now(&self) -> ReplicaNow {
+        let running = self.running.try_lock();
+        let toy = running.as_ref().ok().and_then(|running| running.as_ref()?.toy.as_ref());
+        let served = toy.map(Toy::served);
+        ReplicaNow { service: self.service, up: served.is_some(), served: served.unwrap_or_default() }
+    }
+
+    /// The admin listener of its proxy, if it runs.
+    pub(super) async fn admin(&self) -> Option<SocketAddr> {
+        self.running.lock().await.as_ref().map(|running| running.sidecar.admin())
+    }
+}
+
+impl Place {
+    /// Why a proxy is not ready, with the last it said.
+    pub(super) fn not_ready(&self, who: &str, log: &str, source: StartError) -> MeshError {
+        let said = fs::read_to_string(self.folder.join(log)).unwrap_or_default();
+        let said = said.lines().next_back().unwrap_or("nothing").to_owned();
+        MeshError::Start { who: who.to_owned(), said, source }
+    }
+}
+
+/// Says when a proxy dies and when it is back.
+pub(super) fn watch(
+    who: String,
+    mut life: tokio::sync::watch::Receiver<Life>,
+    events: mpsc::UnboundedSender<String>,
+) {
+    tokio::spawn(async move {
+        let mut died = false;
+        while life.changed().await.is_ok() {
+            let event = match &*life.borrow_and_update() {
+                Life::Down { why, .. } => {
+                    died = true;
+                    format!("the proxy of {who} {why}")
+                }
+                Life::Ready { after, .. } if died => {
+                    format!("the proxy of {who} is back, {} ms after its start", after.as_millis())
+                }
+                Life::Ready { .. } | Life::Starting { .. } | Life::Failed { .. } | Life::Stopped => continue,
+            };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,181 @@
+//! `ringway run` as its users see it: a real process with a real control plane, and applications that are shell
+//! one-liners or this very executable. The proxy is a stand-in.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
+
+use rustix::process::{Signal, kill_process};
+
+use self::harness::{Mesh, Run, children_of, files_below, free_port, is_gone, until};
+
+mod harness;
+mod stand_in;
+
+#[test]
+fn the_exit_code_is_the_applications() {
+    let mesh = Mesh::start();
+    for (app, code) in [
+        (vec!["sh", "-c", "exit 7"], 7),
+        (vec!["sh", "-c", "kill -9 $$"], 128 + 9),
+        (vec!["true"], 0),
+        (vec!["/nowhere/my-app"], 127),
+        (vec!["/etc/passwd"], 126),
+    ] {
+        let mut run = mesh.run(&[], &app);
+        assert_eq!(run.wait(), code, "{app:?}: {}", run.rest());
+    }
+}
+
+#[test]
+fn the_application_is_told_where_the_mesh_is() {
+    let mesh = Mesh::start();
+    let script = "echo $HTTP_PROXY $http_proxy $NO_PROXY $no_proxy $RINGWAY_PAY_80_ADDR $RINGWAY_BIG_LEDGER_SHOP_7000_ADDR";
+    let local = free_port();
+    let to = format!("big-ledger.shop:7000={local}");
+    let mut run = mesh.run(&["--to", "pay:80", "--to", &to], &["sh", "-c", script]);
+    assert_eq!(run.wait(), 0, "{}", run.rest());
+    let mut told = String::new();
+    run.child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+    let told: Vec<&str> = told.split_whitespace().collect();
+    let [upper, lower, no_upper, no_lower, pay, ledger] = told[..] else { panic!("{told:?}") };
+    assert!(upper.starts_with("http://127.0.0.1:"), "{told:?}");
+    assert_eq!((upper, no_upper), (lower, no_lower));
+    assert_eq!(no_upper, "localhost,127.0.0.1,::1");
+    assert!(pay.starts_with("127.0.0.1:") && pay != ledger, "{told:?}");
+    assert_eq!(ledger, format!("127.0.0.1:{local}"));
+}
+
+#[test]
+fn an_endpoint_takes_requests_only_while_the_application_accepts() {
+    let mesh = Mesh::start();
+    let mut run = mesh.run_listener(&[]);
+    run.until("registered");
+    assert!(!mesh.registration("web").ready, "ready before its port accepts");
+    run.say("listen");
+    run.until("taking requests");
+    mesh.until(|registered| registered.get("web").is_some_and(|web| web.ready));
+    run.say("end");
+    assert_eq!(run.wait(), 0, "{}", run.rest());
+    mesh.until(HashMap::is_empty);
+}
+
+#[test]
+fn a_signal_to_end_reaches_the_mesh_first_and_then_the_application() {
+    let mesh = Mesh::start();
+    let mut run = mesh.run(&[], &["sh", "-c", "trap 'exit 42' TERM; echo up; while :; do sleep 0.01; done"]);
+    let mut line = String::new();
+    let mut stdout = BufReader::new(run.child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    mesh.until(|registered| registered.contains_key("web"));
+    run.signal(Signal::TERM);
+    mesh.until(|registered| registered.get("web").is_none_or(|web| web.draining));
+    assert_eq!(run.wait(), 42, "{}", run.rest());
+}
+
+#[test]
+fn a_dead_proxy_is_started_again_on_the_same_ports() {
+    let mesh = Mesh::start();
+    let mut run = mesh.run_listener(&[]);
+    run.say("listen");
+    run.until("taking requests");
+    mesh.until(|registered| registered.get("web").is_some_and(|web| web.ready));
+    let before = mesh.registration("web");
+    let first = run.proxy();
+    kill_process(first, Signal::KILL).unwrap();
+    run.until("was killed by signal 9; starting it again");
+    run.until("proxy ready again");
+    assert_ne!(run.proxy(), first);
+    assert_eq!(mesh.registration("web"), before, "the outage changed the registration");
+    // The stand-in listens where its bootstrap file says that the inbound listener is.
+    drop(TcpStream::connect(before.address).unwrap());
+    run.say("end");
+    assert_eq!(run.wait(), 0, "{}", run.rest());
+}
+
+#[test]
+fn nothing_outlives_a_killed_ringway() {
+    let mesh = Mesh::start();
+    let mut run = mesh.run_listener(&[]);
+    run.say("listen");
+    run.until("taking requests");
+    mesh.until(|registered| registered.contains_key("web"));
+    let children = children_of(run.pid());
+    assert_eq!(children.len(), 2, "the application and the proxy");
+    let inbound = mesh.registration("web").address;
+    run.signal(Signal::KILL);
+    assert_eq!(run.wait(), -1);
+    for child in children {
+        until(|| is_gone(child));
+    }
+    drop(TcpListener::bind(inbound).expect("the port is free again"));
+
+    // The next one takes over name and ports instead of fighting with the lease that still holds.
+    let mut next = mesh.run_listener(&["--port", &run.port.to_string()]);
+    next.until("registered");
+    assert_eq!(mesh.registration("web").address, inbound);
+    next.say("end");
+    assert_eq!(next.wait(), 0, "{}", next.rest());
+}
+
+#[test]
+fn nothing_is_left_when_the_application_has_ended() {
+    let mesh = Mesh::start();
+    let mut run = mesh.run_listener(&[]);
+    run.say("listen");
+    run.until("taking requests");
+    let children = children_of(run.pid());
+    run.say("end");
+    assert_eq!(run.wait(), 0, "{}", run.rest());
+    assert!(children.into_iter().all(is_gone));
+    mesh.until(HashMap::is_empty);
+    let left = files_below(&mesh.folder.path().join("data/run"));
+    let names: Vec<_> = left.iter().filter_map(|file| file.file_name()?.to_str()).collect();
+    assert_eq!(names, ["lock", "sidecar.json"]);
+}
+
+#[test]
+fn what_cannot_work_is_said_and_nothing_is_started() {
+    let mesh = Mesh::start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let away = ["--control", &nobody, "--control-timeout", "200ms"];
+    for (options, never_ready, code, said) in [
+        (&["--port", &port][..], false, 125, "is taken: stop what listens there"),
+        (
+            &["--to", "pay:80", "--to", "pay:80=81"],
+            false,
+            125,
+            "two dependencies would both be RINGWAY_PAY_80_ADDR",
+        ),
+        (&["--proxy-bin", "/etc/passwd"], false, 125, "cannot run /etc/passwd --version: Permission denied"),
+        (&away, true, 125, &format!("no control plane at {nobody} for 200ms: Connection refused")),
+        (&["--control-timeout", "200ms"], true, 125, "the proxy was not ready within 200ms"),
+        (&["--ready-timeout", "100ms"], false, 125, "nothing accepts on 127.0.0.1:"),
+        (&["--control", "10.0.0.1:1"], false, 2, "10.0.0.1:1 is not on this machine"),
+        (&["--to", "pay=1"], false, 2, "expected SERVICE:PORT or SERVICE:PORT=LOCALPORT"),
+        (&["--label", "x"], false, 2, "expected KEY=VALUE"),
+        (&["--name", "Web"], false, 2, "not a DNS label"),
+    ] {
+        let mut command = mesh.command(options, &["sleep", "60"]);
+        if never_ready {
+            command.env("STAND_IN_IS", "never ready");
+        }
+        let mut run = Run::start(command, 0);
+        assert_eq!(run.wait(), code, "{options:?}");
+        let rest = run.rest();
+        assert!(rest.contains(said), "{options:?}: {said:?} not in {rest}");
+    }
+}
+
+#[test]
+fn an_application_starts_without_a_control_plane_when_the_proxy_is_ready_without() {
+    let mesh = Mesh::start();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let mut run = mesh.run(&["--control", &nobody], &["sh", "-c", "read line; exit 3"]);
+    run.until("the control plane is away (Connection refused");
+    run.say("end");
+    assert_eq!(run.wait(), 3, "{}", run.rest());
+}
