@@ -72,7 +72,7 @@ pub struct RouteScratch {
     pub regexes: RegexCaches,
     /// A path or host in lower case.
     folded: Vec<u8>,
-    /// A joined header or a decoded query parameter.
+    /// A decoded query parameter.
     text: Vec<u8>,
 }
 

@@ -42,7 +42,8 @@ pub enum PathMatch {
     Regex(Regex),
 }
 
-/// One header condition (Envoy: `HeaderMatcher`). Several values of one header are one value joined by commas.
+/// One header condition (Envoy: `HeaderMatcher`). Of several values of one header any may pass, as in Envoy 1.40: joined
+/// by commas, a second value would hide the first from an exact test.
 #[derive(Clone, Debug)]
 pub struct HeaderMatch {
     /// The header's name, ASCII case ignored. `:method`, `:path` (with query) and `:authority` (or `host`) stand for
@@ -177,47 +178,34 @@ impl Fraction {
 impl HeaderMatch {
     /// Whether `request` passes.
     pub fn matches(&self, request: &RequestView<'_>, scratch: &mut RouteScratch) -> bool {
-        let mut joined = core::mem::take(&mut scratch.text);
-        let value = self.value(request, &mut joined);
-        let passes = match &self.test {
-            HeaderTest::Present(wanted) => {
-                (*wanted == (value.is_some() || self.missing_as_empty)) != self.invert
-            }
-            HeaderTest::Value(_) | HeaderTest::Range(_) if value.is_none() && !self.missing_as_empty => false,
-            HeaderTest::Value(test) => test.matches(value.unwrap_or_default(), scratch) != self.invert,
-            HeaderTest::Range(range) => {
-                let number = value.and_then(decimal);
-                number.is_some_and(|number| range.contains(&number)) != self.invert
-            }
+        let mut passes = |value: &[u8]| match &self.test {
+            HeaderTest::Present(_) => true,
+            HeaderTest::Value(test) => test.matches(value, scratch),
+            HeaderTest::Range(range) => decimal(value).is_some_and(|number| range.contains(&number)),
         };
-        scratch.text = joined;
-        passes
+        let mut values = self.values(request).peekable();
+        let is_there = values.peek().is_some();
+        let any = if is_there { values.any(&mut passes) } else { self.missing_as_empty && passes(b"") };
+        match self.test {
+            HeaderTest::Present(wanted) => (wanted == any) != self.invert,
+            HeaderTest::Value(_) | HeaderTest::Range(_) => {
+                (is_there || self.missing_as_empty) && any != self.invert
+            }
+        }
     }
 
-    /// The header's value; several are joined in `joined`.
-    fn value<'a>(&self, request: &RequestView<'a>, joined: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    /// The header's values, one by one.
+    fn values<'a>(&self, request: &RequestView<'a>) -> impl Iterator<Item = &'a [u8]> {
         let name = self.name.as_bytes();
-        if name.first() == Some(&b':') {
-            return match name {
-                b":method" => Some(request.method()),
-                b":path" => path_and_query(request),
-                b":authority" => authority(request),
-                _ => None,
-            };
-        }
-        if name.eq_ignore_ascii_case(b"host") {
-            return authority(request);
-        }
-        let mut values = request.header_values(name);
-        let first = values.next()?;
-        let Some(second) = values.next() else { return Some(first) };
-        joined.clear();
-        joined.extend_from_slice(first);
-        for value in core::iter::once(second).chain(values) {
-            joined.push(b',');
-            joined.extend_from_slice(value);
-        }
-        Some(joined)
+        let (line, header): (Option<&[u8]>, _) = match name {
+            b":method" => (Some(request.method()), None),
+            b":path" => (path_and_query(request), None),
+            b":authority" => (authority(request), None),
+            [b':', ..] => (None, None),
+            _ if name.eq_ignore_ascii_case(b"host") => (authority(request), None),
+            _ => (None, Some(request.header_values(name))),
+        };
+        line.into_iter().chain(header.into_iter().flatten())
     }
 }
 
@@ -306,7 +294,7 @@ mod tests {
             ("missing", TestRequest::get("/")),
             ("empty", TestRequest::get("/").header("X", "")),
             ("1", TestRequest::get("/").header("x", "1")),
-            ("1,2", TestRequest::get("/").header("x", "1").header("y", "9").header("X", "2")),
+            ("1 and 2", TestRequest::get("/").header("x", "1").header("y", "9").header("X", "2")),
         ];
         // Per row: the test, inverted, missing as empty; whether each request passes.
         let present = HeaderTest::Present;
@@ -317,14 +305,15 @@ mod tests {
             (present(false), false, false, [true, false, false, false]),
             (present(false), true, false, [false, true, true, true]),
             (present(true), false, true, [true, true, true, true]),
-            (value("1"), false, false, [false, false, true, false]),
-            (value("1"), true, false, [false, true, false, true]),
-            (value("1,2"), false, false, [false, false, false, true]),
+            (value("1"), false, false, [false, false, true, true]),
+            (value("1"), true, false, [false, true, false, false]),
+            (value("2"), false, false, [false, false, false, true]),
+            (value("1,2"), false, false, [false, false, false, false]),
             (value(""), false, false, [false, true, false, false]),
             (value(""), false, true, [true, true, false, false]),
-            (value("1"), true, true, [true, true, false, true]),
-            (HeaderTest::Range(1..2), false, false, [false, false, true, false]),
-            (HeaderTest::Range(1..2), true, false, [false, true, false, true]),
+            (value("1"), true, true, [true, true, false, false]),
+            (HeaderTest::Range(1..2), false, false, [false, false, true, true]),
+            (HeaderTest::Range(1..2), true, false, [false, true, false, false]),
             (HeaderTest::Range(0..1), true, true, [true, true, true, true]),
         ];
         let mut scratch = RouteScratch::default();
