@@ -1,0 +1,145 @@
+//! A proxy whose whole configuration is its bootstrap file.
+
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::process::Signal;
+
+use crate::support::{Home, Proxy, origin, text_of};
+
+/// One listener on `listen`, all requests to `upstream`.
+fn bootstrap(home: &Home, listen: &str, upstream: SocketAddr) -> String {
+    let (ip, port) = (upstream.ip(), upstream.port());
+    let (listen_ip, listen_port) = listen.rsplit_once(':').unwrap();
+    home.admin()
+        + &format!(
+            r#"
+static_resources:
+  listeners:
+  - name: in
+    address: {{socket_address: {{address: {listen_ip}, port_value: {listen_port}}}}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          http_filters:
+          - name: router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+          route_config:
+            name: all
+            virtual_hosts:
+            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: app}}}}]}}
+  clusters:
+  - name: app
+    type: STRICT_DNS
+    dns_lookup_family: V4_ONLY
+    load_assignment:
+      cluster_name: app
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]}}]
+"#
+        )
+}
+
+const ANY: &str = "127.0.0.1:0";
+
+async fn ended_with(proxy: Proxy, lines: &[&str]) {
+    let (status, log) = proxy.end().await;
+    assert_eq!((status.code(), log), (Some(1), lines.iter().map(ToString::to_string).collect()));
+}
+
+#[tokio::test]
+async fn a_bootstrap_file_is_enough_for_traffic_and_its_metrics_on_both_drivers() {
+    for io in ["auto", "epoll"] {
+        let home = Home::new();
+        let upstream = origin("app").await;
+        let mut proxy = home.start(&bootstrap(&home, ANY, upstream), &["--workers", "2", "--io", io]);
+        proxy.is_ready().await;
+        let mut client = proxy.connect("in").await;
+        for _ in 0..3 {
+            let (status, body, _) = client.get("/").await.unwrap();
+            assert_eq!((status, body.as_str()), (200, "app"));
+        }
+        let total = "envoy_cluster_upstream_rq_total{envoy_cluster_name=\"app\"}";
+        assert_eq!(proxy.metric(total).await, 3.0);
+        let class = "envoy_http_downstream_rq_xx{envoy_response_code_class=\"2\",envoy_http_conn_manager_prefix=\"ingress\"}";
+        assert_eq!(proxy.metric(class).await, 3.0);
+        assert_eq!(proxy.metric("envoy_server_live{}").await, 1.0);
+        let cores = proxy.json("/cores").await;
+        let requests =
+            cores["cores"].as_array().unwrap().iter().map(|core| core["requests"].as_u64().unwrap());
+        assert_eq!(requests.sum::<u64>(), 3, "{cores}");
+        if io == "epoll" {
+            assert_eq!(cores["io_driver"], "epoll");
+        }
+        let dump = proxy.json("/config_dump").await;
+        assert_eq!(dump["types"][0]["static"], serde_json::json!(["app"]));
+        drop(client);
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_one_line_and_exit_code_1() {
+    let home = Home::new();
+    let file = home.path("bootstrap.yaml");
+    let file = text_of(&file);
+    let good = bootstrap(&home, ANY, origin("app").await);
+    for (text, error) in [
+        (
+            good.replace("    type: STRICT_DNS\n", "    type: STRICT_DNS\n    outlier_detection: {}\n"),
+            format!("{file}:23:5: static_resources.clusters[0].outlier_detection: not supported by Ringway"),
+        ),
+        (
+            good.replace("{prefix: /}", "{safe_regex: {regex: '('}}"),
+            format!(
+                "{file}: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.\
+                 virtual_hosts[0].routes[0].match.safe_regex.regex: "
+            ),
+        ),
+    ] {
+        let (status, log) = home.start(&text, &[]).end().await;
+        assert_eq!(status.code(), Some(1));
+        let [line] = &log[..] else { panic!("{log:#?}") };
+        assert!(line.starts_with(&format!("ringway-proxy: {error}")), "{line}");
+    }
+    std::fs::remove_file(home.path("bootstrap.yaml")).unwrap();
+    assert!(!home.path("admin.sock").exists(), "nothing may be half-started");
+}
+
+#[tokio::test]
+async fn a_listener_whose_address_is_taken_stops_the_start() {
+    let home = Home::new();
+    let foreign = TcpListener::bind(ANY).unwrap();
+    let taken = foreign.local_addr().unwrap().to_string();
+    let proxy = home.start(&bootstrap(&home, &taken, origin("app").await), &["--log", "off"]);
+    let file = home.path("bootstrap.yaml");
+    let error = format!(
+        "ringway-proxy: {}: listener `in`: address: cannot listen on {taken}: Address already in use (os error 98)",
+        file.display()
+    );
+    ended_with(proxy, &[&error]).await;
+}
+
+#[tokio::test]
+async fn validate_says_ok_and_serves_nothing() {
+    let home = Home::new();
+    let proxy = home.start(&bootstrap(&home, ANY, origin("app").await), &["--validate"]);
+    let (status, log) = proxy.end().await;
+    assert!(status.success() && log.is_empty(), "{log:?}");
+    assert!(!home.path("admin.sock").exists());
+}
+
+#[tokio::test]
+async fn the_end_of_standard_input_or_a_signal_drains_and_ends_the_process() {
+    let home = Home::new();
+    let text = bootstrap(&home, ANY, origin("app").await);
+    let mut proxy = home.start(&text, &["--exit-on-stdin-eof"]);
+    proxy.is_ready().await;
+    proxy.stdin = None;
+    assert!(proxy.end().await.0.success());
+    let mut proxy = home.start(&text, &[]);
+    proxy.is_ready().await;
+    proxy.signal(Signal::INT);
+    assert!(proxy.end().await.0.success());
+}
