@@ -38,8 +38,9 @@ struct Wheel {
     occupied: RefCell<[u64; (SLOTS / 64) as usize]>,
     /// The last slot number that was visited.
     cursor: Cell<u64>,
-    /// Emptied slot storage, reused so that visiting a slot allocates nothing.
-    scratch: RefCell<Vec<Rc<Entry>>>,
+    /// Storage of emptied slots, for those that are filled next: a slot has storage only while it holds an entry, so
+    /// there is as much of it as slots were ever filled at once, and moving alarms on allocates nothing.
+    spare: RefCell<Vec<Vec<Rc<Entry>>>>,
     /// The slot number up to which the loop's owner sleeps, and how to wake it when an earlier alarm is set.
     sleeping_until: Cell<u64>,
     sleeper: RefCell<Option<Waker>>,
@@ -84,7 +85,7 @@ impl Timers {
             slots: RefCell::new((0..SLOTS).map(|_| Vec::new()).collect()),
             occupied: RefCell::new([0; (SLOTS / 64) as usize]),
             cursor: Cell::new(now >> TICK_SHIFT),
-            scratch: RefCell::default(),
+            spare: RefCell::default(),
             sleeping_until: Cell::new(0),
             sleeper: RefCell::default(),
         }))
@@ -108,12 +109,11 @@ impl Timers {
         let first = (wheel.cursor.get() + 1).max(target.saturating_sub(SLOTS - 1));
         for number in first..=target {
             wheel.cursor.set(number);
-            if wheel.take_slot(number) {
-                let mut due = std::mem::take(&mut *wheel.scratch.borrow_mut());
+            if let Some(mut due) = wheel.take_slot(number) {
                 for entry in due.drain(..) {
                     self.visit(entry, number, now);
                 }
-                *wheel.scratch.borrow_mut() = due;
+                wheel.spare.borrow_mut().push(due);
             }
         }
         wheel.cursor.set(wheel.cursor.get().max(target));
@@ -145,7 +145,11 @@ impl Timers {
         let number = wanted.clamp(wheel.cursor.get() + 1, wheel.cursor.get() + SLOTS - 1);
         entry.queued_at.set(number);
         let slot = (number % SLOTS) as usize;
-        wheel.slots.borrow_mut()[slot].push(entry);
+        let entries = &mut wheel.slots.borrow_mut()[slot];
+        if entries.capacity() == 0 {
+            *entries = wheel.spare.borrow_mut().pop().unwrap_or_default();
+        }
+        entries.push(entry);
         wheel.occupied.borrow_mut()[slot / 64] |= 1 << (slot % 64);
         if number < wheel.sleeping_until.get() {
             // Once per sleep: the sleeper looks at the whole wheel again.
@@ -184,17 +188,16 @@ impl Timers {
 }
 
 impl Wheel {
-    /// Moves a slot's entries to `scratch`; false when it held none.
-    fn take_slot(&self, number: u64) -> bool {
+    /// A slot's entries, with its storage; `None` when it holds none.
+    fn take_slot(&self, number: u64) -> Option<Vec<Rc<Entry>>> {
         let slot = (number % SLOTS) as usize;
         let mut occupied = self.occupied.borrow_mut();
         let bit = 1 << (slot % 64);
         if occupied[slot / 64] & bit == 0 {
-            return false;
+            return None;
         }
         occupied[slot / 64] &= !bit;
-        std::mem::swap(&mut self.slots.borrow_mut()[slot], &mut *self.scratch.borrow_mut());
-        true
+        Some(std::mem::take(&mut self.slots.borrow_mut()[slot]))
     }
 }
 
