@@ -2,7 +2,14 @@
 //!
 //! Faces hostile bytes. Holds no buffer while the connection is idle for longer than a moment.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use policy::{
     filter_chain::{ConnectionFacts, TransportProtocol},
@@ -99,6 +106,23 @@ pub struct Downstream<I: Io> {
     pub origin: Origin,
     /// The downstream sent FIN.
     pub is_ended: bool,
+    /// The connection has no place in the configuration any more: it ends with its next response.
+    pub is_last: bool,
+}
+
+/// What the worker knows of a connection, to end it while it waits for a request.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The listener that accepted it.
+    pub listener: Arc<str>,
+    /// Ends its receive.
+    pub cancel: Alarm,
+    /// It waits for a request.
+    pub waits: Cell<bool>,
+    /// The last snapshot in which it had a place, for a request that is on its way already.
+    pub last: RefCell<Option<Rc<Bound>>>,
+    /// Where it stands among the worker's connections.
+    pub at: Cell<usize>,
 }
 
 /// Whether a connection carries another exchange.
@@ -114,9 +138,13 @@ pub enum After {
 
 /// How long an idle connection keeps its buffer.
 const BUFFER_KEPT: Duration = Duration::from_secs(1);
-/// How long a connection lingers after its last answer while the other end still sends, and how much is thrown away.
+/// How long a connection that waits stays open when it has no place any more. A request that comes in this time is
+/// answered, with a close announced; so a connection in use never ends in the face of a request. The second half of it
+/// is drawn, so that not all end at once.
+const RETIRE: Duration = Duration::from_secs(1);
+/// How long a connection lingers after its last answer while the other end still sends. What comes is thrown away; no
+/// bound in bytes, since a client that sends its whole upload before it reads would lose the answer.
 const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Serves the exchanges of one connection, one after the other.
 pub async fn serve<I: Io>(
@@ -127,9 +155,16 @@ pub async fn serve<I: Io>(
     origin: Origin,
     first: Buffer,
 ) {
-    let counters = &manager.stats.clone().counters;
-    counters.downstream_cx_total.inc();
-    counters.downstream_cx_active.inc();
+    let stats = manager.stats.clone();
+    stats.counters.downstream_cx_total.inc();
+    stats.counters.downstream_cx_active.inc();
+    let waiting = worker.waiting.enter(Waiting {
+        listener: origin.listener.clone(),
+        cancel: recv.cancel_handle(),
+        waits: Cell::new(false),
+        last: RefCell::default(),
+        at: Cell::new(0),
+    });
     let alarm = worker.io.timers().alarm();
     let mut connection = Downstream {
         recv,
@@ -146,52 +181,78 @@ pub async fn serve<I: Io>(
         alarm,
         origin,
         is_ended: false,
+        is_last: false,
     };
-    let after = connection.exchanges(&worker, manager).await;
+    let after = connection.exchanges(&worker, manager, &waiting, &stats).await;
+    worker.waiting.leave(&waiting);
     match after {
         After::Reset => connection.send.reset(),
         After::Close | After::KeepAlive => connection.close(&worker).await,
     }
     worker.buffers.put(std::mem::take(&mut connection.buffer));
-    counters.downstream_cx_active.dec();
+    stats.counters.downstream_cx_active.dec();
 }
 
 impl<I: Io> Downstream<I> {
-    async fn exchanges(&mut self, worker: &Rc<Worker<I>>, mut manager: Manager) -> After {
+    async fn exchanges(
+        &mut self,
+        worker: &Rc<Worker<I>>,
+        manager: Manager,
+        waiting: &Waiting,
+        stats: &HttpStats,
+    ) -> After {
+        let mut manager = Some(manager);
         loop {
-            match self.next_request(worker, &mut manager).await {
+            self.request.clear();
+            if self.buffer.is_empty() && !self.wait_for_bytes(worker, &mut manager, waiting, stats).await {
+                return After::Close;
+            }
+            // Routes are looked up in what is current when the request begins, not when the connection did.
+            let Some(manager) = self.refresh(worker, &mut manager, waiting) else { return After::Close };
+            match self.next_head(worker, manager).await {
                 Ok(true) => {}
                 Ok(false) => return After::Close,
                 Err(error) => {
-                    let counters = &manager.stats.counters;
                     match error {
-                        ExchangeError::RequestHeadTimeout => counters.downstream_rq_header_timeout.inc(),
-                        _ => counters.downstream_cx_protocol_error.inc(),
+                        ExchangeError::RequestHeadTimeout => {
+                            stats.counters.downstream_rq_header_timeout.inc()
+                        }
+                        _ => stats.counters.downstream_cx_protocol_error.inc(),
                     }
-                    return exchange::refuse(worker, &manager, self, error).await;
+                    return exchange::refuse(worker, manager, self, error).await;
                 }
             }
-            match exchange::run(worker, &manager, self).await {
-                After::KeepAlive if !worker.is_draining() => {}
+            match exchange::run(worker, manager, self).await {
+                After::KeepAlive => {}
                 after => return after,
             }
         }
     }
 
-    /// Receives until a request head is whole; false when the connection ends before one begins.
-    async fn next_request(
+    /// The connection manager for the request that begins. A connection that has no place in the current snapshot gets
+    /// the last one in which it had, once.
+    fn refresh<'a>(
         &mut self,
-        worker: &Rc<Worker<I>>,
-        manager: &mut Manager,
-    ) -> Result<bool, ExchangeError> {
-        self.request.clear();
-        if self.buffer.is_empty() && !self.wait_for_bytes(worker, manager).await {
-            return Ok(false);
+        worker: &Worker<I>,
+        manager: &'a mut Option<Manager>,
+        waiting: &Waiting,
+    ) -> Option<&'a Manager> {
+        if !manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound)) {
+            match Manager::find(worker.bound(), &self.origin) {
+                Some(current) => *manager = Some(current),
+                None => {
+                    self.is_last = true;
+                    if manager.is_none() {
+                        *manager = Manager::find(waiting.last.take()?, &self.origin);
+                    }
+                }
+            }
         }
-        // Routes are looked up in what is current when the request begins, not when the connection did.
-        if !manager.refresh(worker, &self.origin) {
-            return Ok(false);
-        }
+        manager.as_ref()
+    }
+
+    /// Receives until a request head is whole; false when the connection ends before.
+    async fn next_head(&mut self, worker: &Rc<Worker<I>>, manager: &Manager) -> Result<bool, ExchangeError> {
         let head_bytes_max = manager.config.request_head_bytes_max;
         let head_limits = parse::Limits {
             head_bytes_max,
@@ -225,40 +286,77 @@ impl<I: Io> Downstream<I> {
         }
     }
 
-    /// Waits for the first byte of a request; false when none will come.
-    async fn wait_for_bytes(&mut self, worker: &Rc<Worker<I>>, manager: &Manager) -> bool {
+    /// Waits for the first byte of a request; false when none will come. After a moment it gives up its buffer and its
+    /// hold on the snapshot, so that an idle connection keeps neither alive.
+    async fn wait_for_bytes(
+        &mut self,
+        worker: &Rc<Worker<I>>,
+        manager: &mut Option<Manager>,
+        waiting: &Waiting,
+        stats: &HttpStats,
+    ) -> bool {
         let begun = worker.io.now();
-        let idle_until =
-            manager.config.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(begun, wait));
-        let mut until = Deadline::after(begun, BUFFER_KEPT).min(idle_until);
-        loop {
+        let timeout = manager.as_ref().and_then(|manager| manager.config.idle_timeout);
+        let mut idle_until = timeout.map_or(Deadline::NEVER, |wait| Deadline::after(begun, wait));
+        let mut is_retiring = false;
+        let mut kept_until = Deadline::after(begun, BUFFER_KEPT);
+        waiting.waits.set(true);
+        let is_there = loop {
+            if !is_retiring && self.is_retiring(worker, manager, waiting) {
+                is_retiring = true;
+                idle_until = idle_until.min(retire_at(worker));
+            }
             let mut buffer = std::mem::take(&mut self.buffer);
             if buffer.capacity() == 0 {
                 buffer = worker.buffers.take();
             }
-            let (result, buffer) = self.recv.recv(buffer, until).await;
-            match result {
+            let (result, buffer) = self.recv.recv(buffer, kept_until.min(idle_until)).await;
+            let error = match result {
                 Ok(count) if count > 0 => {
                     self.buffer = buffer;
-                    manager.stats.counters.downstream_cx_rx_bytes_total.add(count as u64);
-                    return true;
+                    stats.counters.downstream_cx_rx_bytes_total.add(count as u64);
+                    break true;
                 }
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && !worker.is_draining() => {
-                    worker.buffers.put(buffer);
-                    if until == idle_until || self.recv.readable(idle_until).await.is_err() {
-                        manager.stats.counters.downstream_cx_idle_timeout.inc();
-                        return false;
+                Ok(_) => None,
+                Err(error) => Some(error.kind()),
+            };
+            worker.buffers.put(buffer);
+            match error {
+                // Somebody wants it to end: the top of the loop looks.
+                Some(io::ErrorKind::Interrupted) => continue,
+                Some(io::ErrorKind::TimedOut) if worker.io.now() < idle_until.0 => {}
+                Some(io::ErrorKind::TimedOut) => {
+                    if !is_retiring {
+                        stats.counters.downstream_cx_idle_timeout.inc();
                     }
-                    until = idle_until;
+                    break false;
                 }
-                result => {
-                    worker.buffers.put(buffer);
-                    // A draining worker's idle connection is ended by us; any other end is the other side's.
-                    self.is_ended = !result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
-                    return false;
+                _ => {
+                    self.is_ended = true;
+                    break false;
                 }
             }
-        }
+            if !is_retiring {
+                *manager = None;
+            }
+            // Asked before the wait, since a cancel in between would be forgotten by it.
+            if is_retiring || !self.is_retiring(worker, manager, waiting) {
+                // Bytes, an end or a deadline: the next receive finds out which.
+                let _ = self.recv.readable(idle_until).await;
+            }
+            // Readiness may be told early: then the buffer is given up soon again.
+            kept_until = Deadline::after(worker.io.now(), BUFFER_KEPT);
+        };
+        waiting.waits.set(false);
+        is_there
+    }
+
+    /// Whether the connection has no place any more.
+    fn is_retiring(&self, worker: &Worker<I>, manager: &Option<Manager>, waiting: &Waiting) -> bool {
+        let is_current = manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound));
+        worker.is_draining()
+            || waiting.last.borrow().is_some()
+            || !is_current && worker.bound().snapshot.listeners.position(&self.origin.listener).is_none()
     }
 
     /// FIN, then throws away for a while what still comes: closing a socket with unread bytes would send RST, and the
@@ -268,18 +366,17 @@ impl<I: Io> Downstream<I> {
             return;
         }
         let until = Deadline::after(worker.io.now(), LINGER);
-        let mut thrown_away = 0;
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() == 0 {
             buffer = worker.buffers.take();
         }
-        while thrown_away < LINGER_BYTES_MAX {
+        // The receive's own deadline ends it only when nothing comes.
+        while worker.io.now() < until.0 {
             buffer.clear();
             let (result, returned) = self.recv.recv(buffer, until).await;
             buffer = returned;
-            match result {
-                Ok(count) if count > 0 => thrown_away += count,
-                _ => break,
+            if !result.is_ok_and(|count| count > 0) {
+                break;
             }
         }
         self.buffer = buffer;
@@ -306,32 +403,24 @@ impl<I: Io> Downstream<I> {
 }
 
 impl Manager {
-    /// The connection manager for a connection in the current snapshot; `None` when its listener is gone or its filter
-    /// chain does not speak HTTP any more.
-    pub fn find<I: Io>(worker: &Worker<I>, origin: &Origin) -> Option<Manager> {
-        let bound = worker.bound();
+    /// The connection manager for a connection in a snapshot; `None` when its listener is gone or its filter chain does
+    /// not speak HTTP any more.
+    pub fn find(bound: Rc<Bound>, origin: &Origin) -> Option<Manager> {
         let listener = bound.snapshot.listeners.get(&origin.listener)?;
         match &listener.filter_chains.pick(&origin.facts())?.filter {
             NetworkFilter::HttpConnectionManager(config) => {
                 let config = config.clone();
                 let stats = bound.http.get(&config.stat_prefix)?.clone();
-                Some(Manager { bound: bound.clone(), config, stats })
+                Some(Manager { bound, config, stats })
             }
             NetworkFilter::TcpProxy(_) => None,
         }
     }
+}
 
-    /// Moves on to the current snapshot; false when the connection has no place in it.
-    fn refresh<I: Io>(&mut self, worker: &Worker<I>, origin: &Origin) -> bool {
-        if worker.is_current(&self.bound) {
-            return true;
-        }
-        match Manager::find(worker, origin) {
-            Some(current) => {
-                *self = current;
-                true
-            }
-            None => false,
-        }
-    }
+/// When a connection that waits and has no place any more ends.
+fn retire_at<I: Io>(worker: &Worker<I>) -> Deadline {
+    let half = RETIRE / 2;
+    let drawn = worker.rng.borrow_mut().below(half.as_nanos() as u64);
+    Deadline::after(worker.io.now(), half + Duration::from_nanos(drawn))
 }

@@ -153,12 +153,17 @@ async fn forward_to<'a, I: Io>(
             return Err(nothing_sent(ExchangeError::ConnectFailed));
         };
         let id = endpoint.state.id();
-        let upstream = match checkout(worker, id, address, cluster, bound_cluster).await {
+        if tried.count > 0 {
+            record.retry();
+        }
+        let upstream = match checkout(worker, id, address, (cluster, bound_cluster), deadline).await {
             Ok(upstream) => upstream,
+            Err(_) if worker.io.now() >= deadline.0 => {
+                return Err(nothing_sent(ExchangeError::UpstreamTimeout));
+            }
             Err(error) => {
-                record.retry();
                 tried.push(id, error);
-                if tried.count >= connects_max || worker.io.now() >= deadline.0 {
+                if tried.count >= connects_max {
                     return Err(nothing_sent(ExchangeError::from(error)));
                 }
                 continue;
@@ -186,6 +191,8 @@ async fn forward_to<'a, I: Io>(
             Ok(after) => return Ok(after),
             Err(failed) if repeats_left > 0 && may_retry(&failed, downstream, reused) => {
                 repeats_left -= 1;
+                // Another attempt begins with endpoints that have not failed in this one.
+                tried = Tried::default();
                 record.retry();
             }
             Err(failed) => return Err(failed),
@@ -221,7 +228,7 @@ fn pick<'a, I: Io>(
 ) -> Option<&'a Endpoint> {
     let mut rng = worker.rng.borrow_mut();
     let endpoint = cluster.pick_endpoint(&mut bound.pick.borrow_mut(), &mut rng, tried.ids());
-    if endpoint.is_none() {
+    if endpoint.is_none() && tried.count == 0 {
         bound.stats.counters.upstream_cx_none_healthy.inc();
     }
     endpoint
@@ -231,8 +238,8 @@ async fn checkout<I: Io>(
     worker: &Rc<Worker<I>>,
     id: EndpointId,
     address: SocketAddr,
-    cluster: &Cluster,
-    bound: &BoundCluster,
+    (cluster, bound): (&Cluster, &BoundCluster),
+    deadline: Deadline,
 ) -> Result<Connection<I>, CheckoutError> {
     if let Some(connection) = worker.pools.reuse(id) {
         return Ok(connection);
@@ -244,7 +251,7 @@ async fn checkout<I: Io>(
         idle_timeout: cluster.config.idle_timeout,
         stats: bound.stats.clone(),
     };
-    worker.pools.connect(&worker.io, to).await
+    worker.pools.connect(&worker.io, to, deadline).await
 }
 
 /// Puts the request head for upstream into the connection's gather; the buffer goes with it until it was sent.

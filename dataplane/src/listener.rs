@@ -15,8 +15,8 @@ use crate::{
     worker::Worker,
 };
 
-/// How long accepting pauses when the process is out of descriptors or memory: long enough not to spin, short enough to
-/// go on soon after one is free.
+/// How long accepting pauses after an error, such as no descriptor being free: long enough not to spin, short enough to
+/// go on soon after.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the listener is closed. Every connection becomes a task.
@@ -25,28 +25,20 @@ pub async fn serve<I: Io>(worker: Rc<Worker<I>>, name: Arc<str>, mut listener: I
     loop {
         match listener.accept().await {
             Ok(accepted) => worker.io.spawn(connection(worker.clone(), name.clone(), local, accepted)),
-            Err(error) if is_shortage(&error) => {
+            Err(error) if error.raw_os_error() == Some(EINVAL) => return,
+            // The other end was gone before we got to it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // A shortage, or an error of the connection that accept(2) tells instead of it: none ends the accepting.
+            Err(_) => {
                 count(&worker, &name, |counters| counters.downstream_cx_accept_fail.inc());
                 worker.io.sleep_until(Deadline::after(worker.io.now(), ACCEPT_PAUSE)).await;
             }
-            // The other end was gone before we got to it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_) => return,
         }
     }
 }
 
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(errno::EMFILE | errno::ENFILE | errno::ENOBUFS | errno::ENOMEM))
-}
-
-/// Linux's numbers of the shortages that accept(2) can meet.
-mod errno {
-    pub(super) const ENOMEM: i32 = 12;
-    pub(super) const ENFILE: i32 = 23;
-    pub(super) const EMFILE: i32 = 24;
-    pub(super) const ENOBUFS: i32 = 105;
-}
+/// Linux's number of what accept(2) says of a socket that does not listen any more: its close handle was used.
+const EINVAL: i32 = 22;
 
 fn count<I: Io>(worker: &Worker<I>, name: &str, count: impl Fn(&ListenerCounters)) {
     let bound = worker.bound();
@@ -91,7 +83,7 @@ async fn connection<I: Io>(
             drop(bound);
             match filter {
                 Some(NetworkFilter::HttpConnectionManager(_)) => {
-                    if let Some(manager) = Manager::find(&worker, &origin) {
+                    if let Some(manager) = Manager::find(worker.bound(), &origin) {
                         // Boxed: an HTTP connection's state is many times that of the branch for bytes.
                         Box::pin(downstream::serve(
                             worker.clone(),

@@ -12,7 +12,7 @@ mod upload;
 use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use policy::route::ForwardTarget;
-use runtime::{Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
 use wire::{
     head::{Framing, Span},
     http1::{
@@ -30,7 +30,7 @@ use crate::{
     downstream::{After, Downstream, Manager},
     exchange::Failed,
     respond::{ExchangeError, Phase},
-    telemetry::access_log::Record,
+    telemetry::{access_log::Record, metrics::ClusterStats},
     upstream::Connection,
     worker::Worker,
 };
@@ -88,6 +88,7 @@ pub async fn exchange<I: Io>(
         to_downstream,
         edits,
         alarm,
+        is_last,
         ..
     } = downstream;
     if had_body && !request_body.ended {
@@ -104,10 +105,12 @@ pub async fn exchange<I: Io>(
         } else {
             plan.deadline
         }),
+        moved: Cell::new(now),
         request_received: Cell::new(request_body.ended),
         upload_error: Cell::new(None),
+        is_over: Cell::new(false),
     };
-    let (to_up, received) = upstream.split();
+    let (to_up, received, stats) = upstream.split();
     let mut download = Download {
         worker,
         manager,
@@ -120,25 +123,34 @@ pub async fn exchange<I: Io>(
         progress: &progress,
         target: plan.target,
         record,
+        behind: Buffer::default(),
+        is_last: *is_last,
+        announced_close: false,
+        has_begun: false,
         surplus: false,
     };
     let (uploaded, downloaded) = if request_body.ended {
         (Uploaded::Whole, download.run().await)
     } else {
         let body = &mut request_body;
-        let mut upload =
-            Upload { worker, recv, send: to_up, gather: to_upstream, body, rest, progress: &progress, plan };
+        let mut upload = Upload {
+            worker,
+            recv,
+            send: to_up,
+            gather: to_upstream,
+            body,
+            rest,
+            progress: &progress,
+            plan,
+            received: &manager.stats.counters.downstream_cx_rx_bytes_total,
+            sent: &stats.counters.upstream_cx_tx_bytes_total,
+        };
         both(&mut upload, &mut download).await
     };
-    let surplus = download.surplus;
+    let (surplus, announced_close) = (download.surplus, download.announced_close);
+    worker.buffers.put(std::mem::take(&mut download.behind));
     downstream.done_bytes = sent;
-    let body_out = match downloaded {
-        Ok(body_out) => body_out,
-        Err(failed) => {
-            upstream.stats().counters.upstream_rq_tx_reset.inc();
-            return Err(failed);
-        }
-    };
+    let body_out = downloaded.inspect_err(|failed| count_failure(upstream.stats(), failed.error))?;
     let finished = Finished {
         request_received: request_body.ended,
         request_sent: matches!(uploaded, Uploaded::Whole),
@@ -155,8 +167,26 @@ pub async fn exchange<I: Io>(
         0 => downstream.buffer.len().saturating_sub(sent),
         _ => downstream.rest.len(),
     };
-    let reusable = finished.downstream_reusable(&downstream.request, body_out, waiting_bytes);
+    let reusable =
+        !announced_close && finished.downstream_reusable(&downstream.request, body_out, waiting_bytes);
     Ok(if reusable { After::KeepAlive } else { After::Close })
+}
+
+fn count_failure(stats: &ClusterStats, error: ExchangeError) {
+    use ExchangeError as E;
+    let counters = &stats.counters;
+    match error {
+        E::UpstreamClosed | E::UpstreamReset | E::ResponseTruncated => counters.upstream_rq_rx_reset.inc(),
+        E::ResponseMalformed => {
+            counters.upstream_cx_protocol_error.inc();
+            counters.upstream_rq_tx_reset.inc();
+        }
+        E::UpstreamTimeout => {
+            counters.upstream_rq_timeout.inc();
+            counters.upstream_rq_tx_reset.inc();
+        }
+        _ => counters.upstream_rq_tx_reset.inc(),
+    }
 }
 
 /// Sends head and first body bytes in one go. Gives how many bytes of the buffer are done with.
@@ -182,7 +212,7 @@ async fn send_first<I: Io>(
                 .idle
                 .map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait))
                 .min(plan.deadline);
-            let (to_up, _) = upstream.split();
+            let (to_up, ..) = upstream.split();
             let (result, returned) = to_up.send_all(gather, until).await;
             gather = returned;
             let unsent = gather.unsent_len();
@@ -221,29 +251,37 @@ struct Progress<'a> {
     alarm: &'a Alarm,
     idle: Option<Duration>,
     deadline: Cell<Deadline>,
+    /// When bytes moved last, in either direction.
+    moved: Cell<u64>,
     request_received: Cell<bool>,
     upload_error: Cell<Option<ExchangeError>>,
+    /// The response is over: the upload ends where it is.
+    is_over: Cell<bool>,
 }
 
 impl Progress<'_> {
-    /// Until when the next wait may last.
-    fn until(&self, now: u64) -> Deadline {
-        self.idle.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait)).min(self.deadline.get())
+    /// Until when the next receive may last, if nothing moves in the other direction meanwhile.
+    fn until(&self) -> Deadline {
+        self.after_idle(self.moved.get()).min(self.deadline.get())
     }
 
-    /// Sets the alarm for a wait for upstream; fails when the upload has failed meanwhile.
-    fn arm(&self, now: u64) -> Result<(), ExchangeError> {
-        self.upload_error.get().map_or(Ok(()), Err)?;
-        self.alarm.set(self.until(now));
-        Ok(())
+    /// Until when a send that begins `now` may last. A send that is given up breaks its connection, so it has a time of
+    /// its own.
+    fn send_until(&self, now: u64) -> Deadline {
+        self.after_idle(now).min(self.deadline.get())
     }
 
-    /// What a wait that lasted too long means.
-    fn timed_out(&self, now: u64) -> ExchangeError {
+    fn after_idle(&self, since: u64) -> Deadline {
+        self.idle.map_or(Deadline::NEVER, |wait| Deadline::after(since, wait))
+    }
+
+    /// What a wait that lasted too long means; `None` when the other direction moved meanwhile, so that it goes on.
+    fn timed_out(&self, now: u64) -> Option<ExchangeError> {
         match self.upload_error.get() {
-            Some(error) => error,
-            None if now >= self.deadline.get().0 => ExchangeError::UpstreamTimeout,
-            None => ExchangeError::StreamIdle,
+            Some(error) => Some(error),
+            None if now >= self.deadline.get().0 => Some(ExchangeError::UpstreamTimeout),
+            None if now >= self.until().0 => Some(ExchangeError::StreamIdle),
+            None => None,
         }
     }
 }
@@ -254,6 +292,7 @@ async fn both<I: Io>(
     download: &mut Download<'_, '_, I>,
 ) -> (Uploaded, Result<BodyOut, Failed>) {
     let (receiving, sending) = (upload.recv.cancel_handle(), upload.send.cancel_handle());
+    let progress = upload.progress;
     let mut upload = pin!(upload.run());
     let mut download = pin!(download.run());
     let (mut uploaded, mut downloaded) = (None, None);
@@ -268,7 +307,9 @@ async fn both<I: Io>(
         {
             downloaded = Some(end);
             if uploaded.is_none() {
-                // Whichever of the two waits ends now; the other handle rings an alarm that nobody waits for.
+                // Whichever of the two waits ends now; the other handle rings an alarm that nobody waits for. What
+                // completes at this very moment all the same begins no other wait.
+                progress.is_over.set(true);
                 receiving.cancel();
                 sending.cancel();
                 if let Poll::Ready(end) = upload.as_mut().poll(cx) {

@@ -246,7 +246,8 @@ fn has_no_body<I: Io>(downstream: &Downstream<I>) -> bool {
 /// Whether the connection lives on after an answer of our own: only when no byte of a body can be left.
 fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<I>) -> After {
     downstream.done_bytes = downstream.request.end as usize;
-    match has_no_body(downstream) && downstream.request.keep_alive && !worker.is_draining() {
+    let goes_on = downstream.request.keep_alive && !downstream.is_last && !worker.is_draining();
+    match has_no_body(downstream) && goes_on {
         true => After::KeepAlive,
         false => After::Close,
     }

@@ -46,13 +46,14 @@ pub async fn serve<I: Io>(
         return;
     };
     let stats = upstream.stats;
-    let moved = Cell::new(worker.io.now());
+    let (moved, is_over) = (Cell::new(worker.io.now()), Cell::new(false));
     let mut up = Pump {
         worker,
         recv,
         send: upstream.send,
         buffer: first,
         moved: &moved,
+        is_over: &is_over,
         idle: proxy.idle_timeout,
         received: [&counters.downstream_cx_rx_bytes_total, &stats.counters.upstream_cx_tx_bytes_total],
     };
@@ -62,6 +63,7 @@ pub async fn serve<I: Io>(
         send,
         buffer: Buffer::default(),
         moved: &moved,
+        is_over: &is_over,
         idle: proxy.idle_timeout,
         received: [&stats.counters.upstream_cx_rx_bytes_total, &counters.downstream_cx_tx_bytes_total],
     };
@@ -117,6 +119,9 @@ async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy) -> Option<Upst
     None
 }
 
+/// How long a direction in which nothing moves keeps its buffer.
+const BUFFER_KEPT: Duration = Duration::from_secs(1);
+
 /// One direction.
 struct Pump<'a, I: Io> {
     worker: &'a Worker<I>,
@@ -126,6 +131,8 @@ struct Pump<'a, I: Io> {
     buffer: Buffer,
     /// When a byte moved last, in either direction.
     moved: &'a Cell<u64>,
+    /// The other direction broke: this one begins no other wait.
+    is_over: &'a Cell<bool>,
     idle: Option<Duration>,
     received: [&'a Counter; 2],
 }
@@ -154,16 +161,25 @@ impl<I: Io> Pump<'_, I> {
                 self.buffer.clear();
                 match result {
                     Ok(()) => self.moved.set(self.worker.io.now()),
-                    Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ended::Idle,
-                    Err(_) => return Ended::Broken,
+                    Err(error) => {
+                        self.give_back();
+                        let is_idle = error.kind() == io::ErrorKind::TimedOut;
+                        return if is_idle { Ended::Idle } else { Ended::Broken };
+                    }
                 }
+            }
+            if self.is_over.get() {
+                self.give_back();
+                return Ended::Broken;
             }
             if self.buffer.capacity() == 0 {
                 self.buffer = self.worker.buffers.take();
             }
-            let (result, buffer) = self.recv.recv(std::mem::take(&mut self.buffer), self.idle_until()).await;
+            let kept_until = Deadline::after(self.worker.io.now(), BUFFER_KEPT);
+            let until = kept_until.min(self.idle_until());
+            let (result, buffer) = self.recv.recv(std::mem::take(&mut self.buffer), until).await;
             self.buffer = buffer;
-            match result {
+            let error = match result {
                 Ok(0) => {
                     self.give_back();
                     return if self.send.shutdown().is_ok() { Ended::Fin } else { Ended::Broken };
@@ -171,18 +187,24 @@ impl<I: Io> Pump<'_, I> {
                 Ok(count) => {
                     self.moved.set(self.worker.io.now());
                     self.received.iter().for_each(|counter| counter.add(count as u64));
+                    continue;
                 }
-                // The other direction may have moved meanwhile; then this one waits on.
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    if self.idle_until().0 <= self.worker.io.now() {
-                        self.give_back();
-                        return Ended::Idle;
-                    }
+                Err(error) => error,
+            };
+            self.give_back();
+            if error.kind() != io::ErrorKind::TimedOut {
+                return Ended::Broken;
+            }
+            // The other direction may have moved meanwhile; then this one waits on, without a buffer.
+            while self.worker.io.now() < self.idle_until().0 {
+                match self.recv.readable(self.idle_until()).await {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                    Err(_) => return Ended::Broken,
                 }
-                Err(_) => {
-                    self.give_back();
-                    return Ended::Broken;
-                }
+            }
+            if self.worker.io.now() >= self.idle_until().0 {
+                return Ended::Idle;
             }
         }
     }
@@ -204,6 +226,7 @@ async fn both<I: Io>(up: &mut Pump<'_, I>, down: &mut Pump<'_, I>) -> Ended {
         down.recv.cancel_handle(),
         down.send.cancel_handle(),
     ];
+    let is_over = up.is_over;
     let (mut up_end, mut down_end) = (None, None);
     {
         let (mut up, mut down) = (pin!(up.run()), pin!(down.run()));
@@ -226,6 +249,7 @@ async fn both<I: Io>(up: &mut Pump<'_, I>, down: &mut Pump<'_, I>) -> Ended {
                     (Some(end), None) | (None, Some(end))
                         if end != Ended::Fin && before != (up_end, down_end) =>
                     {
+                        is_over.set(true);
                         cancels.iter().for_each(runtime::timer::Alarm::cancel);
                     }
                     _ => return Poll::Pending,

@@ -29,6 +29,7 @@ const BUFFER_KEPT: Duration = Duration::from_secs(1);
 
 /// The idle connections of one worker, by endpoint.
 pub struct Pools<I: Io> {
+    /// Has every endpoint of the snapshot in use, and no other.
     idle: RefCell<HashMap<EndpointId, VecDeque<Connection<I>>>>,
     count: Cell<usize>,
     buffers: BufferPool,
@@ -81,9 +82,13 @@ struct Shared {
     slot: RefCell<Slot>,
     /// In the pool: bytes or an end now mean that the connection is over.
     idle: Cell<bool>,
+    /// When it was put there last.
+    idle_since: Cell<u64>,
     /// The holder is gone; the task ends.
     abandoned: Cell<bool>,
     cancel: Alarm,
+    /// How long it keeps a buffer when it is idle: [`BUFFER_KEPT`], or its idle timeout when that is shorter.
+    buffer_kept: Duration,
 }
 
 #[derive(Default)]
@@ -127,12 +132,18 @@ impl<I: Io> Pools<I> {
         Some(connection)
     }
 
-    /// A new connection.
-    pub async fn connect(self: &Rc<Self>, io: &I, to: Destination) -> Result<Connection<I>, CheckoutError> {
+    /// A new connection, made before `deadline`.
+    pub async fn connect(
+        self: &Rc<Self>,
+        io: &I,
+        to: Destination,
+        deadline: Deadline,
+    ) -> Result<Connection<I>, CheckoutError> {
         let stats = &to.stats;
         let begun = io.now();
         stats.counters.upstream_cx_total.inc();
-        let (recv, send) = match io.connect(to.address, Deadline::after(begun, to.connect_timeout)).await {
+        let until = Deadline::after(begun, to.connect_timeout).min(deadline);
+        let (recv, send) = match io.connect(to.address, until).await {
             Ok(halves) => halves,
             Err(error) => {
                 stats.counters.upstream_cx_connect_fail.inc();
@@ -148,8 +159,10 @@ impl<I: Io> Pools<I> {
         let shared = Rc::new(Shared {
             slot: RefCell::default(),
             idle: Cell::new(false),
+            idle_since: Cell::new(begun),
             abandoned: Cell::new(false),
             cancel: recv.cancel_handle(),
+            buffer_kept: to.idle_timeout.map_or(BUFFER_KEPT, |wait| wait.min(BUFFER_KEPT)),
         });
         let connection =
             Connection { send, shared: shared.clone(), id: to.id, reused: false, stats: to.stats.clone() };
@@ -166,32 +179,27 @@ impl<I: Io> Pools<I> {
         }
         connection.reused = true;
         connection.shared.idle.set(true);
+        connection.shared.idle_since.set(now);
         // The receive that waits already began during the exchange, without an end.
-        connection.shared.cancel.set(Deadline::after(now, BUFFER_KEPT));
+        connection.shared.cancel.set(Deadline::after(now, connection.shared.buffer_kept));
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(connection.id).or_default();
+        // Its endpoint may have been removed meanwhile.
+        let Some(connections) = idle.get_mut(&connection.id) else { return };
         // The one that waited longest goes when there are too many.
-        if connections.len() >= limits::POOL_IDLE_PER_ENDPOINT_MAX {
-            connections.pop_front();
-            self.count.set(self.count.get() - 1);
-        }
+        let oldest = match connections.len() >= limits::POOL_IDLE_PER_ENDPOINT_MAX {
+            true => connections.pop_front(),
+            false => None,
+        };
         connections.push_back(connection);
-        self.count.set(self.count.get() + 1);
+        self.count.set(self.count.get() + 1 - usize::from(oldest.is_some()));
     }
 
-    /// Closes the idle connections to endpoints that `keep` does not name any more.
-    pub fn retain(&self, keep: impl Fn(EndpointId) -> bool) {
-        let mut closed = Vec::new();
-        self.idle.borrow_mut().retain(|id, connections| {
-            let kept = keep(*id);
-            if !kept {
-                closed.extend(connections.drain(..));
-            }
-            kept
-        });
-        self.count.set(self.count.get() - closed.len());
-        // Dropped here and not above: closing wakes tasks, which may look at the pool.
-        drop(closed);
+    /// Takes on the endpoints of a snapshot; idle connections to others are closed.
+    pub fn adopt(&self, endpoints: impl IntoIterator<Item = EndpointId>) {
+        let mut idle = self.idle.borrow_mut();
+        let mut before = std::mem::take(&mut *idle);
+        idle.extend(endpoints.into_iter().map(|id| (id, before.remove(&id).unwrap_or_default())));
+        self.count.set(idle.values().map(VecDeque::len).sum());
     }
 
     /// How many idle connections there are.
@@ -242,9 +250,9 @@ impl Received<'_> {
 }
 
 impl<I: Io> Connection<I> {
-    /// Both directions, to be used side by side.
-    pub fn split(&mut self) -> (&mut I::Send, Received<'_>) {
-        (&mut self.send, Received(&self.shared))
+    /// Both directions, to be used side by side, and whose counters they move.
+    pub fn split(&mut self) -> (&mut I::Send, Received<'_>, &ClusterStats) {
+        (&mut self.send, Received(&self.shared), &self.stats)
     }
 
     /// Whether upstream closed or sent something since the last [`Received::next`].
@@ -332,8 +340,9 @@ async fn receive<I: Io>(
 ) {
     let Some(buffers) = pools.upgrade().map(|pools| pools.buffers.clone()) else { return };
     while !shared.abandoned.get() {
+        // Readiness may be told early: then an idle connection gives its buffer up soon again.
         let kept_until = match shared.idle.get() {
-            true => Deadline::after(io.now(), BUFFER_KEPT),
+            true => Deadline::after(io.now(), shared.buffer_kept),
             false => Deadline::NEVER,
         };
         let (result, buffer) = recv.recv(buffers.take(), kept_until).await;
@@ -348,9 +357,13 @@ async fn receive<I: Io>(
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 buffers.put(buffer);
-                let until = to.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait));
-                let waited = recv.readable(until).await;
-                if waited.is_err() && shared.idle.get() {
+                let since = shared.idle_since.get();
+                let until = to.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(since, wait));
+                if io.now() < until.0 {
+                    // Bytes, an end or the deadline: the next receive finds out which.
+                    let _ = recv.readable(until).await;
+                }
+                if io.now() >= until.0 && shared.idle.get() {
                     return drop_idle(&pools, to.id, &shared);
                 }
             }

@@ -22,6 +22,7 @@ use policy::{
 use runtime::{BufferPool, Io, Listener, io::ListenerClose, mailbox::Mailbox};
 
 use crate::{
+    downstream::Waiting,
     listener,
     telemetry::{
         access_log::AccessLog,
@@ -99,6 +100,8 @@ pub struct Worker<I: Io> {
     pub stats: Arc<WorkerStats>,
     /// Where exchanges are logged.
     pub access_log: AccessLog,
+    /// Its HTTP connections.
+    pub waiting: Connections,
     bound: RefCell<Rc<Bound>>,
     listening: RefCell<HashMap<Arc<str>, Vec<ListenerClose>>>,
     draining: Cell<bool>,
@@ -118,14 +121,17 @@ impl<I: Io> Worker<I> {
         access_log: AccessLog,
     ) -> Rc<Worker<I>> {
         let buffers = BufferPool::new(limits::RECV_BUFFER_BYTES, BUFFERS_KEPT_MAX);
+        let pools = Pools::new(buffers.clone());
+        pools.adopt(endpoint_ids(&bound.snapshot));
         Rc::new(Worker {
             io,
             id,
-            pools: Pools::new(buffers.clone()),
+            pools,
             buffers,
             rng: RefCell::new(Rng::new(seed)),
             stats,
             access_log,
+            waiting: Connections::default(),
             bound: RefCell::new(Rc::from(bound)),
             listening: RefCell::default(),
             draining: Cell::new(false),
@@ -169,12 +175,13 @@ impl<I: Io> Worker<I> {
 
     fn adopt(self: &Rc<Self>, bound: Box<Bound>, sockets: Vec<(Arc<str>, I::Socket)>, closed: Vec<Arc<str>>) {
         self.stats.counters.snapshot_version.set(bound.snapshot.version);
-        let alive = endpoint_ids(&bound.snapshot);
-        *self.bound.borrow_mut() = Rc::from(bound);
+        self.pools.adopt(endpoint_ids(&bound.snapshot));
+        let before = self.bound.replace(Rc::from(bound));
         for name in closed {
             for close in self.listening.borrow_mut().remove(&name).unwrap_or_default() {
                 close.close();
             }
+            self.waiting.retire(|waiting| waiting.listener == name, &before);
         }
         for (name, socket) in sockets {
             // Only the kernel can refuse here, for want of memory to watch one more descriptor; the other workers'
@@ -188,7 +195,6 @@ impl<I: Io> Worker<I> {
                 Err(error) => tracing::error!(listener = %name, %error, "cannot watch a listening socket"),
             }
         }
-        self.pools.retain(|id| alive.contains(&id));
     }
 
     fn drain(&self) {
@@ -196,11 +202,47 @@ impl<I: Io> Worker<I> {
         for (_, closes) in self.listening.borrow_mut().drain() {
             closes.iter().for_each(ListenerClose::close);
         }
-        self.pools.retain(|_| false);
+        self.pools.adopt([]);
+        self.waiting.retire(|_| true, &self.bound());
     }
 }
 
-fn endpoint_ids(snapshot: &Snapshot) -> hashbrown::HashSet<EndpointId> {
+fn endpoint_ids(snapshot: &Snapshot) -> impl Iterator<Item = EndpointId> {
     let endpoints = snapshot.clusters.iter().flat_map(|(_, cluster)| cluster.endpoints.all());
-    endpoints.map(|endpoint| endpoint.state.id()).collect()
+    endpoints.map(|endpoint| endpoint.state.id())
+}
+
+/// The HTTP connections of a worker, so that those that wait can be told to end.
+#[derive(Debug, Default)]
+pub struct Connections(RefCell<Vec<Rc<Waiting>>>);
+
+impl Connections {
+    /// Adds a connection.
+    pub fn enter(&self, connection: Waiting) -> Rc<Waiting> {
+        let connection = Rc::new(connection);
+        let mut connections = self.0.borrow_mut();
+        connection.at.set(connections.len());
+        connections.push(connection.clone());
+        connection
+    }
+
+    /// Forgets one that entered.
+    pub fn leave(&self, connection: &Waiting) {
+        let mut connections = self.0.borrow_mut();
+        let at = connection.at.get();
+        connections.swap_remove(at);
+        if let Some(moved) = connections.get(at) {
+            moved.at.set(at);
+        }
+    }
+
+    /// Wakes those that wait for a request; `last` is the snapshot in which they still have a place.
+    fn retire(&self, which: impl Fn(&Waiting) -> bool, last: &Rc<Bound>) {
+        for connection in self.0.borrow().iter().filter(|connection| which(connection)) {
+            *connection.last.borrow_mut() = Some(last.clone());
+            if connection.waits.get() {
+                connection.cancel.cancel();
+            }
+        }
+    }
 }

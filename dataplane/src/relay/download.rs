@@ -42,6 +42,14 @@ pub(super) struct Download<'a, 'r, I: Io> {
     pub(super) progress: &'a Progress<'a>,
     pub(super) target: &'a ForwardTarget,
     pub(super) record: &'a mut Record<'r>,
+    /// Received, behind what is being looked at.
+    pub(super) behind: Buffer,
+    /// The connection ends with this response.
+    pub(super) is_last: bool,
+    /// The response head said that the connection closes.
+    pub(super) announced_close: bool,
+    /// A byte of a response came.
+    pub(super) has_begun: bool,
     /// Upstream sent more than its response.
     pub(super) surplus: bool,
 }
@@ -63,7 +71,7 @@ impl<I: Io> Download<'_, '_, I> {
             self.flush().await?;
             buffer = self.gather.take_buffer();
             if body.ended {
-                self.surplus = start + taken < held;
+                self.surplus = start + taken < held || !self.behind.is_empty();
                 self.worker.buffers.put(buffer);
                 return Ok(body_out);
             }
@@ -85,11 +93,13 @@ impl<I: Io> Download<'_, '_, I> {
         let mut list = EditList::take(self.edits);
         let server = &self.manager.config.server_header;
         head_edits::response(view, &self.target.response_headers, server, &mut list);
+        self.announced_close = conn::must_close(self.request, self.progress.request_received.get(), body)
+            || self.is_last
+            || self.worker.is_draining();
         let edits = ResponseEdits {
             headers: list.as_slice(),
             body,
-            close: conn::must_close(self.request, self.progress.request_received.get(), body)
-                || self.worker.is_draining(),
+            close: self.announced_close,
             version: self.request.version,
             method: self.request.method,
         };
@@ -101,16 +111,15 @@ impl<I: Io> Download<'_, '_, I> {
     async fn final_head(&mut self) -> Result<Buffer, Failed> {
         let mut interim = Interim::default();
         let mut buffer = Buffer::default();
-        let mut begun = false;
         loop {
             self.head.clear();
             while buffer.is_empty() || !self.is_head_whole(&mut buffer)? {
                 buffer = match self.receive(buffer).await? {
                     Some(buffer) => buffer,
-                    None if begun => return Err(self.failed(ExchangeError::ResponseMalformed, None)),
+                    None if self.has_begun => return Err(self.failed(ExchangeError::ResponseMalformed, None)),
                     None => return Err(self.failed(ExchangeError::UpstreamClosed, None)),
                 };
-                begun = true;
+                self.has_begun = true;
             }
             match interim.receive(self.head, self.request.version, false) {
                 Ok(Next::Final) => return Ok(buffer),
@@ -146,53 +155,81 @@ impl<I: Io> Download<'_, '_, I> {
 
     /// The next bytes of the response, behind what is left of the ones before; `None` when upstream sent FIN.
     async fn receive(&mut self, mut before: Buffer) -> Result<Option<Buffer>, Failed> {
-        if let Err(error) = self.progress.arm(self.worker.io.now()) {
-            return Err(self.failed(error, Some(before)));
-        }
-        match self.received.next(self.progress.alarm).await {
-            Ok(next) if before.is_empty() => {
-                self.worker.buffers.put(before);
-                Ok(Some(next))
-            }
-            Ok(next) => {
-                before.compact();
-                let fits = before.extend(next.filled()) == next.len();
-                self.worker.buffers.put(next);
-                match fits {
-                    true => Ok(Some(before)),
-                    false => Err(self.failed(ExchangeError::ResponseMalformed, Some(before))),
+        let mut next = std::mem::take(&mut self.behind);
+        if next.is_empty() {
+            self.worker.buffers.put(next);
+            next = match self.next().await {
+                Ok(Some(next)) => next,
+                Ok(None) => {
+                    self.worker.buffers.put(before);
+                    return Ok(None);
                 }
-            }
-            Err(nothing) => {
-                let error = match nothing {
-                    Nothing::Ended(End::Closed) => {
-                        self.worker.buffers.put(before);
-                        return Ok(None);
+                Err(error) => return Err(self.failed(error, Some(before))),
+            };
+        }
+        if before.is_empty() {
+            self.worker.buffers.put(before);
+            return Ok(Some(next));
+        }
+        before.compact();
+        let joined = before.extend(next.filled());
+        next.consume(joined);
+        if joined == 0 {
+            self.worker.buffers.put(next);
+            return Err(self.failed(ExchangeError::ResponseMalformed, Some(before)));
+        }
+        match next.is_empty() {
+            true => self.worker.buffers.put(next),
+            false => self.behind = next,
+        }
+        Ok(Some(before))
+    }
+
+    /// Waits for bytes; `None` when upstream sent FIN.
+    async fn next(&mut self) -> Result<Option<Buffer>, ExchangeError> {
+        loop {
+            self.progress.upload_error.get().map_or(Ok(()), Err)?;
+            self.progress.alarm.set(self.progress.until());
+            match self.received.next(self.progress.alarm).await {
+                Ok(next) => {
+                    self.progress.moved.set(self.worker.io.now());
+                    return Ok(Some(next));
+                }
+                Err(Nothing::Ended(End::Closed)) => return Ok(None),
+                Err(Nothing::Ended(End::Reset)) if self.record.has_response_started() => {
+                    return Err(ExchangeError::ResponseTruncated);
+                }
+                Err(Nothing::Ended(End::Reset)) if self.has_begun => {
+                    return Err(ExchangeError::ResponseMalformed);
+                }
+                Err(Nothing::Ended(End::Reset)) => return Err(ExchangeError::UpstreamReset),
+                Err(Nothing::TimedOut) => {
+                    if let Some(error) = self.progress.timed_out(self.worker.io.now()) {
+                        return Err(error);
                     }
-                    Nothing::Ended(End::Reset) if self.record.has_response_started() => {
-                        ExchangeError::ResponseTruncated
-                    }
-                    Nothing::Ended(End::Reset) => ExchangeError::UpstreamReset,
-                    Nothing::TimedOut => self.progress.timed_out(self.worker.io.now()),
-                };
-                Err(self.failed(error, Some(before)))
+                }
             }
         }
     }
 
     /// Sends everything queued.
     async fn flush(&mut self) -> Result<(), Failed> {
-        let until = self.progress.until(self.worker.io.now());
+        let until = self.progress.send_until(self.worker.io.now());
         let gather = std::mem::take(self.gather);
-        let count = gather.unsent_len() as u64;
+        let count = gather.unsent_len();
         let (result, gather) = self.send.send_all(gather, until).await;
+        let sent = (count - gather.unsent_len()) as u64;
         *self.gather = gather;
-        self.manager.stats.counters.downstream_cx_tx_bytes_total.add(count);
-        self.record.sent_down(count);
+        self.manager.stats.counters.downstream_cx_tx_bytes_total.add(sent);
+        self.record.sent_down(sent);
+        let now = self.worker.io.now();
         let error = match result {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                self.progress.moved.set(now);
+                return Ok(());
+            }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                self.progress.timed_out(self.worker.io.now())
+                self.progress.timed_out(now).unwrap_or(ExchangeError::StreamIdle)
             }
             Err(_) => ExchangeError::DownstreamGone,
         };

@@ -6,7 +6,7 @@ use runtime::{Buffer, Gather, Io, RecvHalf, SendHalf};
 use wire::http1::body::BodyError;
 
 use super::{Plan, Progress, body::Body};
-use crate::{respond::ExchangeError, worker::Worker};
+use crate::{respond::ExchangeError, telemetry::metrics::Counter, worker::Worker};
 
 /// How the request body's way up ended.
 #[derive(Clone, Copy)]
@@ -28,6 +28,10 @@ pub(super) struct Upload<'a, I: Io> {
     pub(super) rest: &'a mut Buffer,
     pub(super) progress: &'a Progress<'a>,
     pub(super) plan: &'a Plan<'a>,
+    /// Counts bytes from downstream.
+    pub(super) received: &'a Counter,
+    /// Counts bytes to upstream.
+    pub(super) sent: &'a Counter,
 }
 
 impl<I: Io> Upload<'_, I> {
@@ -43,7 +47,8 @@ impl<I: Io> Upload<'_, I> {
                 let now = self.worker.io.now();
                 self.progress.deadline.set(self.plan.deadline_from(now, true));
                 self.progress.request_received.set(self.body.ended);
-                self.progress.alarm.set(self.progress.until(now));
+                // For the other half's wait, which began under another deadline.
+                self.progress.alarm.set(self.progress.until());
             }
         }
         end
@@ -58,15 +63,17 @@ impl<I: Io> Upload<'_, I> {
             let mut gather = std::mem::take(self.gather);
             let queued = self.body.queue(&mut gather, self.rest.filled(), 0);
             gather.put_buffer(std::mem::take(self.rest));
-            let until = self.progress.until(self.worker.io.now());
             let sent = match queued {
-                Ok(_) if gather.is_sent() => Ok(()),
-                Ok(_) => {
+                Ok(_) if !gather.is_sent() => {
+                    let until = self.progress.send_until(self.worker.io.now());
+                    let count = gather.unsent_len();
                     let (result, returned) = self.send.send_all(gather, until).await;
                     gather = returned;
+                    self.sent.add((count - gather.unsent_len()) as u64);
+                    self.progress.moved.set(self.worker.io.now());
                     result
                 }
-                Err(_) => Ok(()),
+                _ => Ok(()),
             };
             *self.rest = gather.take_buffer();
             *self.gather = gather;
@@ -81,15 +88,23 @@ impl<I: Io> Upload<'_, I> {
             if self.body.ended {
                 return Uploaded::Whole;
             }
+            if self.progress.is_over.get() {
+                return Uploaded::Partly;
+            }
             self.rest.compact();
-            let until = self.progress.until(self.worker.io.now());
+            let until = self.progress.until();
             let (result, buffer) = self.recv.recv(std::mem::take(self.rest), until).await;
             *self.rest = buffer;
             match result {
                 Ok(0) => return Uploaded::Failed(ExchangeError::RequestBody(BodyError::Truncated)),
-                Ok(_) => {}
+                Ok(count) => {
+                    self.received.add(count as u64);
+                    self.progress.moved.set(self.worker.io.now());
+                }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Uploaded::Failed(ExchangeError::RequestBodyTimeout);
+                    if self.progress.timed_out(self.worker.io.now()).is_some() {
+                        return Uploaded::Failed(ExchangeError::RequestBodyTimeout);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Uploaded::Partly,
                 Err(_) => return Uploaded::Failed(ExchangeError::DownstreamGone),

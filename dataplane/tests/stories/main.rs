@@ -3,4 +3,11 @@
 #[path = "../support/mesh.rs"]
 mod mesh;
 
+mod adoption;
+mod bodies;
+mod endings;
 mod keep_alive;
+mod kernel;
+mod refusals;
+mod tcp;
+mod timeouts;

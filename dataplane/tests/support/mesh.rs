@@ -32,7 +32,11 @@ use runtime::{
     mailbox::{Bell, Sender, mailbox},
     monoio::{Choice, Driver, Mono, probe, run},
 };
-use sim::{Behaviour, Client, Origin, Peer, Reach, Sim, SimIo};
+use sim::{
+    Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, Verdict,
+    http::{Event, Message, Parser},
+    origin::LEDGER_ID,
+};
 
 mod snapshots;
 
@@ -48,8 +52,8 @@ pub(crate) const APP: &str = "app";
 pub(crate) trait Ground: Io {
     /// A listening socket at an address of its own.
     fn socket(&self) -> (SocketAddr, Self::Socket);
-    /// An address where nobody listens.
-    fn nobody(&self) -> SocketAddr;
+    /// An address where nobody listens, one for each number.
+    fn nobody(&self, number: usize) -> SocketAddr;
     /// Makes the worker look into its mailbox, where no bell does.
     fn nudge(&self);
 }
@@ -60,8 +64,8 @@ impl Ground for SimIo {
         (socket.address(), socket)
     }
 
-    fn nobody(&self) -> SocketAddr {
-        (self.ip(), 9).into()
+    fn nobody(&self, number: usize) -> SocketAddr {
+        (self.ip(), 9 + number as u16).into()
     }
 
     fn nudge(&self) {
@@ -75,7 +79,7 @@ impl Ground for Mono {
         (bound.address, bound.sockets.remove(0))
     }
 
-    fn nobody(&self) -> SocketAddr {
+    fn nobody(&self, _: usize) -> SocketAddr {
         std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
@@ -91,8 +95,10 @@ pub(crate) struct Setup {
     pub(crate) origins: Vec<Behaviour>,
     /// Endpoints of [`APP`] at which nobody listens, before the origins.
     pub(crate) nobodies: usize,
-    /// Of these, those that never answer a connect; simulated networks only.
+    /// Endpoints that never answer a connect, before those; simulated networks only.
     pub(crate) silent: usize,
+    /// Endpoints that the story plays by itself.
+    pub(crate) played: usize,
 }
 
 /// A running worker with clients and origins.
@@ -105,6 +111,10 @@ pub(crate) struct Mesh<I: Ground> {
     pub(crate) proxy: SocketAddr,
     /// Its origins.
     pub(crate) origins: Vec<Origin>,
+    /// The endpoints that the story plays.
+    pub(crate) played: RefCell<Vec<I::Listener>>,
+    /// The machine of origins and played endpoints.
+    pub(crate) origins_io: I,
     /// What the current snapshot was made of.
     pub(crate) config: RefCell<Config>,
     proxy_io: I,
@@ -133,6 +143,7 @@ impl Setup {
             origins: vec![behaviour],
             nobodies: 0,
             silent: 0,
+            played: 0,
         }
     }
 
@@ -151,6 +162,13 @@ impl Setup {
     /// Endpoints that never answer a connect.
     pub(crate) fn silent(mut self, count: usize) -> Setup {
         self.silent = count;
+        self
+    }
+
+    /// Endpoints that the story plays by itself, in place of origins.
+    pub(crate) fn played(mut self, count: usize) -> Setup {
+        self.origins.clear();
+        self.played = count;
         self
     }
 
@@ -268,8 +286,11 @@ impl Setup {
             .map(|behaviour| Origin::start(origins_io, origins_io.socket().1, behaviour.clone()))
             .collect();
         let endpoints = &mut config.clusters.get_mut(APP).unwrap().1;
-        endpoints.extend((0..self.nobodies).map(|_| origins_io.nobody()));
+        endpoints.extend((0..self.nobodies).map(|number| origins_io.nobody(number)));
         endpoints.extend(origins.iter().map(Origin::address));
+        let played: Vec<I::Listener> =
+            (0..self.played).map(|_| origins_io.listener(origins_io.socket().1).unwrap()).collect();
+        endpoints.extend(played.iter().map(runtime::Listener::local_addr));
         let mut binder = Binder::default();
         let empty = binder.bind(&Config { is_listening: false, clusters: BTreeMap::new(), ..config.clone() });
         let (orders, mailbox) = mailbox(bell);
@@ -280,6 +301,8 @@ impl Setup {
             worker,
             proxy: SocketAddr::from(([0, 0, 0, 0], 0)),
             origins,
+            played: RefCell::new(played),
+            origins_io: origins_io.clone(),
             config: RefCell::new(config),
             proxy_io: proxy_io.clone(),
             orders,
@@ -328,6 +351,14 @@ impl<I: Ground> Mesh<I> {
         Peer::connect(&self.io, self.proxy).await
     }
 
+    /// The next connection to the first endpoint that the story plays.
+    pub(crate) async fn accept(&self) -> Peer<I> {
+        let mut listener = self.played.borrow_mut().remove(0);
+        let peer = Peer::accept(&self.origins_io, &mut listener).await;
+        self.played.borrow_mut().insert(0, listener);
+        peer
+    }
+
     /// The first origin.
     pub(crate) fn origin(&self) -> &Origin {
         &self.origins[0]
@@ -347,11 +378,17 @@ impl<I: Ground> Mesh<I> {
         }
     }
 
-    /// Every id that an origin ran, with how often.
+    /// Every id that an origin ran, with how often. What came to an origin and is no request must be the start of one
+    /// that was given up.
     pub(crate) fn ledger(&self) -> BTreeMap<String, usize> {
         let mut ledger = BTreeMap::new();
-        for (id, count) in self.origins.iter().flat_map(Origin::ledger) {
-            *ledger.entry(id).or_default() += count;
+        for connection in self.origins.iter().flat_map(Origin::connections) {
+            if let Some(malformed) = connection.malformed {
+                assert_eq!(malformed.what, "ends in the middle of a message", "{}", malformed.near);
+            }
+            for request in connection.requests {
+                *ledger.entry(request.header(LEDGER_ID).unwrap_or_default().to_owned()).or_default() += 1;
+            }
         }
         ledger
     }
@@ -382,6 +419,49 @@ impl<I: Ground> Mesh<I> {
             }
         }
         self.origins.iter().for_each(Origin::stop);
+        self.played.borrow_mut().clear();
         self.order(Order::Stop);
     }
+}
+
+/// The origin's own answer, whole and right.
+#[track_caller]
+pub(crate) fn ok(verdict: Verdict) -> Message {
+    match verdict {
+        Verdict::Ok(answer) => answer,
+        other => panic!("no answer of the origin: {other:?}"),
+    }
+}
+
+/// The proxy's own answer: its status and reason.
+#[track_caller]
+pub(crate) fn refused(verdict: Verdict) -> (u16, String) {
+    match verdict {
+        Verdict::Refused(answer) => {
+            (answer.status(), answer.header("x-ringway-reason").unwrap_or_default().to_owned())
+        }
+        other => panic!("no answer of the proxy: {other:?}"),
+    }
+}
+
+/// The next answers on a connection, to requests with these methods; interim ones are left out.
+pub(crate) async fn answers<I: Io>(peer: &mut Peer<I>, methods: &[&str]) -> Vec<Message> {
+    let mut parser = Parser::responses();
+    methods.iter().for_each(|method| parser.expect_answer_to(method));
+    let mut answers = Vec::new();
+    while answers.len() < methods.len() {
+        let Some(bytes) = peer.recv_some().await else {
+            answers.extend(parser.finish().unwrap_or_else(|malformed| panic!("{malformed}")));
+            break;
+        };
+        parser.receive(&bytes);
+        while let Some(event) = parser.next_event().unwrap_or_else(|malformed| panic!("{malformed}")) {
+            match event {
+                Event::Whole(message) if message.status() >= 200 => answers.push(message),
+                Event::Whole(_) | Event::Head => {}
+            }
+        }
+    }
+    assert!(parser.unread().is_empty(), "more than the answers came");
+    answers
 }

@@ -1,0 +1,53 @@
+//! The core stories once more, on the kernel with both drivers.
+
+use std::time::Duration;
+
+use sim::Behaviour;
+
+use crate::{adoption, bodies, endings, keep_alive, mesh::Setup, refusals, tcp, timeouts};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn plain() -> Setup {
+    Setup::new(Behaviour::default())
+}
+
+fn thinking() -> Setup {
+    Setup::new(Behaviour { think: 300 * MS, ..Behaviour::default() })
+}
+
+/// One test per story, so that they run side by side.
+macro_rules! on_kernel {
+    ($($name:ident: $setup:expr, $story:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            $setup.on_kernel($story);
+        })*
+    };
+}
+
+on_kernel! {
+    requests_share_connections: plain(), keep_alive::requests_share_connections;
+    pipelined_requests_are_answered_in_order: plain(), keep_alive::pipelined_requests;
+    a_half_close_still_gets_the_response: thinking(), keep_alive::half_close_after_the_request;
+    request_bodies_arrive: plain(), async |mesh| bodies::request_bodies(mesh, &[0, 1, 3000, 200_000]).await;
+    response_bodies_arrive: plain(), async |mesh| bodies::response_bodies(mesh, &[0, 1, 3000, 200_000]).await;
+    an_early_answer_arrives: Setup::new(Behaviour::answers_early(413)), bodies::early_answer;
+    an_early_answer_waits_for_a_client_that_reads_last:
+        Setup::new(Behaviour::answers_early(413)), bodies::sends_all_before_it_reads;
+    a_100_is_passed_on: plain(), bodies::expect_continue;
+    a_failed_connect_moves_to_another_endpoint: plain().nobodies(1), endings::moves_to_another_endpoint;
+    nobody_is_there: plain().without_origins().nobodies(3), endings::nobody_is_there;
+    the_route_timeout_is_kept: Setup::new(Behaviour::never_answers())
+        .forward(|f| f.timeout = Some(500 * MS)), timeouts::route_timeout;
+    a_dripping_head_is_given_up: plain()
+        .manager(|m| m.request_headers_timeout = Some(500 * MS)), timeouts::dripping_head;
+    malformed_heads_are_refused: plain(), refusals::malformed_heads;
+    a_change_leaves_what_runs_alone: Setup::new(adoption::named("first"))
+        .origin(adoption::named("second")), adoption::change_under_a_connection;
+    a_removed_listener_ends_gently: thinking(), adoption::removed_listener;
+    a_drain_ends_gently: thinking(), adoption::drain;
+    tcp_goes_both_ways: plain().played(1).tcp(None), tcp::both_ways;
+    tcp_half_closes_are_passed_on: plain().played(1).tcp(None), tcp::half_closes;
+    tcp_resets_are_passed_on: plain().played(1).tcp(None), tcp::resets;
+}
