@@ -6,10 +6,11 @@
 
 mod discovery;
 mod operator;
+mod pace;
 mod start;
 
 use std::{
-    iter,
+    iter, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -58,6 +59,9 @@ pub struct ControlThread {
     rng: Rng,
 
     assembler: Assembler,
+    /// Accepted and not yet assembled, in order.
+    waiting: Vec<Update>,
+    pace: pace::Pace,
     sockets: Sockets,
     registry: Registry,
     workers: Workers,
@@ -118,7 +122,7 @@ enum Event {
     Name(dns::Answer),
     Question(admin::Question),
     Stop,
-    /// A look at the workers, an expired name or a write to disk is due.
+    /// A look at the workers, an expired name, a snapshot or a write to disk is due.
     Due,
 }
 
@@ -155,9 +159,8 @@ impl ControlThread {
     fn next_due(&self) -> Option<Instant> {
         let adoption = self.adoption.map(|adoption| adoption.look_at);
         let expiry = self.session.as_ref().and_then(Session::deadline);
-        // A write in flight is waited for by looking again.
-        let write = self.state_due;
-        [adoption, expiry, write].into_iter().flatten().min()
+        let assembly = (!self.waiting.is_empty()).then(|| self.pace.due());
+        [adoption, expiry, assembly, self.state_due].into_iter().flatten().min()
     }
 
     fn do_what_is_due(&mut self) {
@@ -171,16 +174,26 @@ impl ControlThread {
                 tracing::warn!(kind = kind.word(), %name, "the control plane did not send a resource in time");
                 Update::Absent { type_url: kind.type_url(), name: name.to_string() }
             };
-            let absent: Vec<_> = expired.into_iter().map(absent).collect();
-            self.apply(absent);
+            self.waiting.extend(expired.into_iter().map(absent));
         }
+        self.assemble(now);
         if self.state_due.is_some_and(|due| due <= now) {
             self.write_state(now);
         }
     }
 
-    /// Takes in what was accepted; tells the workers if what serves changes.
-    fn apply(&mut self, updates: Vec<Update>) {
+    /// Takes in what was accepted, at once or a moment later.
+    fn take(&mut self, updates: Vec<Update>) {
+        self.waiting.extend(updates);
+        self.assemble(Instant::now());
+    }
+
+    /// Makes the next snapshot if it is time for one; tells the workers if what serves changes.
+    fn assemble(&mut self, now: Instant) {
+        if self.waiting.is_empty() || now < self.pace.due() {
+            return;
+        }
+        let updates = mem::take(&mut self.waiting);
         if let Some(snapshot) = self.assembler.apply(updates) {
             tracing::info!(
                 version = snapshot.version,
@@ -192,11 +205,11 @@ impl ControlThread {
             let ControlThread { sockets, registry, rng, workers, .. } = self;
             xds::publish::publish(&snapshot, sockets, registry, rng, workers);
             self.snapshot = snapshot;
-            let now = Instant::now();
             self.adoption = Some(Adoption { look_at: now + ADOPTION_LOOK_FIRST, pause: ADOPTION_LOOK_FIRST });
         }
         self.resolver.watch(self.assembler.dns_clusters());
         self.subscribe();
+        self.pace.spent(now, Instant::now());
         self.when_settled();
     }
 
@@ -212,7 +225,7 @@ impl ControlThread {
 
     /// When every worker serves what was assembled: says so, once.
     fn when_settled(&mut self) {
-        if self.adoption.is_some() {
+        if self.adoption.is_some() || !self.waiting.is_empty() {
             return;
         }
         if !self.is_live && self.is_complete() {
@@ -265,7 +278,7 @@ impl ControlThread {
 
     fn on_name(&mut self, answer: dns::Answer) {
         tracing::debug!(cluster = %answer.cluster, host = %answer.host, addresses = ?answer.addresses, "name looked up");
-        self.apply(vec![Update::Dns {
+        self.take(vec![Update::Dns {
             cluster: answer.cluster.to_string(),
             host: answer.host.to_string(),
             addresses: answer.addresses,

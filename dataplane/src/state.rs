@@ -115,7 +115,7 @@ impl LastGood {
         }
     }
 
-    /// Sets the control plane's word for the state of a type.
+    /// The control plane answered for a type, with this word for its state. Only such types are written to disk.
     pub fn set_revision(&mut self, kind: Kind, revision: &str) {
         self.revisions.insert(kind, revision.to_owned());
     }
@@ -127,7 +127,7 @@ impl LastGood {
             .flat_map(|(kind, resources)| resources.values().map(|resource| (*kind, resource)))
     }
 
-    /// The control plane's words for the states of the types.
+    /// The control plane's words for the states of the types that it ever answered for.
     pub fn revisions(&self) -> impl Iterator<Item = (Kind, &str)> {
         self.revisions.iter().map(|(kind, revision)| (*kind, revision.as_str()))
     }
@@ -138,10 +138,10 @@ impl LastGood {
     }
 
     fn encode(&self, node: &str) -> Vec<u8> {
-        let types = Kind::ALL.into_iter().map(|kind| StoredType {
+        let types = self.revisions.iter().map(|(kind, revision)| StoredType {
             type_url: kind.type_url().to_owned(),
-            revision: self.revisions.get(&kind).cloned().unwrap_or_default(),
-            resources: self.resources.get(&kind).into_iter().flat_map(BTreeMap::values).cloned().collect(),
+            revision: revision.clone(),
+            resources: self.resources.get(kind).into_iter().flat_map(BTreeMap::values).cloned().collect(),
         });
         let body = Stored { node: node.to_owned(), types: types.collect() }.encode_to_vec();
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());

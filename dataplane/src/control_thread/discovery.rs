@@ -72,7 +72,8 @@ impl ControlThread {
             updates.extend(absent);
             let judged =
                 judge(kind, &batch.resources, |name| self.assembler.is_static(kind.type_url(), name));
-            let accepted = reserve(&mut self.sockets, judged.accepted, &batch.removed, &mut refused);
+            let removed = if kind == Kind::Listener { &batch.removed[..] } else { &[] };
+            let accepted = reserve(&mut self.sockets, judged.accepted, removed, &mut refused);
             refused.extend(judged.refused);
             updates.extend(accepted);
             let rejected = refused.iter().filter(|refused| !refused.name.is_empty()).map(|refused| {
@@ -106,7 +107,7 @@ impl ControlThread {
             self.count(kind, refused.len());
         }
         self.state_due.get_or_insert_with(|| Instant::now() + STATE_WRITE_DELAY);
-        self.apply(updates);
+        self.take(updates);
     }
 
     fn count(&mut self, kind: Kind, refused: usize) {
@@ -179,7 +180,7 @@ pub(super) fn reserve(
         _ => None,
     };
     let listeners: Vec<(Arc<Listener>, Arc<str>)> = updates.iter().filter_map(of).collect();
-    if listeners.is_empty() {
+    if listeners.is_empty() && removed.is_empty() {
         return updates;
     }
     let values: Vec<&Listener> = listeners.iter().map(|(listener, _)| &**listener).collect();

@@ -21,7 +21,7 @@ use runtime::{
 use tokio::sync::{mpsc, watch};
 use translate::assemble::{Assembler, Options as AssemblerOptions, Update};
 
-use super::{ControlThread, Inbox, discovery, operator::CpuTimes};
+use super::{ControlThread, Inbox, discovery, operator::CpuTimes, pace::Pace};
 use crate::{
     admin,
     bootstrap::{AdminAddress, Bootstrap, Role},
@@ -179,6 +179,8 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         access_log,
         rng,
         assembler: Assembler::new(assembler_options),
+        waiting: Vec::new(),
+        pace: Pace::new(started),
         sockets,
         registry,
         workers,
@@ -199,7 +201,9 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         cpu_times: CpuTimes::new(workers_count),
         bootstrap,
     };
-    control_thread.apply(updates);
+    control_thread.take(updates);
+    // A file without resources is a whole configuration, too.
+    control_thread.when_settled();
     Ok((control_thread, Inbox { discovery: discovered, names, questions, stop }))
 }
 
@@ -317,6 +321,7 @@ fn restore(
         updates.extend(accepted);
     }
     for (kind, revision) in last_good.revisions() {
+        session.remember_answer(kind);
         updates.push(Update::Revision { type_url: kind.type_url(), revision: revision.to_owned() });
     }
     if !last_good.is_empty() {

@@ -99,8 +99,14 @@ impl Session {
     /// Takes over a version that was accepted in an earlier life of this proxy.
     pub fn remember(&mut self, kind: Kind, name: &str, version: &str) {
         if let Some(subscription) = self.subscriptions.get_mut(&kind) {
-            subscription.is_answered = true;
             subscription.versions.insert(name.into(), version.to_owned());
+        }
+    }
+
+    /// The type was answered for in an earlier life, if only with nothing.
+    pub fn remember_answer(&mut self, kind: Kind) {
+        if let Some(subscription) = self.subscriptions.get_mut(&kind) {
+            subscription.is_answered = true;
         }
     }
 

@@ -1,8 +1,8 @@
 //! Listening sockets between the configuration that asks for them and the workers that accept on them.
 //!
 //! An address is bound when its listener is accepted, so that one that cannot be bound is refused while its control plane
-//! still listens; the sockets go to the workers when the listener becomes active. A listener that keeps its addresses
-//! keeps its sockets, whatever else of it changes.
+//! still listens; the sockets go to the workers when the listener becomes active, and connections made before that wait in
+//! the kernel's queue. A listener that keeps its addresses keeps its sockets, whatever else of it changes.
 
 use std::{
     collections::BTreeMap,
@@ -88,6 +88,12 @@ impl Sockets {
                         && !(new.bind_to_port && new.addresses.contains(&Address::Socket(address)))
                 })
         };
+        // A listener that was removed before it became active takes nothing to the workers.
+        for name in removed {
+            if let Some(slot) = self.slots.get_mut(name.as_str()) {
+                slot.reserved = None;
+            }
+        }
         let mut failed = Vec::new();
         for listener in listeners {
             if let Err(error) = self.reserve_one(listener, leaves) {
@@ -288,6 +294,17 @@ mod tests {
         assert_eq!(handover.closed, ["a".into()]);
         assert_eq!(&*handover.opened[0][0].0, "b");
         assert_eq!(sockets.serving().collect::<Vec<_>>(), [("b", address)]);
+    }
+
+    #[test]
+    fn a_listener_that_is_removed_before_it_was_active_frees_its_address() {
+        let mut sockets = Sockets::new(1);
+        let listener = listener("in", any_port());
+        assert!(sockets.reserve(&[&listener], &[]).is_empty());
+        let bound = sockets.slots["in"].reserved.as_ref().unwrap()[0].bound;
+        TcpStream::connect(bound).unwrap();
+        assert!(sockets.reserve(&[], &["in".to_owned()]).is_empty());
+        assert!(TcpStream::connect(bound).is_err());
     }
 
     #[test]

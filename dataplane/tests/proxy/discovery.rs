@@ -226,6 +226,26 @@ async fn without_its_control_plane_a_proxy_goes_on_starts_again_and_converges_la
 }
 
 #[tokio::test]
+async fn a_storm_of_endpoints_makes_fewer_snapshots_than_changes_and_ends_with_the_last() {
+    let home = Home::new();
+    let mut control_plane = ControlPlane::start(&home.path("control.sock"));
+    let mut proxy = home.start(&bootstrap(&home), &[]);
+    let mut ads = configure(&mut control_plane, &mut proxy).await;
+    let (blue, other) = (origin("blue").await, origin("other").await);
+    for version in 2..=300 {
+        let at = if version == 300 { other } else { blue };
+        let assignment = [("blue", version.to_string(), endpoints("blue", at))];
+        let assignment =
+            assignment.each_ref().map(|(name, version, message)| (*name, version.as_str(), message.clone()));
+        assert_eq!(ads.send(&assignment).await, None);
+    }
+    let mut client = proxy.connect("in").await;
+    while client.get("/").await.unwrap().1 != "other" {}
+    assert_eq!(proxy.metric("ringway_eds_update_attempt{}").await, 300.0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_damaged_state_file_is_ignored_with_a_warning() {
     let home = Home::new();
     let mut control_plane = ControlPlane::start(&home.path("control.sock"));

@@ -122,6 +122,15 @@ async fn a_listener_whose_address_is_taken_stops_the_start() {
 }
 
 #[tokio::test]
+async fn a_file_without_resources_is_served_as_it_is() {
+    let home = Home::new();
+    let mut proxy = home.start(&home.admin(), &[]);
+    proxy.is_ready().await;
+    assert_eq!(proxy.ask("/listeners").await, (200, String::new()));
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn validate_says_ok_and_serves_nothing() {
     let home = Home::new();
     let proxy = home.start(&bootstrap(&home, ANY, origin("app").await), &["--validate"]);

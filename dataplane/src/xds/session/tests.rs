@@ -211,7 +211,9 @@ fn a_new_stream_says_what_is_here_and_uses_no_nonce_of_the_old_one() {
 fn what_an_earlier_life_accepted_is_told_to_the_control_plane() {
     let mut session = session();
     session.remember(Kind::Listener, "in", "3");
-    assert!(session.is_answered(Kind::Listener));
+    assert!(!session.is_answered(Kind::Listener));
+    session.remember_answer(Kind::Listener);
+    assert!(session.is_answered(Kind::Listener) && !session.is_answered(Kind::Cluster));
     let first = session.open(Instant::now());
     assert_eq!(first[1].initial_resource_versions, [("in".to_owned(), "3".to_owned())].into());
     take(&mut session, response(Kind::Listener, "n1", &[], &["in"]), &[]);
