@@ -44,6 +44,9 @@ pub(super) struct Args {
     /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
     #[arg(long, value_name = "PATH")]
     proxy_bin: Option<PathBuf>,
+    /// Least important events that the proxy prints: error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    proxy_log: String,
     /// What is kept for the next start [default: $XDG_STATE_HOME/ringway, for root /var/lib/ringway]
     #[arg(long, value_name = "DIR", env = "RINGWAY_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -113,19 +116,20 @@ async fn story(args: &Args) -> Result<(), GatewayError> {
         admin: args.admin,
         control: args.control.clone(),
         proxy: binary::find(args.proxy_bin.as_deref())?,
-        arguments: Vec::new(),
+        arguments: vec!["--log".to_owned(), args.proxy_log.clone()],
         data_dir: args.data_dir.clone().or_else(default_data_dir).ok_or(GatewayError::NoDataDir)?,
+        drain: args.drain_timeout,
         output: Output::Stderr,
     })?;
     tokio::select! {
         ready = gateway.ready(args.control_timeout) => {
             if let Err(error) = ready {
-                gateway.stop(Duration::ZERO).await;
+                gateway.abort().await;
                 return Err(error.into());
             }
         }
         _ = signals.next() => {
-            gateway.stop(Duration::ZERO).await;
+            gateway.abort().await;
             return Ok(());
         }
     }
@@ -134,7 +138,7 @@ async fn story(args: &Args) -> Result<(), GatewayError> {
     accompany(&gateway, &mut signals).await;
     let drain = args.drain_timeout;
     tokio::select! {
-        ending = gateway.stop(drain) => if ending == Ending::Killed {
+        ending = gateway.stop() => if ending == Ending::Killed {
             say(&format!("the proxy was not done after {}", humantime::format_duration(drain)));
         },
         // Nobody wants to wait.

@@ -77,6 +77,9 @@ pub(super) struct Args {
     /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
     #[arg(long, value_name = "PATH")]
     proxy_bin: Option<PathBuf>,
+    /// Least important events that the proxy prints: error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    proxy_log: String,
     /// What is kept for the next start [default: $XDG_STATE_HOME/ringway, for root /var/lib/ringway]
     #[arg(long, value_name = "DIR", env = "RINGWAY_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -148,19 +151,20 @@ async fn story(args: Args) -> Result<u8, RunError> {
         labels: args.label.iter().cloned().collect(),
         control: args.control.clone(),
         proxy,
-        arguments: Vec::new(),
+        arguments: vec!["--log".to_owned(), args.proxy_log.clone()],
         data_dir: args.data_dir.clone().or_else(default_data_dir).ok_or(RunError::NoDataDir)?,
+        drain: args.drain_timeout,
         output: Output::Stderr,
     })?;
     tokio::select! {
         ready = sidecar.ready(args.control_timeout) => {
             if let Err(error) = ready {
-                sidecar.stop(Duration::ZERO).await;
+                sidecar.abort().await;
                 return Err(error.into());
             }
         }
         signal = signals.next() => {
-            sidecar.stop(Duration::ZERO).await;
+            sidecar.abort().await;
             return Ok(code_of_signal(signal.number));
         }
     }
@@ -263,7 +267,7 @@ impl Pair {
     async fn leave(self, signals: &mut Signals) {
         let drain = self.args.drain_timeout;
         tokio::select! {
-            ending = self.sidecar.stop(drain) => if ending == Ending::Killed {
+            ending = self.sidecar.stop() => if ending == Ending::Killed {
                 say(&format!("the proxy was not done after {}", humantime::format_duration(drain)));
             },
             _ = signals.next() => {}

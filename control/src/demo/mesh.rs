@@ -41,7 +41,7 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const LEASE: Duration = Duration::from_secs(5);
 
 /// How long proxies may finish at the end.
-const DRAIN: Duration = Duration::from_secs(2);
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 /// Usual port of the API.
 pub(super) const API_PORT: u16 = 15080;
@@ -148,6 +148,7 @@ impl Mesh {
             proxy: proxy.clone(),
             arguments: Vec::new(),
             data_dir: folder.path().to_owned(),
+            drain: DRAIN,
             output: Output::File(folder.path().join(GATEWAY_LOG)),
         })
         .map_err(|source| MeshError::Setup { who: WHO_GATEWAY.to_owned(), source })?;
@@ -245,7 +246,7 @@ impl Mesh {
     pub(super) async fn stop(self) {
         let Mesh { replicas, gateway, server, .. } = self;
         // Callers first would be kinder to the last requests, but the load has stopped already.
-        tokio::join!(join_all(replicas.into_iter().map(|replica| replica.stop(DRAIN))), gateway.stop(DRAIN));
+        tokio::join!(join_all(replicas.into_iter().map(Replica::stop)), gateway.stop());
         if let Some(server) = server.into_inner() {
             server.stop().await;
         }

@@ -4,13 +4,12 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
 use super::board::Board;
-use super::mesh::{MeshError, NAMESPACE, READY_TIMEOUT, any};
+use super::mesh::{DRAIN, MeshError, NAMESPACE, READY_TIMEOUT, any};
 use super::toy::{Environment, Service, Toy};
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::environment::Dependency;
@@ -105,6 +104,7 @@ impl Replica {
             proxy: place.proxy.clone(),
             arguments: Vec::new(),
             data_dir: place.folder.clone(),
+            drain: DRAIN,
             output: Output::File(place.folder.join(log)),
         }
     }
@@ -118,9 +118,9 @@ impl Replica {
     }
 
     /// Ends it in good order.
-    pub(super) async fn stop(self, drain: Duration) {
+    pub(super) async fn stop(self) {
         if let Some(Running { sidecar, toy }) = self.running.into_inner() {
-            sidecar.stop(drain).await;
+            sidecar.stop().await;
             drop(toy);
         }
     }

@@ -33,6 +33,8 @@ pub struct GatewayOptions {
     pub arguments: Vec<String>,
     /// Where it keeps what it needs next time.
     pub data_dir: PathBuf,
+    /// How long the proxy may finish what it has when it is stopped.
+    pub drain: Duration,
     /// Where the proxy's words go.
     pub output: Output,
 }
@@ -69,6 +71,7 @@ impl Gateway {
             data_dir: folder.path().to_owned(),
             admin: admin.address(),
             arguments: options.arguments,
+            drain: options.drain,
             output: options.output,
         })?;
         Ok(Gateway { control: options.control, admin, process, _folder: folder })
@@ -79,9 +82,14 @@ impl Gateway {
         start::until_ready(&self.process, &self.control, timeout).await
     }
 
-    /// Lets the proxy finish what it has, for at most `drain`.
-    pub async fn stop(self, drain: Duration) -> Ending {
-        self.process.stop(drain).await
+    /// Lets the proxy finish what it has.
+    pub async fn stop(self) -> Ending {
+        self.process.stop().await
+    }
+
+    /// Ends the proxy at once: nothing has been served yet.
+    pub async fn abort(self) {
+        self.process.kill().await;
     }
 
     /// The proxy's admin listener.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -27,6 +27,9 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 
 /// A proxy that was ready for this long is healthy again: its next end is a new one.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+
+/// The proxy itself ends at its drain timeout; after so much more it is killed.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// First and longest pause between two looks at `/ready`.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
@@ -45,6 +48,8 @@ pub struct ProcessOptions {
     pub admin: SocketAddr,
     /// More of its command line.
     pub arguments: Vec<String>,
+    /// How long it may finish what it has when it is stopped.
+    pub drain: Duration,
     /// Where its words go.
     pub output: Output,
 }
@@ -89,6 +94,13 @@ pub enum Life {
     Stopped,
 }
 
+/// How a process is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Drain,
+    Now,
+}
+
 /// How a process ended that we ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -102,17 +114,17 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Process {
     life: watch::Receiver<Life>,
-    stop: oneshot::Sender<Duration>,
+    stop: oneshot::Sender<Stop>,
     task: JoinHandle<Ending>,
 }
 
 impl Process {
     /// Starts it. The calling task must run on a thread that lives as long as the process (see [`tied`]).
     pub fn start(options: ProcessOptions) -> io::Result<Process> {
-        let (child, pid) = spawn(&options)?;
-        let (sender, life) = watch::channel(Life::Starting { pid });
+        let started = Started::spawn(&options)?;
+        let (sender, life) = watch::channel(Life::Starting { pid: started.pid });
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(supervise(options, child, pid, sender, stopped));
+        let task = tokio::spawn(supervise(options, started, sender, stopped));
         Ok(Process { life, stop, task })
     }
 
@@ -123,30 +135,46 @@ impl Process {
         life
     }
 
-    /// Lets it finish what it has, for at most `drain`; then it is gone. Zero kills it at once.
-    pub async fn stop(self, drain: Duration) -> Ending {
+    /// Lets it finish what it has, for as long as its options say; then it is gone.
+    pub async fn stop(self) -> Ending {
+        self.end(Stop::Drain).await
+    }
+
+    /// Ends it at once.
+    pub async fn kill(self) {
+        self.end(Stop::Now).await;
+    }
+
+    async fn end(self, how: Stop) -> Ending {
         // If the task is at its end, there is nothing to stop.
-        let _ = self.stop.send(drain);
+        let _ = self.stop.send(how);
         self.task.await.unwrap_or(Ending::Drained)
     }
 }
 
+/// A process that runs.
+struct Started {
+    child: Child,
+    pid: u32,
+    /// The proxy ends when this does, should the tie be lost (a proxy with file capabilities).
+    _stdin: Option<ChildStdin>,
+}
+
 async fn supervise(
     options: ProcessOptions,
-    mut child: Child,
-    mut pid: u32,
+    mut process: Started,
     life: watch::Sender<Life>,
-    mut stop: oneshot::Receiver<Duration>,
+    mut stop: oneshot::Receiver<Stop>,
 ) -> Ending {
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MAX);
     let mut ever_ready = false;
     loop {
         let mut ready_for = None;
         let died = tokio::select! {
-            died = live(&options, &mut child, pid, &life, &mut ready_for) => died,
+            died = live(&options, &mut process, &life, &mut ready_for) => died,
             // An error means that our handle was dropped.
-            drain = &mut stop => {
-                let ending = end(child, drain.unwrap_or_default()).await;
+            how = &mut stop => {
+                let ending = end(process, how.unwrap_or(Stop::Now), options.drain).await;
                 life.send_replace(Life::Stopped);
                 return ending;
             }
@@ -160,7 +188,7 @@ async fn supervise(
             backoff.reset();
         }
         let mut why = died;
-        (child, pid) = loop {
+        process = loop {
             let again_in = backoff.next_wait();
             life.send_replace(Life::Down { why, again_in });
             tokio::select! {
@@ -170,24 +198,24 @@ async fn supervise(
                     return Ending::Drained;
                 }
             }
-            match spawn(&options) {
+            match Started::spawn(&options) {
                 Ok(started) => break started,
                 Err(error) => why = format!("cannot be started: {error}"),
             }
         };
-        life.send_replace(Life::Starting { pid });
+        life.send_replace(Life::Starting { pid: process.pid });
     }
 }
 
 /// One life, from its start to how it ended.
 async fn live(
     options: &ProcessOptions,
-    child: &mut Child,
-    pid: u32,
+    process: &mut Started,
     life: &watch::Sender<Life>,
     ready: &mut Option<Instant>,
 ) -> String {
     let started = Instant::now();
+    let Started { child, pid, .. } = process;
     let exited = tokio::select! {
         status = child.wait() => Some(status),
         () = until_ready(options.admin) => None,
@@ -196,7 +224,7 @@ async fn live(
         Some(status) => status,
         None => {
             *ready = Some(Instant::now());
-            life.send_replace(Life::Ready { pid, after: started.elapsed() });
+            life.send_replace(Life::Ready { pid: *pid, after: started.elapsed() });
             child.wait().await
         }
     };
@@ -221,12 +249,13 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-async fn end(mut child: Child, drain: Duration) -> Ending {
+async fn end(mut process: Started, how: Stop, drain: Duration) -> Ending {
+    let child = &mut process.child;
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     let Some(pid) = pid else { return Ending::Drained };
     // It is not reaped yet, so the id is still its own; an error means that it is about to be.
-    if !drain.is_zero() && kill_process(pid, Signal::TERM).is_ok() {
-        let drained = tokio::time::timeout(drain, child.wait()).await;
+    if how == Stop::Drain && kill_process(pid, Signal::TERM).is_ok() {
+        let drained = tokio::time::timeout(drain + DRAIN_GRACE, child.wait()).await;
         if drained.is_ok() {
             return Ending::Drained;
         }
@@ -236,24 +265,25 @@ async fn end(mut child: Child, drain: Duration) -> Ending {
     Ending::Killed
 }
 
-fn spawn(options: &ProcessOptions) -> io::Result<(Child, u32)> {
-    let output = || -> io::Result<Stdio> {
-        Ok(match &options.output {
-            Output::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
-            Output::File(file) => File::options().create(true).append(true).open(file)?.into(),
-        })
-    };
-    let mut command = tied::command(&options.proxy);
-    command
-        .arg("-c")
-        .arg(&options.bootstrap)
-        .arg("--data-dir")
-        .arg(&options.data_dir)
-        .args(&options.arguments);
-    command.stdin(Stdio::null()).stdout(output()?).stderr(output()?);
-    // Its own group: Ctrl-C in a terminal is for the application; the proxy goes when the application has gone.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let child = Command::from(command).kill_on_drop(true).spawn()?;
-    let pid = child.id().ok_or(io::ErrorKind::NotFound)?;
-    Ok((child, pid))
+impl Started {
+    fn spawn(options: &ProcessOptions) -> io::Result<Started> {
+        let output = || -> io::Result<Stdio> {
+            Ok(match &options.output {
+                Output::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
+                Output::File(file) => File::options().create(true).append(true).open(file)?.into(),
+            })
+        };
+        let mut command = tied::command(&options.proxy);
+        command.arg("-c").arg(&options.bootstrap).arg("--data-dir").arg(&options.data_dir);
+        command.arg("--drain-timeout").arg(humantime::format_duration(options.drain).to_string());
+        command.arg("--exit-on-stdin-eof").args(&options.arguments);
+        command.stdin(Stdio::piped()).stdout(output()?).stderr(output()?);
+        // Its own group: Ctrl-C in a terminal is for the application; the proxy goes when the application has gone.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = Command::from(command).kill_on_drop(true).spawn()?;
+        let pid = child.id().ok_or(io::ErrorKind::NotFound)?;
+        // Waiting for a child closes its input, so it is kept elsewhere.
+        let _stdin = child.stdin.take();
+        Ok(Started { child, pid, _stdin })
+    }
 }

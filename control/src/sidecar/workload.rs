@@ -46,6 +46,8 @@ pub struct SidecarOptions {
     pub arguments: Vec<String>,
     /// Where it keeps what it needs next time.
     pub data_dir: PathBuf,
+    /// How long the proxy may finish what it has when it is stopped.
+    pub drain: Duration,
     /// Where the proxy's words go.
     pub output: Output,
 }
@@ -119,6 +121,7 @@ impl Sidecar {
             data_dir: folder.path().to_owned(),
             admin: admin.address(),
             arguments: sidecar_arguments.chain(options.arguments.iter().cloned()).collect(),
+            drain: options.drain,
             output: options.output.clone(),
         })?;
         let registration = Registration {
@@ -156,10 +159,10 @@ impl Sidecar {
         });
     }
 
-    /// Drains the proxy for at most `drain`, then unregisters.
-    pub async fn stop(self, drain: Duration) -> Ending {
+    /// Drains the proxy, then unregisters.
+    pub async fn stop(self) -> Ending {
         self.drain();
-        let ending = self.process.stop(drain).await;
+        let ending = self.process.stop().await;
         self.lease.close().await;
         ending
     }
@@ -167,7 +170,13 @@ impl Sidecar {
     /// As if its machine had lost power: nothing is drained, nothing is unregistered.
     pub async fn kill(self) {
         drop(self.lease);
-        self.process.stop(Duration::ZERO).await;
+        self.process.kill().await;
+    }
+
+    /// Ends the proxy at once and unregisters: nothing has been served yet.
+    pub async fn abort(self) {
+        self.process.kill().await;
+        self.lease.close().await;
     }
 
     /// What the application is told.

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Mesh {
     pub(crate) folder: TempDir,
     proxy: PathBuf,
-    server: Server,
+    server: Option<Server>,
     runtime: Runtime,
 }
 
@@ -60,14 +60,14 @@ impl Mesh {
         let data_dir = folder.path().join("control");
         let options = Options { config, listen: Listen::Tcp(any), api: any, data_dir, lease: LEASE };
         let server = runtime.block_on(Server::start(options)).unwrap();
-        Mesh { folder, proxy, server, runtime }
+        Mesh { folder, proxy, server: Some(server), runtime }
     }
 
     /// `ringway run` for service `web`; `options` win over the usual ones.
     pub(crate) fn command(&self, options: &[&str], app: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
         command.arg("run");
-        let control = self.server.listen().to_string();
+        let control = if options.contains(&"--control") { String::new() } else { self.control() };
         let port = free_port().to_string();
         for (option, value) in [
             ("--name", "web"),
@@ -105,8 +105,33 @@ impl Mesh {
         self.command(options, &[this.to_str().unwrap(), "--exact", &which, "--nocapture"])
     }
 
+    /// Ends it; proxies and workloads go on alone.
+    pub(crate) fn stop_control_plane(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.stop());
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn control(&self) -> String {
+        self.server().listen().to_string()
+    }
+
+    /// Until so many proxies have written down what they have.
+    pub(crate) fn until_stored(&self, count: usize) {
+        let is_last_good = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "bin");
+        until(|| {
+            files_below(&self.folder.path().join("data")).iter().filter(|file| is_last_good(file)).count()
+                == count
+        });
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("the control plane runs")
+    }
+
     pub(crate) fn registered(&self) -> HashMap<String, Known> {
-        let world = self.server.worlds().borrow().clone();
+        let world = self.server().worlds().borrow().clone();
         let known = world.registrations.values().map(|registration| {
             let (ready, draining) = (registration.ready, registration.draining);
             (registration.service.clone(), Known { address: registration.address, ready, draining })
@@ -119,7 +144,7 @@ impl Mesh {
     }
 
     pub(crate) fn until(&self, mut is_so: impl FnMut(&HashMap<String, Known>) -> bool) {
-        let mut worlds = self.server.worlds();
+        let mut worlds = self.server().worlds();
         self.runtime.block_on(async {
             tokio::time::timeout(PATIENCE, async {
                 while !is_so(&self.registered()) {
@@ -173,6 +198,11 @@ impl Run {
 
     pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Ends its input.
+    pub(crate) fn close(&mut self) {
+        self.child.stdin = None;
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

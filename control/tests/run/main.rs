@@ -1,5 +1,5 @@
 //! `ringway run` as its users see it: a real process with a real control plane, and applications that are shell
-//! one-liners or this very executable. The proxy is a stand-in.
+//! one-liners or this very executable. Here the proxy is a stand-in; in [`real`] it is the real one.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -10,6 +10,7 @@ use rustix::process::{Signal, kill_process};
 use self::harness::{Mesh, Run, children_of, files_below, free_port, is_gone, until};
 
 mod harness;
+mod real;
 mod stand_in;
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 /// A proxy that is ready at once, or never, and carries nothing.
 #[test]
@@ -37,5 +37,58 @@ fn stand_in_for_an_application() {
         .then(|| TcpListener::bind(format!("127.0.0.1:{}", port.to_str().unwrap())).unwrap());
     if listener.is_some() {
         lines.next();
+    }
+}
+
+/// An application that answers every request with its name, as HTTP/1.1 without keep-alive.
+#[test]
+fn stand_in_for_a_server() {
+    let Some(port) = std::env::var_os("STAND_IN_FOR_SERVER") else { return };
+    let name = std::env::var("STAND_IN_IS").unwrap();
+    let listener = TcpListener::bind(format!("127.0.0.1:{}", port.to_str().unwrap())).unwrap();
+    loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        let mut bytes = [0; 1024];
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut bytes).unwrap_or_default() {
+                0 => break,
+                count => head.extend_from_slice(&bytes[..count]),
+            }
+        }
+        let length = name.len();
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
+        let _ = stream.write_all(answer.as_bytes());
+    }
+}
+
+/// An application that calls what each line of its input names, `http://HOST/` by its HTTP proxy or `VARIABLE` by the
+/// address in that variable, and says what it got.
+#[test]
+fn stand_in_for_a_caller() {
+    if std::env::var_os("STAND_IN_FOR_CALLER").is_none() {
+        return;
+    }
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let (address, target, host) = match line.strip_prefix("http://") {
+            Some(rest) => {
+                let proxy = std::env::var("HTTP_PROXY").unwrap();
+                (
+                    proxy.strip_prefix("http://").unwrap().to_owned(),
+                    line.clone(),
+                    rest.trim_end_matches('/').to_owned(),
+                )
+            }
+            None => (std::env::var(&line).unwrap(), "/".to_owned(), "anything".to_owned()),
+        };
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap_or("no answer");
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        eprintln!("{line}: {status} {body}");
     }
 }

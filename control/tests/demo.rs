@@ -1,0 +1,197 @@
+//! `ringway demo` as its users see it, from its first line to the nothing that it leaves.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Nothing here takes this long; it bounds a test that fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_demo_moves_gives_its_lessons_and_leaves_nothing() {
+    let mut demo = Demo::start();
+    let head = demo.until("mesh up in ");
+    let ports = ["api http://", "gateway http://"].map(|name| address(&head, name));
+    let summary = demo.until("plaintext ");
+    assert!(summary.starts_with("plaintext 5/5 edges   200 rps   p99 "), "{summary}");
+    demo.until("try:  ringway status");
+    let children = children_of(demo.pid());
+    assert_eq!(children.len(), 11, "a proxy for the gateway and for each replica");
+
+    let second = demo.ask(&["--plain", "--for", "1s"]);
+    assert!(said(&second).contains("a demo of yours runs already"), "{}", said(&second));
+
+    let lesson = demo.ask(&["break", "dead-replica"]);
+    assert!(lesson.status.success(), "{}", said(&lesson));
+    for words in
+        ["orders-2 dies", "orders-1 took ", "the endpoint is gone from every proxy", "took its first request"]
+    {
+        assert!(said(&lesson).contains(words), "{words:?} is not in {}", said(&lesson));
+    }
+    let lesson = demo.ask(&["kill", "control-plane"]);
+    assert!(lesson.status.success(), "{}", said(&lesson));
+    for words in ["8.0 s without it: ", " requests, 0 failed", "11 of 11 proxies in sync after"] {
+        assert!(said(&lesson).contains(words), "{words:?} is not in {}", said(&lesson));
+    }
+
+    demo.signal(Signal::INT);
+    assert_eq!(demo.wait(), Some(0), "{:#?}", demo.seen);
+    assert!(children.into_iter().all(is_gone), "a proxy outlived the demo");
+    for port in ports {
+        drop(TcpListener::bind(port).expect("the port is free again"));
+    }
+    assert_eq!(fs::read_dir(demo.temporary.path()).unwrap().count(), 0, "a file was left");
+    let nobody = demo.ask(&["kill", "control-plane"]);
+    assert!(said(&nobody).contains("no demo runs here"), "{}", said(&nobody));
+}
+
+#[test]
+fn a_killed_demo_leaves_no_process_and_the_next_one_clears_its_files() {
+    let mut killed = Demo::start();
+    killed.until("mesh up in ");
+    let children = children_of(killed.pid());
+    killed.signal(Signal::KILL);
+    assert_eq!(killed.wait(), None);
+    for child in children {
+        until(|| is_gone(child));
+    }
+    assert_eq!(fs::read_dir(killed.temporary.path()).unwrap().count(), 1);
+    let mut next = Demo::start_in(killed.temporary.clone(), &["--for", "1s"]);
+    assert_eq!(next.wait(), Some(0), "{:#?}", next.seen);
+    assert_eq!(fs::read_dir(next.temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_demo_that_is_ended_before_it_moves_leaves_nothing() {
+    let mut demo = Demo::start();
+    until(|| fs::read_dir(demo.temporary.path()).unwrap().count() > 0);
+    let children = children_of(demo.pid());
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.wait(), Some(0), "{:#?}", demo.seen);
+    assert!(children.into_iter().all(is_gone));
+    assert_eq!(fs::read_dir(demo.temporary.path()).unwrap().count(), 0);
+}
+
+/// A running demo, with a folder for temporary files of its own: that is also what the demo is found by.
+struct Demo {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+    temporary: Rc<TempDir>,
+}
+
+impl Demo {
+    fn start() -> Demo {
+        Demo::start_in(Rc::new(tempfile::tempdir().unwrap()), &[])
+    }
+
+    fn start_in(temporary: Rc<TempDir>, options: &[&str]) -> Demo {
+        let this = std::env::current_exe().unwrap();
+        let proxy = this.parent().and_then(|deps| deps.parent()).unwrap().join("ringway-proxy");
+        assert!(proxy.exists(), "{} is missing; `cargo build -p dataplane` makes it", proxy.display());
+        let mut command = demo(&temporary);
+        command.args(["--plain", "--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy-bin"]);
+        command.arg(proxy).args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Demo { child, lines, seen: Vec::new(), temporary }
+    }
+
+    /// Waits for a line that begins so.
+    fn until(&mut self, start: &str) -> String {
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.seen.push(line.clone());
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+        let mut error = String::new();
+        let _ = self.child.kill();
+        self.child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+        panic!("no {start:?} in {:#?}\n{error}", self.seen);
+    }
+
+    /// Another `ringway demo` beside it, to its end.
+    fn ask(&self, arguments: &[&str]) -> Output {
+        demo(&self.temporary).args(arguments).output().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Its exit code; `None` if a signal killed it.
+    fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        until(|| {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.seen.extend(self.lines.iter());
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // It has ended unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn demo(temporary: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command.arg("demo").env("TMPDIR", temporary.path());
+    command
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The address behind `name` in a line.
+fn address(line: &str, name: &str) -> SocketAddr {
+    let (_, rest) = line.split_once(name).unwrap_or_else(|| panic!("no {name:?} in {line}"));
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Asks again and again: the kernel tells nobody but a parent.
+fn until(mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain");
+        std::thread::yield_now();
+    }
+}
+
+/// The children of every thread of a process.
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", parent.as_raw_nonzero())).unwrap();
+    let files = tasks.flatten().map(|task: fs::DirEntry| -> PathBuf { task.path().join("children") });
+    let children: Vec<String> = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+    let pids = children.iter().flat_map(|children| children.split_whitespace());
+    pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
+/// A process that has ended and waits for its parent's question is gone, too.
+fn is_gone(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.is_empty() || stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
+}
