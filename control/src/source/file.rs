@@ -5,6 +5,7 @@
 //! its last good version stays. File times never count: the same content means the same on every replica.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -106,7 +107,7 @@ impl Directory {
         let path = self.path.clone();
         let seen = tokio::task::spawn_blocking(move || list(&path)).await;
         let different = match seen {
-            Ok(Ok(seen)) => seen != self.state.seen,
+            Ok(Ok(seen)) => self.state.lost || seen != self.state.seen,
             // Nothing to list: the last good documents stay, and reading says why.
             Ok(Err(_)) => !self.state.lost,
             Err(_) => false,
@@ -171,6 +172,8 @@ struct Seen {
     path: PathBuf,
     bytes: u64,
     modified: Option<SystemTime>,
+    /// Device and inode: files of two releases may be written within one tick of the clock, with equal lengths.
+    file: (u64, u64),
 }
 
 /// What was read last.
@@ -272,8 +275,12 @@ fn list(directory: &Path) -> io::Result<BTreeMap<Arc<str>, Seen>> {
             if metadata.is_dir() && depth < DEPTH_MAX {
                 open.push((entry.path(), format!("{relative}/"), depth + 1));
             } else if metadata.is_file() && is_document(&name) {
-                let seen =
-                    Seen { path: entry.path(), bytes: metadata.len(), modified: metadata.modified().ok() };
+                let seen = Seen {
+                    path: entry.path(),
+                    bytes: metadata.len(),
+                    modified: metadata.modified().ok(),
+                    file: (metadata.dev(), metadata.ino()),
+                };
                 found.insert(relative.into(), seen);
             }
         }
@@ -421,6 +428,44 @@ mod tests {
         let waited = tokio::time::timeout(QUIET / 2, source.changed()).await;
         assert!(waited.is_err(), "settled in less than the quiet time");
         assert_eq!(shown(&source.changed().await), "a:4 errors=0");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_goes_away_keeps_its_documents_and_may_come_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, away) = (parent.path().join("mesh"), parent.path().join("away"));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("a.yaml"), service("a", "1")).unwrap();
+        let mut source = Directory::open(&path).unwrap();
+
+        fs::rename(&path, &away).unwrap();
+        assert_eq!(shown(&source.changed().await), "a:1 errors=1");
+        fs::rename(&away, &path).unwrap();
+        assert_eq!(shown(&source.changed().await), "a:1 errors=0");
+
+        // What comes back is watched again.
+        fs::write(path.join("a.yaml"), service("a", "2")).unwrap();
+        assert_eq!(shown(&source.changed().await), "a:2 errors=0");
+    }
+
+    #[tokio::test]
+    async fn a_link_to_a_release_may_point_to_another_one() {
+        use std::os::unix::fs::symlink;
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("current");
+        for release in ["1", "2"] {
+            fs::create_dir(parent.path().join(release)).unwrap();
+            fs::write(parent.path().join(release).join("a.yaml"), service("a", release)).unwrap();
+        }
+        symlink("1", &path).unwrap();
+        let mut source = Directory::open(&path).unwrap();
+
+        // No watch tells of this one; looking finds it.
+        symlink("2", parent.path().join("next")).unwrap();
+        fs::rename(parent.path().join("next"), &path).unwrap();
+        assert_eq!(shown(&source.changed().await), "a:2 errors=0");
+        fs::write(path.join("a.yaml"), service("a", "3")).unwrap();
+        assert_eq!(shown(&source.changed().await), "a:3 errors=0");
     }
 
     #[tokio::test]
