@@ -245,8 +245,8 @@ impl Proxy {
         let process = command.arg("-c").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let mut proxy = Proxy { process, address: SocketAddr::from(([127, 0, 0, 1], port)) };
         let ready = ("GET", "/ready", "localhost", &[][..]);
-        while !try_ask(SocketAddr::from(([127, 0, 0, 1], admin)), &ready)
-            .is_some_and(|answer| answer.status == 200)
+        while try_ask(SocketAddr::from(([127, 0, 0, 1], admin)), &ready)
+            .is_none_or(|answer| answer.status != 200)
         {
             if let Some(status) = proxy.process.try_wait().unwrap() {
                 panic!("{command:?} ended: {status}");
