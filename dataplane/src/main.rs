@@ -15,6 +15,8 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A refusal costs memory and nothing else.
+    let _ = runtime::memory::avoid_huge_pages();
     let args = Args::parse();
     if args.parse_bootstrap {
         return bootstrap::run_child(&args.config);

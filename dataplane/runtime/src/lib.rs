@@ -11,6 +11,7 @@ pub mod buffer;
 pub mod io;
 pub mod listen;
 pub mod mailbox;
+pub mod memory;
 pub mod monoio;
 pub mod timer;
 pub mod turn;
