@@ -26,3 +26,6 @@ pub mod upstream;
 pub mod worker;
 pub mod workers;
 pub mod xds;
+
+#[cfg(test)]
+mod sizes;

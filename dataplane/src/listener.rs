@@ -47,7 +47,7 @@ fn count<I: Io>(worker: &Worker<I>, name: &str, count: impl Fn(&ListenerCounters
     }
 }
 
-async fn connection<I: Io>(
+pub(crate) async fn connection<I: Io>(
     worker: Rc<Worker<I>>,
     name: Arc<str>,
     listening_on: std::net::SocketAddr,
@@ -84,7 +84,7 @@ async fn connection<I: Io>(
             match filter {
                 Some(NetworkFilter::HttpConnectionManager(_)) => {
                     if let Some(manager) = Manager::find(worker.bound(), &origin) {
-                        // Boxed: an HTTP connection's state is many times that of the branch for bytes.
+                        // Boxed, as the other: neither kind of connection pays for the state of both.
                         Box::pin(downstream::serve(
                             worker.clone(),
                             manager,
@@ -97,7 +97,7 @@ async fn connection<I: Io>(
                     }
                 }
                 Some(NetworkFilter::TcpProxy(proxy)) => {
-                    tcp::serve(&worker, &proxy, recv, send, sniffed.bytes).await;
+                    Box::pin(tcp::serve(&worker, &proxy, recv, send, sniffed.bytes)).await;
                 }
                 None => counters.no_filter_chain_match.inc(),
             }

@@ -78,7 +78,7 @@ pub struct Connection<I: Io> {
 }
 
 /// Between the holder of a connection and the task that receives on it.
-struct Shared {
+pub(crate) struct Shared {
     slot: RefCell<Slot>,
     /// In the pool: bytes or an end now mean that the connection is over.
     idle: Cell<bool>,
@@ -331,7 +331,7 @@ fn set_waker(place: &mut Option<Waker>, waker: &Waker) {
 }
 
 /// The task of one connection: receives until the end, on behalf of whoever holds it.
-async fn receive<I: Io>(
+pub(crate) async fn receive<I: Io>(
     mut recv: I::Recv,
     io: I,
     shared: Rc<Shared>,

@@ -8,6 +8,8 @@
 
 pub mod affinity;
 pub mod buffer;
+#[cfg(feature = "counting")]
+pub mod counting;
 pub mod io;
 pub mod listen;
 pub mod mailbox;

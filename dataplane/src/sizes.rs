@@ -1,0 +1,34 @@
+//! How much memory the tasks of connections take, so that growth is seen when it happens.
+
+use runtime::monoio::Mono;
+
+use crate::{downstream, listener, upstream};
+
+/// The size of what a function of so many arguments returns.
+macro_rules! size {
+    ($name:ident: $($argument:ident),*) => {
+        fn $name<$($argument,)* F: Future>(_: impl FnOnce($($argument),*) -> F) -> usize {
+            size_of::<F>()
+        }
+    };
+}
+
+size!(of_4: A, B, C, D);
+size!(of_5: A, B, C, D, E);
+size!(of_6: A, B, C, D, E, G);
+
+#[test]
+fn tasks_of_connections_stay_small() {
+    for (task, bytes, bytes_max) in [
+        (
+            "a downstream connection, before it is known what it speaks",
+            of_4(listener::connection::<Mono>),
+            1280,
+        ),
+        ("an HTTP connection", of_6(downstream::serve::<Mono>), 5120),
+        ("an upstream connection", of_5(upstream::receive::<Mono>), 896),
+    ] {
+        println!("{task}: {bytes} bytes");
+        assert!(bytes <= bytes_max, "{task}: {bytes} bytes are more than {bytes_max}");
+    }
+}

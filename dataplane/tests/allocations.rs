@@ -1,0 +1,124 @@
+//! A keep-alive request allocates nothing once the worker is warm: exactly nothing, counted by the allocator of a real
+//! worker's thread, on both drivers.
+
+#[path = "support/mesh.rs"]
+mod mesh;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread::JoinHandle,
+};
+
+use mesh::{APP, Mesh, Setup, forward_to, route};
+use policy::{
+    regex::{Regex, RegexRewrite},
+    route::{AppendAction, HeaderOps, PathMatch, PathRewrite, RouteMatch, RouteSpec},
+};
+use runtime::{counting, monoio::Mono};
+use sim::Behaviour;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
+const WARM_UP: usize = 300;
+const COUNTED: usize = 1000;
+
+const GET: &[u8] =
+    b"GET /items/4711/price?full=1 HTTP/1.1\r\nhost: shop\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
+const POST: &[u8] = b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ncontent-length: 9\r\n\r\nsome body";
+const CHUNKED: &[u8] =
+    b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n5\r\n body\r\n0\r\n\r\n";
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello";
+
+/// An origin on a thread of its own that answers whatever ends like a request of this test.
+fn origin() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let (mut got, mut piece) = (Vec::new(), [0; 4096]);
+                loop {
+                    match stream.read(&mut piece) {
+                        Ok(count) if count > 0 => got.extend_from_slice(&piece[..count]),
+                        _ => return,
+                    }
+                    let is_get = got.starts_with(b"GET") && got.ends_with(b"\r\n\r\n");
+                    if is_get || got.ends_with(b"some body") || got.ends_with(b"\r\n0\r\n\r\n") {
+                        got.clear();
+                        stream.write_all(ANSWER).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Asks from a thread of its own; gives how much the worker allocated for the counted requests. The end of `ended`'s
+/// connection tells the worker's thread, which must not look for it.
+fn ask(proxy: SocketAddr, ended: SocketAddr, request: &'static [u8]) -> JoinHandle<u64> {
+    let ended = TcpStream::connect(ended).unwrap();
+    std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(proxy).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut answer = [0; 4096];
+        let mut ask = || {
+            stream.write_all(request).unwrap();
+            let mut got = 0;
+            while !answer[..got].ends_with(b"hello") {
+                got += stream.read(&mut answer[got..]).unwrap();
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", answer[..got].escape_ascii());
+        };
+        (0..WARM_UP).for_each(|_| ask());
+        let before = counting::count();
+        assert_ne!(before, 0, "a cold worker allocates, which the allocator counts");
+        (0..COUNTED).for_each(|_| ask());
+        let allocated = counting::count() - before;
+        drop(ended);
+        allocated
+    })
+}
+
+fn allocates_nothing(setup: Setup, request: &'static [u8]) {
+    let origin = origin();
+    setup.played(1).on_kernel(async move |mesh: &Mesh<Mono>| {
+        mesh.adopt(|config| config.clusters.get_mut(APP).unwrap().1 = vec![origin]).await;
+        let ended = runtime::Listener::local_addr(&mesh.played.borrow()[0]);
+        counting::count_this_thread();
+        let asking = ask(mesh.proxy, ended, request);
+        mesh.accept().await.expect_close().await;
+        let allocated = asking.join().unwrap();
+        assert_eq!(allocated, 0, "allocations in {COUNTED} requests");
+        assert_eq!(mesh.http("downstream_rq_total") as usize, WARM_UP + COUNTED);
+    });
+}
+
+/// A route by regular expression with a rewrite and header edits both ways.
+fn elaborate_route() -> RouteSpec {
+    let mut forward = forward_to(APP);
+    forward.path_rewrite =
+        Some(PathRewrite::Regex(RegexRewrite::new("^/items/([0-9]+)", "/goods/\\1").unwrap()));
+    let mut edits = HeaderOps::default();
+    edits.add("x-added", b"value", AppendAction::Append).unwrap();
+    edits.add("x-absent", b"value", AppendAction::AddIfAbsent).unwrap();
+    edits.remove("user-agent").unwrap();
+    RouteSpec {
+        matches: RouteMatch::path(PathMatch::Regex(Regex::full("/items/[0-9]+(/price)?").unwrap())),
+        request_headers: edits.clone(),
+        response_headers: edits,
+        ..route("/", forward)
+    }
+}
+
+#[test]
+fn a_keep_alive_request_allocates_nothing() {
+    for request in [GET, POST, CHUNKED] {
+        allocates_nothing(Setup::new(Behaviour::default()), request);
+        allocates_nothing(Setup::new(Behaviour::default()).routes(|| vec![elaborate_route()]), request);
+    }
+}
