@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 /// Nothing here takes this long; it bounds a test that fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A control plane without documents, and a proxy.
+/// A control plane and a proxy.
 pub(crate) struct Mesh {
     pub(crate) folder: TempDir,
     proxy: PathBuf,
@@ -52,9 +52,14 @@ impl Mesh {
     }
 
     pub(crate) fn with_proxy(proxy: PathBuf) -> Mesh {
+        Mesh::with_documents(proxy, "")
+    }
+
+    pub(crate) fn with_documents(proxy: PathBuf, documents: &str) -> Mesh {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("mesh");
         fs::create_dir(&config).unwrap();
+        fs::write(config.join("mesh.yaml"), documents).unwrap();
         let runtime = Runtime::new().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let data_dir = folder.path().join("control");
@@ -103,6 +108,15 @@ impl Mesh {
         let this = std::env::current_exe().unwrap();
         let which = format!("stand_in::{which}");
         self.command(options, &[this.to_str().unwrap(), "--exact", &which, "--nocapture"])
+    }
+
+    /// `ringway gateway`.
+    pub(crate) fn gateway(&self, gateway: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+        command.args(["gateway", gateway, "--bind", "127.0.0.1", "--admin", "127.0.0.1:0"]);
+        command.args(["--control", &self.control()]).arg("--proxy-bin").arg(&self.proxy);
+        command.arg("--data-dir").arg(self.folder.path().join("data"));
+        command
     }
 
     /// Ends it; proxies and workloads go on alone.
@@ -197,7 +211,11 @@ impl Run {
     }
 
     pub(crate) fn say(&mut self, line: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        self.write(&format!("{line}\n"));
+    }
+
+    pub(crate) fn write(&mut self, text: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
     /// Ends its input.

@@ -2,10 +2,13 @@
 //! one-liners or this very executable. Here the proxy is a stand-in; in [`real`] it is the real one.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use self::harness::{Mesh, Run, children_of, files_below, free_port, is_gone, until};
 
@@ -51,7 +54,7 @@ fn the_application_is_told_where_the_mesh_is() {
 fn an_endpoint_takes_requests_only_while_the_application_accepts() {
     let mesh = Mesh::start();
     let mut run = mesh.run_listener(&[]);
-    run.until("registered");
+    run.until("ringway: registered");
     assert!(!mesh.registration("web").ready, "ready before its port accepts");
     run.say("listen");
     run.until("taking requests");
@@ -64,15 +67,42 @@ fn an_endpoint_takes_requests_only_while_the_application_accepts() {
 #[test]
 fn a_signal_to_end_reaches_the_mesh_first_and_then_the_application() {
     let mesh = Mesh::start();
-    let mut run = mesh.run(&[], &["sh", "-c", "trap 'exit 42' TERM; echo up; while :; do sleep 0.01; done"]);
-    let mut line = String::new();
-    let mut stdout = BufReader::new(run.child.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "up\n");
+    let app = "trap 'echo told; read line; exit 42' TERM; echo up; while :; do sleep 0.01; done";
+    let mut run = mesh.run(&[], &["sh", "-c", app]);
+    let mut lines = BufReader::new(run.child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap(), "up");
     mesh.until(|registered| registered.contains_key("web"));
     run.signal(Signal::TERM);
-    mesh.until(|registered| registered.get("web").is_none_or(|web| web.draining));
+    assert_eq!(lines.next().unwrap(), "told");
+    assert!(mesh.registration("web").draining, "the application knows before the mesh does");
+    run.say("end");
     assert_eq!(run.wait(), 42, "{}", run.rest());
+}
+
+#[test]
+fn ctrl_c_in_a_terminal_reaches_the_application_once() {
+    let mesh = Mesh::start();
+    let app = mesh.folder.path().join("app");
+    let text = "n=0\ntrap 'n=$((n+1)); echo interrupted' INT\ntrap 'echo counted $n; exit 3' USR1\necho up $PPID\n\
+                while :; do sleep 0.01; done\n";
+    fs::write(&app, text).unwrap();
+    let run = mesh.command(&[], &["sh", app.to_str().unwrap()]);
+    let words: Vec<_> = std::iter::once(run.get_program()).chain(run.get_args()).collect();
+    // A terminal of its own, with the command in its foreground.
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command"]).arg(words.join(OsStr::new(" "))).arg("/dev/null");
+    let mut terminal = Run::start(terminal, 0);
+    let mut screen = BufReader::new(terminal.child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut on_screen =
+        |part: &str| screen.find_map(|line| line.split_once(part).map(|(_, rest)| rest.to_owned()));
+    let ringway = on_screen("up ").unwrap();
+    mesh.until(|registered| registered.contains_key("web"));
+    terminal.write("\x03");
+    on_screen("interrupted").unwrap();
+    // Signals are passed on in their order: an interrupt that was passed on, too, would come before this.
+    kill_process(Pid::from_raw(ringway.trim().parse().unwrap()).unwrap(), Signal::USR1).unwrap();
+    assert_eq!(on_screen("counted ").unwrap().trim(), "1");
+    assert_eq!(terminal.wait(), 3);
 }
 
 #[test]
@@ -110,11 +140,12 @@ fn nothing_outlives_a_killed_ringway() {
     for child in children {
         until(|| is_gone(child));
     }
-    drop(TcpListener::bind(inbound).expect("the port is free again"));
+    // Of a process with threads the first may be gone while another still closes its files.
+    until(|| TcpListener::bind(inbound).is_ok());
 
     // The next one takes over name and ports instead of fighting with the lease that still holds.
     let mut next = mesh.run_listener(&["--port", &run.port.to_string()]);
-    next.until("registered");
+    next.until("ringway: registered");
     assert_eq!(mesh.registration("web").address, inbound);
     next.say("end");
     assert_eq!(next.wait(), 0, "{}", next.rest());

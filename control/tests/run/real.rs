@@ -1,10 +1,12 @@
 //! Two applications that know nothing of a mesh, each with a sidecar that is the real proxy.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 
 use rustix::process::{Signal, kill_process};
 
-use super::harness::{Mesh, Run, free_port};
+use super::harness::{Mesh, Run, free_port, until};
 
 /// The proxy of this build: beside the folder of this executable.
 fn proxy() -> PathBuf {
@@ -30,8 +32,11 @@ fn pay_on(mesh: &Mesh, port: u16, options: &[&str]) -> Run {
 
 /// Service `web`, that calls pay.
 fn web(mesh: &Mesh, pay: &Run) -> Run {
-    let to = format!("pay:{}", pay.port);
-    let mut command = mesh.stand_in(&["--to", &to], "stand_in_for_a_caller");
+    web_to(mesh, &format!("pay:{}", pay.port))
+}
+
+fn web_to(mesh: &Mesh, to: &str) -> Run {
+    let mut command = mesh.stand_in(&["--to", to], "stand_in_for_a_caller");
     command.env("STAND_IN_FOR_CALLER", "yes");
     // It listens on nothing, which is its own affair for as long as this.
     Run::start(command, 0)
@@ -95,4 +100,58 @@ fn a_workload_starts_again_on_its_addresses_while_the_control_plane_is_away() {
     let mut again = pay_on(&mesh, pay.port, &["--control", &control]);
     again.until("taking requests");
     assert_eq!(calls(&mut web, "http://pay.mesh/"), "http://pay.mesh/: 200 pay");
+}
+
+#[test]
+fn no_call_is_lost_when_one_of_two_replicas_is_ended() {
+    // A target port by name takes whatever port a replica registers.
+    let documents = "apiVersion: v1\nkind: Service\nmetadata: {name: pay, namespace: default}\n\
+                     spec: {ports: [{name: http, port: 80, targetPort: http}]}\n";
+    let mesh = Mesh::with_documents(proxy(), documents);
+    let (mut first, _second) = (pay(&mesh), pay(&mesh));
+    let mut web = web_to(&mesh, "pay:80");
+    assert_eq!(calls(&mut web, "http://pay.mesh/"), "http://pay.mesh/: 200 pay");
+    first.signal(Signal::TERM);
+    let mut ended = false;
+    while !ended {
+        ended = first.child.try_wait().unwrap().is_some();
+        web.say("http://pay.mesh/");
+        assert_eq!(web.until("http://pay.mesh/: "), "http://pay.mesh/: 200 pay");
+    }
+}
+
+#[test]
+fn a_gateway_serves_its_routes_survives_its_proxy_and_ends_when_told() {
+    let port = free_port();
+    let documents = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: front, namespace: default}}\n\
+         spec: {{gatewayClassName: ringway, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: pay, namespace: default}}\n\
+         spec: {{ports: [{{name: http, port: 80, targetPort: http}}]}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: pay, namespace: default}}\n\
+         spec: {{parentRefs: [{{name: front}}], rules: [{{backendRefs: [{{name: pay, port: 80}}]}}]}}\n"
+    );
+    let mesh = Mesh::with_documents(proxy(), &documents);
+    let _pay = pay(&mesh);
+    let mut gateway = Run::start(mesh.gateway("default/front"), port);
+    gateway.until("gateway default/front on 127.0.0.1");
+    until(|| get(port).ends_with("\r\n\r\npay"));
+    kill_process(gateway.proxy(), Signal::KILL).unwrap();
+    gateway.until("proxy ready again");
+    assert!(get(port).ends_with("\r\n\r\npay"));
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens any more");
+
+    let mut twice = Run::start(mesh.gateway("default"), 0);
+    assert_eq!(twice.wait(), 2);
+    assert!(twice.rest().contains("expected NAMESPACE/NAME"));
+}
+
+fn get(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
