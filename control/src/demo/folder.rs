@@ -59,9 +59,10 @@ mod tests {
     fn a_folder_that_nobody_uses_is_swept_and_others_stay() {
         let all = tempfile::tempdir().unwrap();
         let used = Folder::new_in(all.path()).unwrap();
-        let abandoned = Folder::new_in(all.path()).unwrap();
         // As a kill leaves it: the lock is gone, the folder is not.
-        let abandoned = abandoned.folder.keep();
+        let Folder { _lock: lock, folder } = Folder::new_in(all.path()).unwrap();
+        let abandoned = folder.keep();
+        drop(lock);
         let other = all.path().join("ringway-else");
         fs::create_dir(&other).unwrap();
         fs::write(other.join(LOCK), "").unwrap();
