@@ -140,6 +140,32 @@ fn a_cancelled_receive_ends_as_interrupted() {
 }
 
 #[test]
+fn a_connection_whose_bytes_are_always_there_leaves_turns_to_others() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |mut stream| stream.write_all(&[1; 100_000]).unwrap());
+        let mut accepted = listener.accept().await.unwrap();
+        answer(&io, peer).await;
+        let (received, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+        let mut buffer = Buffer::new(16);
+        while received.get() < 1000 {
+            // After the first receive, which waits for epoll to find the bytes.
+            if received.get() == 1 {
+                let (count, see) = (received.clone(), seen.clone());
+                io.spawn(async move { see.set(Some(count.get())) });
+            }
+            buffer.clear();
+            let (result, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+            buffer = returned;
+            assert_ne!(result.unwrap(), 0);
+            received.set(received.get() + 1);
+        }
+        let seen = seen.get().expect("the other task ran");
+        assert!(seen <= 32, "it ran after {seen} receives");
+    });
+}
+
+#[test]
 fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
     on_both(async |io| {
         let mut listener = listener(&io);
