@@ -132,7 +132,10 @@ async fn sniff<I: Io>(
             Err(error) if error.kind() == io::ErrorKind::TimedOut && filters.continue_on_timeout => {
                 return Ok(Sniffed { bytes, ..Sniffed::default() });
             }
-            Err(_) => return Err(()),
+            Err(_) => {
+                worker.buffers.put(bytes);
+                return Err(());
+            }
         };
         match tls_sniff::client_hello(bytes.filled()) {
             Sniff::Hello(hello) => {
@@ -141,7 +144,10 @@ async fn sniff<I: Io>(
             }
             Sniff::NotTls => return Ok(Sniffed { bytes, ..Sniffed::default() }),
             Sniff::Partial if !ended && bytes.len() < limits::CLIENT_HELLO_BYTES_MAX => {}
-            Sniff::Partial | Sniff::Malformed => return Err(()),
+            Sniff::Partial | Sniff::Malformed => {
+                worker.buffers.put(bytes);
+                return Err(());
+            }
         }
     }
 }

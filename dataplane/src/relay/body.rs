@@ -10,6 +10,10 @@ use wire::{
 const TRAILER_LIMITS: TrailerLimits =
     TrailerLimits { bytes_max: limits::TRAILERS_BYTES_MAX, count_max: limits::HEADERS_COUNT_MAX };
 
+/// Longest data of a chunk that is copied. A part of a vectored write costs more than to copy so little; and a body of
+/// one-byte chunks would else become two parts, 64 bytes, for each of its bytes.
+const COPIED_BYTES_MAX: usize = 64;
+
 /// A body on its way from one connection to the other.
 pub(super) struct Body {
     decoder: Decoder,
@@ -41,7 +45,10 @@ impl Body {
             match step {
                 Step::Data(count) if self.chunked_out => {
                     gather.insert(ChunkHead::new(count).as_bytes());
-                    gather.keep(at..at + count);
+                    match bytes.get(at..at + count) {
+                        Some(data) if count <= COPIED_BYTES_MAX => gather.insert(data),
+                        _ => gather.keep(at..at + count),
+                    }
                     gather.insert(body::CHUNK_END);
                     at += count;
                 }

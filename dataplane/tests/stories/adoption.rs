@@ -61,6 +61,21 @@ fn pooled_connections_to_a_removed_endpoint_are_closed() {
     });
 }
 
+#[test]
+fn connections_that_wait_keep_no_old_snapshot_alive() {
+    Setup::new(Behaviour::default()).on_sim(async |mesh| {
+        let mut client = mesh.client().await;
+        let _fresh = mesh.peer().await;
+        ok(client.ask(&Ask::get("shop", "/", 1)).await);
+        let old = std::sync::Arc::downgrade(&mesh.worker.bound().snapshot);
+        mesh.adopt(|config| config.manager.reason_header = false).await;
+        // The fixture itself keeps the one before, to carry over from.
+        mesh.adopt(|config| config.manager.reason_header = true).await;
+        mesh.until("nobody holds it", |_| old.upgrade().is_none()).await;
+        ok(client.ask(&Ask::get("shop", "/", 2)).await);
+    });
+}
+
 pub(crate) async fn removed_listener<I: Ground>(mesh: &Mesh<I>) {
     let mut idle = mesh.peer().await;
     let mut waiting = mesh.peer().await;

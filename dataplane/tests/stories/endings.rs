@@ -190,3 +190,25 @@ fn a_client_that_goes_away_during_its_upload_takes_its_upstream_connection_with_
         });
     }
 }
+
+#[test]
+fn a_cut_is_a_reset_also_where_the_end_of_a_body_is_the_end_of_the_connection() {
+    for end in [End::Close, End::Reset] {
+        let behaviour =
+            Behaviour { framing: AnswerFraming::Chunked(100), body: vec![7; 1000], ..Behaviour::default() };
+        Setup::new(behaviour.clone()).on_sim(async |mesh| {
+            mesh.origin().behave(behaviour.clone());
+            let ask = "GET / HTTP/1.0\r\nhost: shop\r\n\r\n";
+            let mut peer = mesh.peer().await;
+            peer.send(ask).await;
+            let whole = peer.recv_to_end().await;
+            assert!(whole.bytes.ends_with(&[7; 1000]) && whole.end == End::Close, "{whole:?}");
+            let cut = Some(sim::Cut { bytes: 700, end });
+            mesh.origin().behave(Behaviour { answer_cut: cut, ..behaviour.clone() });
+            let mut peer = mesh.peer().await;
+            peer.send(ask).await;
+            let got = peer.recv_to_end().await;
+            assert!(got.bytes.len() < whole.bytes.len() && got.end == End::Reset, "{got:?}");
+        });
+    }
+}

@@ -9,5 +9,6 @@ mod endings;
 mod keep_alive;
 mod kernel;
 mod refusals;
+mod sniffing;
 mod tcp;
 mod timeouts;
