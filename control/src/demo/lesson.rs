@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::board::{Board, Edge, Totals};
-use super::mesh::{LEASE, Mesh, MeshError, in_sync_count};
+use super::mesh::{LEASE, Mesh, MeshError};
 use super::toy::Service;
 use crate::sidecar::admin;
 
@@ -70,7 +70,7 @@ impl FromStr for Lesson {
 /// What a lesson says goes line by line to whoever asked for it.
 pub(super) type Words = mpsc::UnboundedSender<String>;
 
-/// Gives a lesson to the mesh. Whatever happens, what it broke is started again.
+/// Gives a lesson to the mesh. What it breaks is started again, or the error says what was not.
 pub(super) async fn give(
     lesson: Lesson,
     mesh: &Mesh,
@@ -156,15 +156,18 @@ async fn kill_control_plane(mesh: &Mesh, board: &Board, words: &Words) -> Result
 
     let restarted = Instant::now();
     mesh.start_control_plane().await?;
-    let proxies = mesh.proxies_count();
     let synced = async {
         until_registered(mesh, mesh.replicas().len()).await;
-        while mesh.status().await.is_none_or(|status| in_sync_count(&status) < proxies) {
-            tokio::time::sleep(LOOK).await;
+        loop {
+            match mesh.in_sync().await {
+                Some((synced, all)) if synced == all => return all,
+                _ => tokio::time::sleep(LOOK).await,
+            }
         }
     };
-    let synced = tokio::time::timeout(PATIENCE, synced).await;
-    synced.map_err(|_| LessonError::Never { what: "the return of every proxy to the control plane" })?;
+    let proxies = tokio::time::timeout(PATIENCE, synced).await;
+    let proxies =
+        proxies.map_err(|_| LessonError::Never { what: "the return of every proxy to the control plane" })?;
     let calls = before.until_now(board);
     say(format!("it is back: {proxies} of {proxies} proxies in sync after {}", seconds(restarted.elapsed())));
     say(format!("  {} requests in all, {} failed", calls.all.calls, calls.all.failed));

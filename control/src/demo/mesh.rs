@@ -206,12 +206,20 @@ impl Mesh {
     pub(super) async fn registered(&self) -> Option<usize> {
         let server = self.server.lock().await;
         let world = server.as_ref()?.worlds().borrow().clone();
-        Some(world.registrations.values().filter(|registration| registration.ready).count())
+        let ready = world.registrations.values().filter(|registration| registration.ready);
+        // Others may have joined: `ringway run` finds this control plane by default.
+        Some(ready.filter(|registration| self.replicas.iter().any(|it| it.is(registration))).count())
     }
 
-    /// How many proxies there should be.
-    pub(super) fn proxies_count(&self) -> usize {
-        1 + self.replicas_now().iter().filter(|replica| replica.up).count()
+    /// Proxies in which the newest configuration is active, and all that there should be or are; `None` without a
+    /// control plane.
+    pub(super) async fn in_sync(&self) -> Option<(usize, usize)> {
+        let status = self.server.lock().await.as_ref().map(|server| server.proxies().status(0))?;
+        let count =
+            |wanted: fn(SyncState) -> bool| status.proxies.iter().filter(|row| wanted(row.state)).count();
+        let synced = count(|state| state == SyncState::Synced);
+        let here = count(|state| state != SyncState::Offline);
+        Some((synced, here.max(1 + self.replicas_now().iter().filter(|replica| replica.up).count())))
     }
 
     /// Ends the control plane at once. False if there is none.
@@ -251,11 +259,6 @@ impl Mesh {
             server.stop().await;
         }
     }
-}
-
-/// Proxies in which the newest configuration is active.
-pub(super) fn in_sync_count(status: &Status) -> usize {
-    status.proxies.iter().filter(|row| row.state == SyncState::Synced).count()
 }
 
 pub(super) fn any() -> SocketAddr {

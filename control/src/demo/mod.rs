@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::board::{Board, EDGES};
 use self::client::{Client, Form};
 use self::lesson::LessonError;
-use self::mesh::{Addresses, Mesh, in_sync_count};
+use self::mesh::{Addresses, Mesh};
 use self::picture::{Picture, ServiceNow};
 use self::replica::ReplicaNow;
 use self::screen::{Screen, Wish};
@@ -239,8 +239,6 @@ impl Show<'_> {
 
     async fn picture(&self, up: Instant, rates: &mut Rates) -> Picture {
         let replicas = self.mesh.replicas_now();
-        let status = self.mesh.status().await;
-        let proxies = status.map(|status| (in_sync_count(&status), self.mesh.proxies_count()));
         let rates = rates.of(&replicas);
         let services = SERVICES.iter().map(|service| ServiceNow {
             service: *service,
@@ -256,7 +254,7 @@ impl Show<'_> {
             edges: EDGES.iter().map(|edge| (*edge, self.board.now(*edge))).collect(),
             services: services.collect(),
             added: self.board.added(),
-            proxies,
+            proxies: self.mesh.in_sync().await,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::board::Board;
 use super::mesh::{DRAIN, MeshError, NAMESPACE, READY_TIMEOUT, any};
 use super::toy::{Environment, Service, Toy};
+use crate::model::Registration;
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::environment::Dependency;
 use crate::sidecar::port::{Reservation, ReserveError};
@@ -123,6 +124,11 @@ impl Replica {
             sidecar.stop().await;
             drop(toy);
         }
+    }
+
+    /// Whether the registration is this replica's.
+    pub(super) fn is(&self, registration: &Registration) -> bool {
+        registration.service == self.service.name() && registration.port == self.port.address().port()
     }
 
     /// `orders-2`.

@@ -67,9 +67,7 @@ impl Screen {
     /// A line that stays.
     pub(super) fn say(&mut self, line: &str) -> io::Result<()> {
         match self {
-            Screen::Live(live) => live.terminal.insert_before(1, |buffer| {
-                Paragraph::new(Line::from(line)).render(buffer.area, buffer);
-            }),
+            Screen::Live(live) => live.say(line),
             Screen::Plain => writeln!(io::stdout(), "{line}"),
         }
     }
@@ -94,6 +92,19 @@ impl Live {
                 Err(error)
             }
         }
+    }
+}
+
+impl Live {
+    /// A line that is longer than the terminal is wide goes on in the next.
+    fn say(&mut self, line: &str) -> io::Result<()> {
+        let width = usize::from(self.terminal.size()?.width.max(1));
+        let chars: Vec<char> = line.chars().collect();
+        for part in chars.chunks(width) {
+            let part = Line::from(part.iter().collect::<String>());
+            self.terminal.insert_before(1, |buffer| Paragraph::new(part).render(buffer.area, buffer))?;
+        }
+        Ok(())
     }
 }
 
