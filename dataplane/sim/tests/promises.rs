@@ -50,7 +50,7 @@ fn bytes_are_received_behind_what_is_there_and_sent_from_many_places() {
         }
         assert_eq!(buffer.filled(), b">> hello");
         let mut gather = Gather::new();
-        gather.set_buffer(buffer);
+        gather.put_buffer(buffer);
         gather.keep(3..8);
         gather.insert(b", ");
         gather.keep(3..8);
