@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sim::{
-    Ask, Behaviour, End,
+    Ask, Behaviour, End, Faults, Pieces, Way,
     origin::{AnswerFraming, Then},
 };
 
@@ -272,4 +272,27 @@ fn a_slow_origin_holds_back_the_client_and_not_memory() {
         let (verdict, ()) = sim::both(client.ask(&ask), check).await;
         ok(verdict);
     });
+}
+
+#[test]
+fn bytes_of_an_upload_that_come_with_the_end_of_the_answer_do_not_hold_the_connection() {
+    for seed in 0..40 {
+        // Both arrive at one instant, the upload byte by byte, and completions are late: so a receive completes in the
+        // very moment in which it is cancelled.
+        let sim = sim::Sim::with_seed(seed);
+        sim.late_completions(500);
+        let by_byte = Faults::both(Way { recv: Pieces::Every(1), ..Way::default() });
+        sim.faults(move |link, _| if link.number == 0 { by_byte.clone() } else { Faults::default() });
+        Setup::new(Behaviour::default()).played(1).on(&sim, &async |mesh: &Mesh<_>| {
+            let mut peer = mesh.peer().await;
+            peer.send("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 1000\r\n\r\nsome").await;
+            let mut origin = mesh.accept().await;
+            origin.recv_until(b"some").await;
+            let answer = "HTTP/1.1 413 Enough\r\ncontent-length: 0\r\n\r\n";
+            sim::both(peer.send("more ".repeat(20)), origin.send(answer)).await;
+            let answer = answers(&mut peer, &["POST"]).await.remove(0);
+            assert_eq!((answer.status(), answer.header("connection")), (413, Some("close")));
+            peer.expect_close().await;
+        });
+    }
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mesh.rs"]
 mod mesh;
 
+mod access_log;
 mod adoption;
 mod bodies;
 mod endings;

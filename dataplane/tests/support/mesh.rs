@@ -99,6 +99,8 @@ pub(crate) struct Setup {
     pub(crate) silent: usize,
     /// Endpoints that the story plays by itself.
     pub(crate) played: usize,
+    /// Where exchanges are logged.
+    pub(crate) access_log: AccessLog,
 }
 
 /// A running worker with clients and origins.
@@ -144,6 +146,7 @@ impl Setup {
             nobodies: 0,
             silent: 0,
             played: 0,
+            access_log: AccessLog::off(),
         }
     }
 
@@ -295,7 +298,7 @@ impl Setup {
         let empty = binder.bind(&Config { is_listening: false, clusters: BTreeMap::new(), ..config.clone() });
         let (orders, mailbox) = mailbox(bell);
         let stats = Arc::<WorkerStats>::default();
-        let worker = Worker::new(proxy_io.clone(), WorkerId(0), empty, seed, stats, AccessLog::off());
+        let worker = Worker::new(proxy_io.clone(), WorkerId(0), empty, seed, stats, self.access_log);
         let mesh = Mesh {
             io: clients_io,
             worker,
