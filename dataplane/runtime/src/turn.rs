@@ -19,7 +19,7 @@ pub struct Turn {
     main: RefCell<Option<Waker>>,
     /// Counts the turns that ended.
     number: Cell<u64>,
-    /// Tasks that go on in the next turn.
+    /// Tasks that go on in the next turn. Seldom more than a few, so its memory is never grown in practice.
     waiting: RefCell<Vec<Waker>>,
     ending: Cell<bool>,
 }
@@ -34,7 +34,7 @@ impl Turn {
             open: Cell::new(false),
             main: RefCell::default(),
             number: Cell::new(0),
-            waiting: RefCell::default(),
+            waiting: RefCell::new(Vec::with_capacity(64)),
             ending: Cell::new(false),
         }
     }
