@@ -99,7 +99,7 @@ pub(super) fn is_identity(name: &[u8]) -> bool {
 }
 
 /// Whether edits may name this header: not what frames or routes the message, or governs the connection.
-pub(super) fn is_editable(name: &[u8]) -> bool {
+pub fn is_editable(name: &[u8]) -> bool {
     matches!(
         classify(name),
         Known::Other | Known::Date | Known::Server | Known::ProxyAuthenticate | Known::ProxyAuthorization

@@ -11,13 +11,16 @@
 
 use super::answer::connection_line;
 use super::edits::Filter;
-use super::target;
 use crate::head::{
     ConnectionOptions, Framing, Known, Method, RequestView, ResponseView, Span, TargetForm, Version,
 };
 
 pub use super::answer::{Answer, CONTINUE, answer, reason_phrase};
-pub use super::edits::Edit;
+pub use super::{
+    edits::{Edit, is_editable},
+    fields::{is_token, is_value},
+    target::{is_authority, is_target},
+};
 
 /// Takes the pieces of a head in order.
 pub trait Sink {
@@ -101,10 +104,10 @@ pub fn request(
     sink: &mut impl Sink,
 ) -> Result<(), EncodeError> {
     let head = view.head;
-    if edits.path_and_query.is_some_and(|text| !is_path(text)) {
+    if edits.path_and_query.is_some_and(|text| !is_target(text)) {
         return Err(EncodeError::Path);
     }
-    if edits.authority.is_some_and(|text| target::authority(text).is_none()) {
+    if edits.authority.is_some_and(|text| !is_authority(text)) {
         return Err(EncodeError::Authority);
     }
     let upgrade = edits.upgrade && head.upgrade;
@@ -210,7 +213,7 @@ pub fn response(view: ResponseView<'_>, edits: &ResponseEdits<'_>, sink: &mut im
         out.insert(b"Transfer-Encoding: chunked\r\n");
     }
     if upgrade {
-        out.insert(b"Connection: upgrade\r\n");
+        out.insert(if close { &b"Connection: upgrade, close\r\n"[..] } else { b"Connection: upgrade\r\n" });
     } else {
         out.insert(connection_line(close, edits.version, interim || tunnel));
     }
@@ -247,11 +250,6 @@ fn request_line<S: Sink>(view: RequestView<'_>, edits: &HeadEdits<'_>, out: &mut
 /// Whether a `Connection` header may stay: it says about the next connection what we would say.
 fn only_keep_alive(options: ConnectionOptions) -> bool {
     !options.close && !options.upgrade && !options.names
-}
-
-fn is_path(text: &[u8]) -> bool {
-    text == b"*"
-        || (text.starts_with(b"/") && text.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#'))
 }
 
 /// Merges runs that touch before they reach the sink.
@@ -544,6 +542,28 @@ mod tests {
         let old = "PUT / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
         let written = forwarded_text(old, &HeadEdits::default());
         assert_eq!(written, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn a_response_that_names_other_protocols_still_says_that_the_connection_closes() {
+        let input = b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n";
+        let mut head = ResponseHead::default();
+        assert_eq!(parse::response(input, &LIMITS, Method::Get, &mut head), Ok(Parsed::Complete));
+        for (close, expected) in
+            [(true, "Connection: upgrade, close\r\n\r\n"), (false, "Connection: upgrade\r\n\r\n")]
+        {
+            let edits = ResponseEdits {
+                headers: &[],
+                body: BodyOut::Length,
+                close,
+                version: Version::Http11,
+                method: Method::Get,
+            };
+            let mut written = Written::new(input);
+            response(ResponseView { head: &head, bytes: input }, &edits, &mut written);
+            let text = written.text();
+            assert!(text.ends_with(expected), "{text}");
+        }
     }
 
     #[test]

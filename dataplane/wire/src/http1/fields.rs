@@ -162,7 +162,7 @@ fn only_spaces_around(header: &Header, bytes: &[u8]) -> bool {
 }
 
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
+pub fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
@@ -184,7 +184,7 @@ pub(super) fn is_token(byte: u8) -> bool {
 }
 
 /// Whether `byte` may stand in a header value (RFC 9110 §5.5): everything but control bytes, the tab excepted.
-pub(super) fn is_value(byte: u8) -> bool {
+pub fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 

@@ -99,6 +99,18 @@ pub(super) fn authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     }
 }
 
+/// Whether `text` is `host[:port]`, as strictly as it is asked of a received one.
+pub fn is_authority(text: &[u8]) -> bool {
+    authority(text).is_some()
+}
+
+/// Whether `text` may be the target of a request that we send: `*`, or a path that begins with `/`, with or without a
+/// query, and holds no white space, control byte, `#` or byte above 0x7f.
+pub fn is_target(text: &[u8]) -> bool {
+    text == b"*"
+        || (text.starts_with(b"/") && text.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#'))
+}
+
 fn port_number(digits: &[u8]) -> Option<u16> {
     if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
