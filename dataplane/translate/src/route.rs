@@ -15,6 +15,8 @@ use proto::pb::envoy::{
     r#type::matcher::v3::RegexMatchAndSubstitute,
 };
 
+use wire::http1::encode;
+
 use crate::{
     Origin, Referring, Rejected, fields, header, http,
     reject::{At, Fault, Reason},
@@ -236,8 +238,12 @@ fn forward(value: &route::RouteAction, at: &At<'_>) -> Result<Forward<TargetSpec
     let mut forward = Forward::new(targets(value, at)?);
     forward.path_rewrite = match (&*value.prefix_rewrite, &value.regex_rewrite) {
         ("", None) => None,
-        (prefix, None) => Some(PathRewrite::Matched(prefix.as_bytes().into())),
-        ("", Some(rewrite)) => Some(PathRewrite::Regex(regex_rewrite(rewrite, &at.field("regex_rewrite"))?)),
+        (prefix, None) => Some(PathRewrite::Matched(rewritten_path(prefix, &at.field("prefix_rewrite"))?)),
+        ("", Some(rewrite)) => {
+            let at = at.field("regex_rewrite");
+            rewritten_path(&rewrite.substitution, &at.field("substitution"))?;
+            Some(PathRewrite::Regex(regex_rewrite(rewrite, &at)?))
+        }
         _ => return Err(at.field("regex_rewrite").fault(Reason::Conflict("prefix_rewrite is set as well"))),
     };
     forward.host_rewrite = match &value.host_rewrite_specifier {
@@ -327,9 +333,23 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
     Weighted::new(targets).map_err(|_| clusters_at.fault(Reason::Conflict("the sum of the weights is zero")))
 }
 
+/// What does not make a `Host` would fail every request of the route.
 fn host_literal(host: &str, at: &At<'_>) -> Result<HostRewrite, Fault> {
     let at = at.field("host_rewrite_literal");
-    Ok(HostRewrite::Literal(fields::single_line(fields::name(host, &at)?, &at)?.as_bytes().into()))
+    if !encode::is_authority(fields::name(host, &at)?.as_bytes()) {
+        let value = host.escape_debug().to_string();
+        return Err(at.fault(Reason::Invalid { value, expected: "`host` or `host:port`" }));
+    }
+    Ok(HostRewrite::Literal(host.as_bytes().into()))
+}
+
+/// The same for a path. It gets its `/` when a request is rewritten.
+fn rewritten_path(path: &str, at: &At<'_>) -> Result<Arc<[u8]>, Fault> {
+    if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        let value = path.escape_debug().to_string();
+        return Err(at.fault(Reason::Invalid { value, expected: "visible ASCII without `#`" }));
+    }
+    Ok(path.as_bytes().into())
 }
 
 fn regex_rewrite(value: &RegexMatchAndSubstitute, at: &At<'_>) -> Result<RegexRewrite, Fault> {
@@ -350,8 +370,8 @@ fn connect_retries(value: &route::RetryPolicy, origin: Origin, at: &At<'_>) -> R
         let reason = Reason::UnsupportedValue { value: other.to_owned(), supported: SUPPORTED };
         return Err(at.field("retry_on").fault(reason));
     }
-    let covers_connect_failure = ["connect-failure", "reset", "5xx", "gateway-error", "retriable-4xx"];
-    if !conditions().any(|condition| covers_connect_failure[..4].contains(&condition)) {
+    let covers_connect_failure = ["connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"];
+    if !conditions().any(|condition| covers_connect_failure.contains(&condition)) {
         return Ok(0);
     }
     let most = limits::CONNECT_ATTEMPTS_MAX - 1;
@@ -364,7 +384,10 @@ fn redirect(value: &route::RedirectAction, at: &At<'_>) -> Result<Redirect, Faul
     let scheme = match &value.scheme_rewrite_specifier {
         None | Some(SchemeRewriteSpecifier::HttpsRedirect(false)) => None,
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
-        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => Some(scheme.as_str().into()),
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
+            let scheme = fields::single_line(scheme, &at.field("scheme_redirect"))?;
+            (!scheme.is_empty()).then(|| scheme.into())
+        }
     };
     let port = fields::between(value.port_redirect, 0, u16::MAX.into(), &at.field("port_redirect"))? as u16;
     let path = match &value.path_rewrite_specifier {

@@ -70,7 +70,7 @@ fn path(value: &route::RouteMatch, at: &At<'_>) -> Result<PathMatch, Fault> {
 #[allow(deprecated, reason = "control planes still send the old matchers")]
 fn header(value: &route::HeaderMatcher, at: &At<'_>) -> Result<HeaderMatch, Fault> {
     use route::header_matcher::HeaderMatchSpecifier;
-    let name = fields::name(&value.name, &at.field("name"))?;
+    let name = header_name(&value.name, &at.field("name"))?;
     let wanted = |text: &str, field: &'static str| -> Result<_, Fault> {
         Ok(fields::name(text, &at.field(field))?.as_bytes().into())
     };
@@ -103,6 +103,16 @@ fn header(value: &route::HeaderMatcher, at: &At<'_>) -> Result<HeaderMatch, Faul
         invert: value.invert_match,
         missing_as_empty: value.treat_missing_header_as_empty,
     })
+}
+
+/// A name that requests can have. Envoy has more parts of a request under names with a colon; here they would never be
+/// present, and a matcher that is inverted would take every request.
+fn header_name<'a>(name: &'a str, at: &At<'_>) -> Result<&'a str, Fault> {
+    if name.starts_with(':') && ![":method", ":path", ":authority"].contains(&name) {
+        let supported = ":method, :path, :authority";
+        return Err(at.fault(Reason::UnsupportedValue { value: name.to_owned(), supported }));
+    }
+    fields::name(name, at)
 }
 
 /// The method, if `header` asks for exactly one: what a request is asked first, since it costs least.

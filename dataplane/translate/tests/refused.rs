@@ -18,6 +18,7 @@ use proto::{
             extensions::filters::network::http_connection_manager::v3::{
                 HttpConnectionManager, http_connection_manager::RouteSpecifier,
             },
+            r#type::matcher::v3 as matcher,
         },
         google::protobuf,
     },
@@ -276,7 +277,10 @@ fn matches(of: &mut RouteConfiguration, position: usize) -> &mut route::RouteMat
 
 #[test]
 fn a_route_table_is_refused_where_it_is_wrong() {
-    use route::route_match::PathSpecifier;
+    use route::{
+        redirect_action::SchemeRewriteSpecifier, route_action::HostRewriteSpecifier,
+        route_match::PathSpecifier,
+    };
     check(
         routes,
         |table| translate::route::translate(table, Origin::Dynamic),
@@ -336,6 +340,31 @@ fn a_route_table_is_refused_where_it_is_wrong() {
                 |of: &mut RouteConfiguration| {
                     let of = forward(of);
                     (of.prefix_rewrite, of.regex_rewrite) = ("/a".into(), Some(Default::default()));
+                },
+            "r: virtual_hosts[0].routes[0].route.prefix_rewrite: `/a b` is not visible ASCII without `#`" =>
+                |of: &mut RouteConfiguration| forward(of).prefix_rewrite = "/a b".into(),
+            "r: virtual_hosts[0].routes[0].route.prefix_rewrite: `/a\\r\\nx: y` is not visible ASCII without `#`" =>
+                |of: &mut RouteConfiguration| forward(of).prefix_rewrite = "/a\r\nx: y".into(),
+            "r: virtual_hosts[0].routes[0].route.regex_rewrite.substitution: `/#` is not visible ASCII without `#`" => |of: &mut RouteConfiguration| {
+                forward(of).regex_rewrite = Some(matcher::RegexMatchAndSubstitute {
+                    pattern: Some(matcher::RegexMatcher { regex: "a".into(), ..Default::default() }),
+                    substitution: "/#".into(),
+                });
+            },
+            "r: virtual_hosts[0].routes[0].route.host_rewrite_literal: `a b` is not `host` or `host:port`" =>
+                |of: &mut RouteConfiguration| {
+                    let literal = HostRewriteSpecifier::HostRewriteLiteral("a b".into());
+                    forward(of).host_rewrite_specifier = Some(literal);
+                },
+            "r: virtual_hosts[0].request_headers_to_add[0].header: header \"expect\" may not be edited" =>
+                |of: &mut RouteConfiguration| header(of).key = "expect".into(),
+            "r: virtual_hosts[0].routes[0].match.headers[0].name: :scheme is not supported by Ringway; supported: \
+             :method, :path, :authority" =>
+                |of: &mut RouteConfiguration| matches(of, 0).headers[0].name = ":scheme".into(),
+            "r: virtual_hosts[0].routes[1].redirect.scheme_redirect: `a\\n` is not text without control characters" =>
+                |of: &mut RouteConfiguration| {
+                    let scheme = SchemeRewriteSpecifier::SchemeRedirect("a\n".into());
+                    redirect(of).scheme_rewrite_specifier = Some(scheme);
                 },
             "r: virtual_hosts[0].routes[0].route.timeout: `-1.000000000s` is not a duration of zero or more" =>
                 |of: &mut RouteConfiguration| forward(of).timeout = duration(-1),
@@ -478,6 +507,14 @@ fn of_typed_balancing_policies_the_first_known_one_is_taken() {
     });
     let config = translate::cluster::translate(&value).unwrap();
     assert_eq!(config.balance, policy::cluster::Balance::LeastRequest { choices: 2 });
+
+    let choices = |value| Some(protobuf::UInt32Value { value });
+    for (wanted, choices) in [(choices(3), 3), (choices(1000), policy::limits::LEAST_REQUEST_CHOICES_MAX)] {
+        let least = LeastRequest { choice_count: wanted, ..Default::default() };
+        value.load_balancing_policy = Some(LoadBalancingPolicy { policies: vec![policy(any(&least))] });
+        let config = translate::cluster::translate(&value).unwrap();
+        assert_eq!(config.balance, policy::cluster::Balance::LeastRequest { choices });
+    }
 
     value.load_balancing_policy = Some(LoadBalancingPolicy { policies: vec![policy(foreign())] });
     let rejected = translate::cluster::translate(&value).unwrap_err().to_string();

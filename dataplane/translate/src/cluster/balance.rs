@@ -159,11 +159,14 @@ fn locality(value: Option<&LocalityLbConfig>, config: &mut ClusterConfig, at: &A
     }
 }
 
+/// More choices than the bound find hardly a better endpoint, so the bound is what they become.
 fn least_request(choices: Option<&UInt32Value>, at: &At<'_>) -> Result<Balance, Fault> {
     let most = limits::LEAST_REQUEST_CHOICES_MAX as u32;
     let choices = match choices {
         None => limits::LEAST_REQUEST_CHOICES_DEFAULT,
-        Some(choices) => fields::between(choices.value, 2, most, &at.field("choice_count"))? as usize,
+        Some(choices) => {
+            fields::between(choices.value, 2, u32::MAX, &at.field("choice_count"))?.min(most) as usize
+        }
     };
     Ok(Balance::LeastRequest { choices })
 }
