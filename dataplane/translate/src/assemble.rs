@@ -30,6 +30,7 @@ use std::{
 use policy::{
     cluster::{Cluster, ClusterConfig, Discovery, Dns},
     endpoint::{Assignment, EndpointIds},
+    limits,
     route::RouteTable,
     snapshot::{Listener, Named, Snapshot},
 };
@@ -378,12 +379,10 @@ impl Assembler {
                     None => self.assignments.is_given_up(service_name, serves).then_some(Inputs::Own),
                 }
             }
-            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
-                let known = self.looked_up.get(&cluster.name);
-                let hosts = dns.assignment.endpoints.iter().map(|endpoint| &endpoint.address.host);
-                let found = hosts.map(|host| Some((host.clone(), known?.get(host)?.clone())));
-                found.collect::<Option<_>>().map(Inputs::LookedUp)
+            Discovery::StrictDns(dns) => {
+                Inputs::of_dns(dns, self.looked_up.get(&cluster.name), limits::ENDPOINTS_PER_CLUSTER_MAX)
             }
+            Discovery::LogicalDns(dns) => Inputs::of_dns(dns, self.looked_up.get(&cluster.name), 1),
         }
     }
 

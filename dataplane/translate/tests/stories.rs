@@ -380,7 +380,11 @@ fn a_dns_cluster_is_warm_when_every_name_was_looked_up() {
     assert_eq!(proxy.after([found("s", "two", &[])]), " |  | s=10.0.0.1:80+10.0.0.2:80");
     let both = "l=10.0.0.1:80 s=10.0.0.1:80+10.0.0.2:80";
     assert_eq!(proxy.after([found("l", "one", &["10.0.0.1", "10.0.0.2"])]), format!(" |  | {both}"));
-    assert_eq!(proxy.after([found("l", "one", &["10.0.0.1", "10.0.0.2"])]), "unchanged");
+    let turned_round = [
+        found("l", "one", &["10.0.0.1", "10.0.0.3"]),
+        found("s", "one", &["10.0.0.2", "10.0.0.1", "10.0.0.2"]),
+    ];
+    assert_eq!(proxy.after(turned_round), "unchanged");
     assert_eq!(
         proxy.after([found("s", "two", &["::1"])]),
         " |  | l=10.0.0.1:80 s=10.0.0.1:80+10.0.0.2:80+[::1]:80"

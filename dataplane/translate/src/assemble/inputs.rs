@@ -14,7 +14,7 @@ use policy::{
 
 use super::Accepted;
 
-/// The addresses of hosts, by name.
+/// The addresses of hosts, by name, as they were answered.
 pub(super) type LookedUp = BTreeMap<Arc<str>, Arc<[IpAddr]>>;
 
 /// Where a cluster's endpoints come from. The same inputs make the same endpoints.
@@ -23,10 +23,25 @@ pub(super) enum Inputs {
     /// The cluster's own assignment, or one that does not exist and is taken as empty.
     Own,
     Assignment(Accepted<Assignment>),
-    LookedUp(LookedUp),
+    /// The addresses that are used, in an order that does not depend on the answer's.
+    LookedUp(BTreeMap<Arc<str>, Vec<IpAddr>>),
 }
 
 impl Inputs {
+    /// What of the answers for `dns` is used: the first `most` addresses of each name. `None` while a name was not looked
+    /// up. Servers turn their answers round from one look-up to the next, so addresses are sorted: the same ones must not
+    /// look like a change.
+    pub(super) fn of_dns(dns: &Dns, known: Option<&LookedUp>, most: usize) -> Option<Inputs> {
+        let hosts = dns.assignment.endpoints.iter().map(|endpoint| &endpoint.address.host);
+        let used = hosts.map(|host| {
+            let mut addresses: Vec<_> = known?.get(host)?.iter().take(most).copied().collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            Some((host.clone(), addresses))
+        });
+        used.collect::<Option<_>>().map(Inputs::LookedUp)
+    }
+
     /// Whether these are the very same inputs.
     pub(super) fn are(&self, other: &Inputs) -> bool {
         match (self, other) {
@@ -42,8 +57,9 @@ impl Inputs {
         match (self, &cluster.discovery) {
             (Inputs::Assignment(assignment), _) => assignment.value.clone(),
             (_, Discovery::Static(assignment)) => Arc::new(assignment.clone()),
-            (Inputs::LookedUp(addresses), Discovery::StrictDns(dns)) => looked_up(dns, addresses, usize::MAX),
-            (Inputs::LookedUp(addresses), Discovery::LogicalDns(dns)) => looked_up(dns, addresses, 1),
+            (Inputs::LookedUp(addresses), Discovery::StrictDns(dns) | Discovery::LogicalDns(dns)) => {
+                looked_up(dns, addresses)
+            }
             _ => Arc::new(Assignment {
                 endpoints: Vec::new(),
                 overprovisioning_percent: limits::OVERPROVISIONING_PERCENT_DEFAULT,
@@ -52,16 +68,17 @@ impl Inputs {
     }
 }
 
-/// The endpoints at the first `most` addresses of each name.
-fn looked_up(dns: &Dns, addresses: &LookedUp, most: usize) -> Arc<Assignment> {
+/// The endpoints at the addresses of each name; no more than a cluster may have, whatever the answers say.
+fn looked_up(dns: &Dns, addresses: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> Arc<Assignment> {
     let resolved = |endpoint: &EndpointSpec<DnsName>| {
-        let found = addresses.get(&endpoint.address.host).map(|found| &**found).unwrap_or_default();
+        let found = addresses.get(&endpoint.address.host).map(Vec::as_slice).unwrap_or_default();
         let port = endpoint.address.port;
         let at = |ip: &IpAddr| endpoint.resolved(SocketAddr::new(*ip, port));
-        found.iter().take(most).map(at).collect::<Vec<_>>()
+        found.iter().map(at).collect::<Vec<_>>()
     };
+    let all = dns.assignment.endpoints.iter().flat_map(resolved);
     Arc::new(Assignment {
-        endpoints: dns.assignment.endpoints.iter().flat_map(resolved).collect(),
+        endpoints: all.take(limits::ENDPOINTS_PER_CLUSTER_MAX).collect(),
         overprovisioning_percent: dns.assignment.overprovisioning_percent,
     })
 }
