@@ -361,6 +361,10 @@ fn a_route_table_is_refused_where_it_is_wrong() {
             "r: virtual_hosts[0].routes[0].match.headers[0].name: :scheme is not supported by Ringway; supported: \
              :method, :path, :authority" =>
                 |of: &mut RouteConfiguration| matches(of, 0).headers[0].name = ":scheme".into(),
+            "r: virtual_hosts[0].routes[0].match.headers[0].name: not supported by Ringway" =>
+                |of: &mut RouteConfiguration| {
+                    matches(of, 0).headers[0].name = "X-Forwarded-Client-Cert".into();
+                },
             "r: virtual_hosts[0].routes[1].redirect.scheme_redirect: `a\\n` is not text without control characters" =>
                 |of: &mut RouteConfiguration| {
                     let scheme = SchemeRewriteSpecifier::SchemeRedirect("a\n".into());

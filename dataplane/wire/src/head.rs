@@ -94,6 +94,7 @@ pub enum Known {
     ProxyAuthorization,
     Date,
     Server,
+    ForwardedClientCert,
 }
 
 /// One header line.

@@ -321,7 +321,7 @@ fn trailer_verdict(name: &[u8]) -> Verdict {
         Known::Te | Known::Upgrade | Known::Expect | Known::KeepAlive | Known::ProxyConnection => {
             Verdict::Drop
         }
-        Known::ProxyAuthenticate | Known::ProxyAuthorization => Verdict::Drop,
+        Known::ProxyAuthenticate | Known::ProxyAuthorization | Known::ForwardedClientCert => Verdict::Drop,
         Known::Other | Known::Date | Known::Server => {
             let dropped = DROPPED_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other));
             if dropped || super::edits::is_identity(name) { Verdict::Drop } else { Verdict::Forward }

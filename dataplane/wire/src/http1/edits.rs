@@ -102,7 +102,12 @@ pub(super) fn is_identity(name: &[u8]) -> bool {
 pub fn is_editable(name: &[u8]) -> bool {
     matches!(
         classify(name),
-        Known::Other | Known::Date | Known::Server | Known::ProxyAuthenticate | Known::ProxyAuthorization
+        Known::Other
+            | Known::Date
+            | Known::Server
+            | Known::ProxyAuthenticate
+            | Known::ProxyAuthorization
+            | Known::ForwardedClientCert
     )
 }
 

@@ -139,6 +139,9 @@ pub fn request(
             | Known::ProxyConnection
             | Known::ProxyAuthenticate
             | Known::ProxyAuthorization => false,
+            // It says who the downstream is; only we could know, so what it says of itself ends here (Envoy:
+            // `forward_client_cert_details`, SANITIZE, its default).
+            Known::ForwardedClientCert => false,
             Known::Date | Known::Server => filter.keeps(header),
         };
         if keep {
@@ -184,7 +187,7 @@ pub fn response(view: ResponseView<'_>, edits: &ResponseEdits<'_>, sink: &mut im
 
     for header in &head.headers {
         let keep = match header.known {
-            Known::Other | Known::Date | Known::Server => filter.keeps(header),
+            Known::Other | Known::Date | Known::Server | Known::ForwardedClientCert => filter.keeps(header),
             // RFC 9110 §8.6, RFC 9112 §6.1: not with 1xx and 204, nor before a tunnel.
             Known::ContentLength => !interim && head.status != 204 && !tunnel,
             Known::TransferEncoding => match edits.body {
@@ -542,6 +545,17 @@ mod tests {
         let old = "PUT / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
         let written = forwarded_text(old, &HeadEdits::default());
         assert_eq!(written, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn what_a_downstream_says_of_its_certificate_never_goes_upstream_and_an_edit_may_still_say_it() {
+        let input =
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: By=a;URI=spiffe://b\r\nx: y\r\n\r\n";
+        let without = "GET / HTTP/1.1\r\nHost: a\r\nx: y\r\n";
+        assert_eq!(forwarded_text(input, &HeadEdits::default()), [without, "\r\n"].concat());
+        let edits = [Edit::Append { name: b"x-forwarded-client-cert", value: b"c" }];
+        let edited = HeadEdits { headers: &edits, ..HeadEdits::default() };
+        assert_eq!(forwarded_text(input, &edited), [without, "x-forwarded-client-cert: c\r\n\r\n"].concat());
     }
 
     #[test]

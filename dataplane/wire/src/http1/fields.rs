@@ -112,6 +112,7 @@ pub(super) fn classify(name: &[u8]) -> Known {
         (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
         (18, b'p') => (Known::ProxyAuthenticate, b"proxy-authenticate"),
         (19, b'p') => (Known::ProxyAuthorization, b"proxy-authorization"),
+        (23, b'x') => (Known::ForwardedClientCert, b"x-forwarded-client-cert"),
         _ => return Known::Other,
     };
     if name.eq_ignore_ascii_case(text) { known } else { Known::Other }
@@ -209,6 +210,7 @@ mod tests {
             (b"proxy-authorization", Known::ProxyAuthorization),
             (b"date", Known::Date),
             (b"server", Known::Server),
+            (b"x-forwarded-client-cert", Known::ForwardedClientCert),
         ];
         for (name, known) in names {
             assert_eq!(classify(name), *known);
