@@ -127,8 +127,9 @@ impl std::fmt::Debug for ListenerClose {
 
 /// The receiving half of a connection.
 pub trait RecvHalf: 'static {
-    /// Receives at least one byte behind what `buffer` holds. `Ok(0)` is the other end's FIN (or a full buffer).
-    /// `TimedOut` at the deadline, `Interrupted` after a cancel; the connection can be received from again after both.
+    /// Receives at least one byte behind what `buffer` holds. `Ok(0)` is the other end's FIN (or a full buffer): a
+    /// connection that broke never looks like one that ended, even when a send was told of it first. `TimedOut` at the
+    /// deadline, `Interrupted` after a cancel; the connection can be received from again after both.
     async fn recv(&mut self, buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer);
 
     /// Waits until a receive would not wait: bytes, FIN or an error. May return early. For idle connections, which
@@ -154,7 +155,8 @@ pub trait SendHalf: 'static {
     /// Sends FIN: no more bytes will follow, receiving goes on.
     fn shutdown(&mut self) -> io::Result<()>;
 
-    /// Breaks the connection at once with RST, so that the other end cannot take what it got for all there is.
+    /// Makes the close of this connection a RST, so that the other end cannot take what it got for all there is. It goes
+    /// out when both halves have been dropped and no operation is in flight; until then nothing changes.
     fn reset(&mut self);
 
     /// Sends everything in `gather`, however many sends it takes.

@@ -7,7 +7,7 @@
 //! Longer than 500 lines: the halves, the listener and the drivers share one idea of when an operation is complete.
 
 use std::{
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     future::{Future, poll_fn},
     io,
     net::{SocketAddr, TcpListener},
@@ -203,14 +203,15 @@ impl Mono {
     fn halves(&self, stream: TcpStream) -> (MonoRecv, MonoSend) {
         let descriptor = stream.as_raw_fd();
         let stream = Rc::new(UnsafeCell::new(stream));
+        let shared = Rc::new(Shared { turn: self.turn.clone(), broken: Cell::new(false) });
         let recv = MonoRecv {
             half: OwnedReadHalf(stream.clone()),
             canceller: Some(Canceller::new()),
             alarm: self.timers.alarm(),
-            turn: self.turn.clone(),
             at_once: 0,
+            shared: shared.clone(),
         };
-        (recv, MonoSend { stream, descriptor, alarm: self.timers.alarm(), turn: self.turn.clone() })
+        (recv, MonoSend { stream, descriptor, alarm: self.timers.alarm(), shared })
     }
 }
 
@@ -305,13 +306,21 @@ fn shutdown(descriptor: RawFd, how: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// What the two halves of a connection share.
+struct Shared {
+    turn: Rc<Turn>,
+    /// A send failed. The kernel tells an error once, to whoever comes first, and from then on a receive gets 0, as if
+    /// the other end had finished; with this the receiving half knows better.
+    broken: Cell<bool>,
+}
+
 /// The receiving half of a connection.
 pub struct MonoRecv {
     half: OwnedReadHalf<TcpStream>,
     /// Taken only while it is being replaced.
     canceller: Option<Canceller>,
     alarm: Alarm,
-    turn: Rc<Turn>,
+    shared: Rc<Shared>,
     /// Receives in a row that did not wait.
     at_once: u8,
 }
@@ -322,8 +331,10 @@ const AT_ONCE_MAX: u8 = 32;
 
 impl RecvHalf for MonoRecv {
     async fn recv(&mut self, buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer) {
-        let MonoRecv { half, canceller, alarm, turn, at_once } = self;
+        let MonoRecv { half, canceller, alarm, shared, at_once } = self;
+        let Shared { turn, broken } = &**shared;
         alarm.set(until);
+        let has_room = buffer.spare() > 0;
         let handle = canceller.get_or_insert_default().handle();
         let mut receive = pin!(half.cancelable_read(Receiving(buffer), handle));
         let in_flight = InFlight::begin(turn);
@@ -351,11 +362,15 @@ impl RecvHalf for MonoRecv {
             *at_once = 0;
             turn.next().await;
         }
-        (explain(result, why), buffer.0)
+        let result = match explain(result, why) {
+            Ok(0) if has_room && broken.get() => Err(io::ErrorKind::ConnectionReset.into()),
+            result => result,
+        };
+        (result, buffer.0)
     }
 
     async fn readable(&mut self, until: Deadline) -> io::Result<()> {
-        let MonoRecv { half, alarm, turn, .. } = self;
+        let MonoRecv { half, alarm, shared, .. } = self;
         alarm.set(until);
         // SAFETY: `OwnedReadHalf` shares its stream with the write half on this thread only; `readable` takes
         // `&TcpStream` and touches nothing but the shared descriptor, and the borrow ends with this function.
@@ -367,7 +382,7 @@ impl RecvHalf for MonoRecv {
             Poll::Pending => alarm.poll_rung(cx).map(|rung| Err(error_of(rung))),
         })
         .await;
-        turn.touch();
+        shared.turn.touch();
         alarm.set(Deadline::NEVER);
         result
     }
@@ -403,12 +418,13 @@ pub struct MonoSend {
     stream: Rc<UnsafeCell<TcpStream>>,
     descriptor: RawFd,
     alarm: Alarm,
-    turn: Rc<Turn>,
+    shared: Rc<Shared>,
 }
 
 impl SendHalf for MonoSend {
     async fn send(&mut self, mut gather: Gather, until: Deadline) -> (io::Result<usize>, Gather) {
-        let MonoSend { stream, descriptor, alarm, turn } = self;
+        let MonoSend { stream, descriptor, alarm, shared } = self;
+        let Shared { turn, broken } = &**shared;
         // SAFETY: `TcpStream` is `Split`: its read and write operations may run side by side on one thread. Only
         // write operations are started here and only read operations in `MonoRecv`; each clones the shared
         // descriptor at once and touches nothing else of the stream.
@@ -416,31 +432,35 @@ impl SendHalf for MonoSend {
         gather.load_vectors();
         alarm.set(until);
         let in_flight = InFlight::begin(turn);
-        let mut broken = None;
+        let mut why = None;
         // A lone run goes by `send`, which is cheaper in the kernel than a vector of one.
         let (result, mut gather) = if gather.vectors.len() == 1 {
             let mut send = pin!(stream.write(SendingOne(gather)));
             let (result, sending) =
-                poll_fn(|cx| or_break(send.as_mut().poll(cx), alarm, cx, *descriptor, &mut broken)).await;
+                poll_fn(|cx| or_break(send.as_mut().poll(cx), alarm, cx, *descriptor, &mut why)).await;
             (result, sending.0)
         } else {
             let mut send = pin!(stream.writev(SendingMany(gather)));
             let (result, sending) =
-                poll_fn(|cx| or_break(send.as_mut().poll(cx), alarm, cx, *descriptor, &mut broken)).await;
+                poll_fn(|cx| or_break(send.as_mut().poll(cx), alarm, cx, *descriptor, &mut why)).await;
             (result, sending.0)
         };
         in_flight.completed();
         turn.touch();
         alarm.set(Deadline::NEVER);
-        match result {
-            Ok(count) => gather.mark_sent(count),
-            Err(_) => {
-                if let Some(rung) = broken {
-                    return (Err(error_of(rung)), gather);
-                }
-            }
+        // A pipe is also broken after a FIN either way, which receiving survives.
+        let is_error = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        if is_error || why.is_some() {
+            broken.set(true);
         }
-        (result, gather)
+        match (result, why) {
+            (Ok(count), _) => {
+                gather.mark_sent(count);
+                (Ok(count), gather)
+            }
+            (Err(_), Some(rung)) => (Err(error_of(rung)), gather),
+            (Err(error), None) => (Err(error), gather),
+        }
     }
 
     fn cancel_handle(&self) -> Alarm {
@@ -465,13 +485,13 @@ fn or_break<T>(
     alarm: &Alarm,
     cx: &mut std::task::Context<'_>,
     descriptor: RawFd,
-    broken: &mut Option<Rung>,
+    why: &mut Option<Rung>,
 ) -> Poll<T> {
     if polled.is_pending()
-        && broken.is_none()
+        && why.is_none()
         && let Poll::Ready(rung) = alarm.poll_rung(cx)
     {
-        *broken = Some(rung);
+        *why = Some(rung);
         let _ = shutdown(descriptor, libc::SHUT_RDWR);
     }
     polled

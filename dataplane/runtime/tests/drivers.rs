@@ -279,6 +279,59 @@ fn a_reset_is_seen_as_a_reset_and_not_as_an_end() {
 }
 
 #[test]
+fn a_reset_that_a_send_was_told_of_is_no_end_for_the_receive_after_it() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |mut stream| {
+            stream.write_all(b"half").unwrap();
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        });
+        let mut accepted = listener.accept().await.unwrap();
+        peer.join().unwrap();
+        let mut gather = Gather::new();
+        gather.insert(b"x");
+        let (sent, _) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let mut buffer = Buffer::new(8);
+        let error = loop {
+            let (result, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+            buffer = returned;
+            match result {
+                Ok(count) => assert_ne!(count, 0, "a reset is no FIN"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_connection_that_a_late_send_broke_does_not_look_ended() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |stream| stream);
+        let mut accepted = listener.accept().await.unwrap();
+        let mut buffer = Buffer::new(1 << 20);
+        buffer.extend(&vec![0; 1 << 20]);
+        let mut gather = Gather::new();
+        gather.put_buffer(buffer);
+        // Nobody reads: at some point the kernel takes no more.
+        let error = loop {
+            gather.keep(0..1 << 20);
+            let (sent, returned) = accepted.send.send_all(gather, soon(&io, 30)).await;
+            gather = returned;
+            if let Err(error) = sent {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        let (result, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        drop(peer.join().unwrap());
+    });
+}
+
+#[test]
 fn a_ring_of_the_bell_makes_a_turn_in_which_the_message_is_there() {
     for driver in [Driver::IoUring, Driver::Epoll] {
         let (bell, waited_on) = Bell::new().unwrap();

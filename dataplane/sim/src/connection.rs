@@ -64,6 +64,8 @@ struct Held {
     reset_on_close: bool,
     /// The connection is broken; nothing can be sent and nothing more will come.
     broken: bool,
+    /// A send was given up half-way, which broke the connection from this side.
+    given_up: bool,
     /// Told by the next operation.
     error: Option<io::ErrorKind>,
     /// This end will be sent a RST, or was.
@@ -144,7 +146,10 @@ impl Network {
         let (end, pipe) = (&mut connection.ends[side.out()], &mut connection.pipes[side.into()]);
         let possible = pipe.arrived().min(buffer.spare());
         if possible == 0 && pipe.arrived() == 0 {
-            return Poll::Ready(end.error.take().map_or(Ok(0), |kind| Err(kind.into())));
+            // What broke is not what ended, even when a send was told of it first.
+            let broke = end.given_up || end.broken && !pipe.fin_arrived;
+            let error = end.error.take().or(broke.then_some(io::ErrorKind::ConnectionReset));
+            return Poll::Ready(error.map_or(Ok(0), |kind| Err(kind.into())));
         }
         let limit = pipe.way.recv.limit(possible, pipe.received_count, rng);
         let bytes = pipe.take(buffer, limit);
@@ -223,7 +228,9 @@ impl Network {
     /// Ends both directions from this side, as a send that is given up does. What was sent still arrives.
     pub(crate) fn shutdown_both(&mut self, number: u64, side: Side) {
         self.fin(number, side);
-        let pipe = &mut self.connection(number).pipes[side.into()];
+        let connection = self.connection(number);
+        connection.ends[side.out()].given_up = true;
+        let pipe = &mut connection.pipes[side.into()];
         pipe.fin_arrived = true;
         wake(&mut pipe.receiver);
     }

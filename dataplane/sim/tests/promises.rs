@@ -225,6 +225,20 @@ fn a_reset_is_seen_as_a_reset_and_not_as_an_end() {
 }
 
 #[test]
+fn a_reset_that_a_send_was_told_of_is_no_end_for_the_receive_after_it() {
+    on_a_connection(async |io, mut recv, mut send, peer| {
+        peer.reset();
+        io.sleep_until(soon(&io, 50)).await;
+        let mut gather = Gather::new();
+        gather.insert(b"x");
+        let (sent, _) = send.send_all(gather, Deadline::NEVER).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let (received, _) = recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        assert_eq!(received.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
 fn a_close_with_unread_bytes_is_a_reset_and_what_is_sent_after_a_close_brings_one() {
     on_a_connection(async |io, recv, send, mut peer| {
         peer.send(b"u").await;
