@@ -1,6 +1,12 @@
 //! A control plane that does what a test tells it: streams are accepted one by one, requests read, responses sent.
 
-use std::{collections::VecDeque, path::Path, pin::Pin};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+};
 
 use prost::{Message, Name};
 use proto::{
@@ -23,10 +29,22 @@ use proto::{
         listener::v3::Listener,
         route::v3::RouteConfiguration,
     },
+    type_url,
 };
-use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_stream::{
+    Stream,
+    wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream},
+};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, ServerTlsConfig, server::Connected},
+};
 
 use crate::support::soon;
 
@@ -42,19 +60,41 @@ pub(crate) struct AdsStream {
     requests: Streaming<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Result<EncodedDeltaResponse, Status>>,
     unread: VecDeque<DeltaDiscoveryRequest>,
+    /// Type URL and name of everything that was ever asked for by name.
+    asked: BTreeSet<(String, String)>,
     nonce: u32,
 }
 
 impl ControlPlane {
+    /// On a unix socket, plain.
     pub(crate) fn start(path: &Path) -> ControlPlane {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).unwrap();
+        ControlPlane::serve(Server::builder(), UnixListenerStream::new(listener))
+    }
+
+    /// On TCP, with mutual TLS.
+    pub(crate) async fn start_tls(tls: ServerTlsConfig) -> (ControlPlane, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::builder().tls_config(tls).unwrap();
+        (ControlPlane::serve(server, TcpListenerStream::new(listener)), address)
+    }
+
+    fn serve<S>(
+        mut server: Server,
+        incoming: impl Stream<Item = io::Result<S>> + Send + 'static,
+    ) -> ControlPlane
+    where
+        S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        S::ConnectInfo: Clone + Send + Sync + 'static,
+    {
         let (streams_in, streams) = mpsc::channel(4);
         let (reports_in, reports) = mpsc::channel(64);
-        let server = Server::builder()
+        let server = server
             .add_service(AggregatedDiscoveryServiceServer::new(Ads(streams_in)))
             .add_service(ProxyServer::new(Reports(reports_in)))
-            .serve_with_incoming(UnixListenerStream::new(listener));
+            .serve_with_incoming(incoming);
         let server = tokio::spawn(async move { server.await.unwrap() });
         ControlPlane { streams, reports, server }
     }
@@ -83,7 +123,7 @@ impl AdsStream {
             return self.unread.remove(at).unwrap();
         }
         loop {
-            let request = soon(type_url, self.requests.message()).await.unwrap().expect("the stream ended");
+            let request = self.read(type_url).await;
             if request.type_url == type_url {
                 return request;
             }
@@ -91,8 +131,30 @@ impl AdsStream {
         }
     }
 
+    async fn read(&mut self, what: &str) -> DeltaDiscoveryRequest {
+        let request = soon(what, self.requests.message()).await.unwrap().expect("the stream ended");
+        let names = request.resource_names_subscribe.iter();
+        self.asked.extend(names.map(|name| (request.type_url.clone(), name.clone())));
+        request
+    }
+
+    /// Waits until a proxy has asked for this by name: nothing of these types may be sent before.
+    pub(crate) async fn was_asked(&mut self, type_url: &str, name: &str) {
+        if type_url == type_url::CLUSTER || type_url == type_url::LISTENER {
+            return;
+        }
+        let wanted = (type_url.to_owned(), name.to_owned());
+        while !self.asked.contains(&wanted) {
+            let request = self.read(name).await;
+            self.unread.push_back(request);
+        }
+    }
+
     /// Sends resources and waits for the answer: `None` is an ACK, else the error's message.
     pub(crate) async fn send<M: Message + Name>(&mut self, resources: &[(&str, &str, M)]) -> Option<String> {
+        for (name, ..) in resources {
+            self.was_asked(&M::type_url(), name).await;
+        }
         let encoded = resources.iter().map(|(name, version, message)| {
             let body = Some(Any::pack(message));
             Resource { name: (*name).to_owned(), version: (*version).to_owned(), resource: body }
@@ -136,15 +198,20 @@ struct Ads(mpsc::Sender<AdsStream>);
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Ads {
     type DeltaAggregatedResourcesStream =
-        Pin<Box<dyn tokio_stream::Stream<Item = Result<EncodedDeltaResponse, Status>> + Send>>;
+        Pin<Box<dyn Stream<Item = Result<EncodedDeltaResponse, Status>> + Send>>;
 
     async fn delta_aggregated_resources(
         &self,
         requests: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let (responses, outgoing) = mpsc::channel(16);
-        let stream =
-            AdsStream { requests: requests.into_inner(), responses, unread: VecDeque::new(), nonce: 0 };
+        let stream = AdsStream {
+            requests: requests.into_inner(),
+            responses,
+            unread: VecDeque::new(),
+            asked: BTreeSet::new(),
+            nonce: 0,
+        };
         self.0.send(stream).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
@@ -230,15 +297,19 @@ pub(crate) fn cluster(name: &str) -> Cluster {
     parse(&text).clusters.remove(0)
 }
 
-/// One endpoint.
-pub(crate) fn endpoints(name: &str, at: std::net::SocketAddr) -> ClusterLoadAssignment {
+/// A transport address.
+pub(crate) fn address(at: SocketAddr) -> Address {
     let socket = SocketAddress {
         address: at.ip().to_string(),
         port_specifier: Some(PortSpecifier::PortValue(at.port().into())),
         ..SocketAddress::default()
     };
-    let address = Address { address: Some(address::Address::SocketAddress(socket)) };
-    let endpoint = Endpoint { address: Some(address), ..Endpoint::default() };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
+}
+
+/// One endpoint.
+pub(crate) fn endpoints(name: &str, at: SocketAddr) -> ClusterLoadAssignment {
+    let endpoint = Endpoint { address: Some(address(at)), ..Endpoint::default() };
     let endpoint =
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
     let locality = LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() };

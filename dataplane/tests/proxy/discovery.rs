@@ -2,15 +2,15 @@
 
 use proto::{
     control::report_request::Report,
-    pb::envoy::config::{cluster::v3::Cluster, route::v3::RouteConfiguration},
+    pb::envoy::config::{cluster::v3::Cluster, listener::v3::Listener, route::v3::RouteConfiguration},
     type_url,
 };
 use serde_json::json;
 use translate::assemble::hash_of;
 
 use crate::{
-    control_plane::{AdsStream, ControlPlane, cluster, endpoints, listener, routes},
-    support::{Home, Proxy, origin},
+    control_plane::{AdsStream, ControlPlane, address, cluster, endpoints, listener, routes},
+    support::{Client, Home, Proxy, origin, refuses, soon},
 };
 
 fn bootstrap(home: &Home) -> String {
@@ -106,7 +106,7 @@ async fn a_change_of_routes_under_load_closes_no_connection_and_loses_no_request
     let load: Vec<_> = (0..8)
         .map(|_| {
             tokio::spawn(async move {
-                let mut client = crate::support::Client::to(address).await;
+                let mut client = Client::to(address).await;
                 let mut before_blue = 0;
                 // On one connection from blue to green.
                 loop {
@@ -121,13 +121,13 @@ async fn a_change_of_routes_under_load_closes_no_connection_and_loses_no_request
         })
         .collect();
     let requests = "envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix=\"in\"}";
-    while proxy.metric(requests).await < 100.0 {}
+    soon("load", async { while proxy.metric(requests).await < 100.0 {} }).await;
     for version in 2..50 {
         let to = if version == 49 { "green" } else { "blue" };
         assert_eq!(ads.send(&[("table", &version.to_string(), routes("table", to))]).await, None);
     }
     for client in load {
-        crate::support::soon("green", client).await.unwrap();
+        soon("green", client).await.unwrap();
     }
     assert_eq!(
         proxy.metric("envoy_http_downstream_cx_total{envoy_http_conn_manager_prefix=\"in\"}").await,
@@ -150,7 +150,7 @@ async fn a_poisoned_resource_is_named_in_the_nack_and_changes_nothing_that_runs(
     let reason =
         "lb_policy: MAGLEV is not supported by Ringway; supported: ROUND_ROBIN, RANDOM, LEAST_REQUEST";
     assert_eq!(nack, Some(format!("blue: {reason}")));
-    while ads.request(type_url::CLUSTER_LOAD_ASSIGNMENT).await.resource_names_subscribe != ["red"] {}
+    ads.was_asked(type_url::CLUSTER_LOAD_ASSIGNMENT, "red").await;
     let nack = ads
         .send(&[("table", "2", RouteConfiguration { name: "other".into(), ..routes("table", "green") })])
         .await;
@@ -170,27 +170,31 @@ async fn a_poisoned_resource_is_named_in_the_nack_and_changes_nothing_that_runs(
 }
 
 #[tokio::test]
-async fn a_listener_that_cannot_be_bound_is_refused_and_the_others_serve() {
+async fn a_listener_that_cannot_be_bound_is_refused_and_others_come_move_and_go() {
     let home = Home::new();
     let mut control_plane = ControlPlane::start(&home.path("control.sock"));
     let mut proxy = home.start(&bootstrap(&home), &[]);
     let mut ads = configure(&mut control_plane, &mut proxy).await;
     let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = foreign.local_addr().unwrap();
-    let mut bad = listener("bad", "table");
-    bad.address =
-        endpoints("x", taken).endpoints[0].lb_endpoints[0].host_identifier.clone().and_then(|host| {
-            use proto::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
-            match host {
-                HostIdentifier::Endpoint(endpoint) => endpoint.address,
-                HostIdentifier::EndpointName(_) => None,
-            }
-        });
+    let bad = Listener { address: Some(address(taken)), ..listener("bad", "table") };
     let nack = ads.send(&[("bad", "1", bad), ("more", "1", listener("more", "table"))]).await.unwrap();
     assert!(nack.starts_with(&format!("bad: address: cannot listen on {taken}: ")), "{nack}");
     proxy.says("snapshot published").await;
     assert_eq!(proxy.connect("more").await.get("/").await.unwrap().1, "blue");
-    assert_eq!(ads.remove::<proto::pb::envoy::config::listener::v3::Listener>(&["more"]).await, None);
+
+    let before = proxy.address("more").await;
+    let other_address = Some(address("127.0.0.2:0".parse().unwrap()));
+    let moved = Listener { address: other_address, ..listener("more", "table") };
+    assert_eq!(ads.send(&[("more", "2", moved)]).await, None);
+    proxy.says("snapshot published").await;
+    refuses(before).await;
+    assert_eq!(proxy.connect("more").await.get("/").await.unwrap().1, "blue");
+
+    let after = proxy.address("more").await;
+    assert_eq!(ads.remove::<Listener>(&["more"]).await, None);
+    proxy.says("snapshot published").await;
+    refuses(after).await;
     assert_eq!(body_of(&proxy).await, "blue");
     assert_eq!(proxy.json("/config_dump").await["types"][2]["active"].as_array().unwrap().len(), 1);
     proxy.stop().await;
@@ -202,7 +206,9 @@ async fn without_its_control_plane_a_proxy_goes_on_starts_again_and_converges_la
     let socket = home.path("control.sock");
     let mut control_plane = ControlPlane::start(&socket);
     let mut proxy = home.start(&bootstrap(&home), &[]);
-    let ads = configure(&mut control_plane, &mut proxy).await;
+    let mut ads = configure(&mut control_plane, &mut proxy).await;
+    let maglev = Cluster { lb_policy: 5, ..cluster("blue") };
+    assert!(ads.send(&[("blue", "2", maglev)]).await.is_some(), "what is refused is not kept either");
     drop(ads);
     control_plane.kill().await;
     proxy.says("no control plane").await;
@@ -221,7 +227,7 @@ async fn without_its_control_plane_a_proxy_goes_on_starts_again_and_converges_la
     assert_eq!(ads.request(type_url::ROUTE_CONFIGURATION).await.resource_names_subscribe, ["table"]);
     let mut client = proxy.connect("in").await;
     assert_eq!(ads.send(&[("table", "2", routes("table", "green"))]).await, None);
-    while client.get("/").await.unwrap().1 != "green" {}
+    client.until_answered("green").await;
     proxy.stop().await;
 }
 
@@ -240,7 +246,7 @@ async fn a_storm_of_endpoints_makes_fewer_snapshots_than_changes_and_ends_with_t
         assert_eq!(ads.send(&assignment).await, None);
     }
     let mut client = proxy.connect("in").await;
-    while client.get("/").await.unwrap().1 != "other" {}
+    client.until_answered("other").await;
     assert_eq!(proxy.metric("ringway_eds_update_attempt{}").await, 300.0);
     proxy.stop().await;
 }

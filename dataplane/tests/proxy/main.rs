@@ -5,3 +5,4 @@ mod control_plane;
 mod discovery;
 mod static_file;
 mod support;
+mod tls;

@@ -156,6 +156,11 @@ impl Proxy {
     }
 }
 
+/// Waits until nobody listens there any more.
+pub(crate) async fn refuses(address: SocketAddr) {
+    soon("a refusal", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+}
+
 /// A keep-alive HTTP/1.1 connection.
 pub(crate) struct Client<S>(BufReader<S>);
 
@@ -168,6 +173,12 @@ impl Client<TcpStream> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) fn over(stream: S) -> Client<S> {
         Client(BufReader::new(stream))
+    }
+
+    /// Asks until this is the body, always on this connection.
+    pub(crate) async fn until_answered(&mut self, body: &str) {
+        soon(body, async { while self.get("/").await.expect("the connection was closed").1 != body {} })
+            .await;
     }
 
     /// Status, body and head; `None` when the connection ended instead.
