@@ -228,7 +228,7 @@ fn a_reset_is_seen_as_a_reset_and_not_as_an_end() {
 fn a_reset_that_a_send_was_told_of_is_no_end_for_the_receive_after_it() {
     on_a_connection(async |io, mut recv, mut send, peer| {
         peer.reset();
-        io.sleep_until(soon(&io, 50)).await;
+        io.sleep_until(soon(io, 50)).await;
         let mut gather = Gather::new();
         gather.insert(b"x");
         let (sent, _) = send.send_all(gather, Deadline::NEVER).await;
