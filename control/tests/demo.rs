@@ -165,8 +165,10 @@ impl Drop for Demo {
 }
 
 fn demo(temporary: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
-    command.arg("demo").env("TMPDIR", temporary.path());
+    // Whoever started the tests may have had them ignore Ctrl-C, as shells do with what runs in the background.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_ringway"), "demo"]);
+    command.env("TMPDIR", temporary.path());
     command
 }
 

@@ -88,9 +88,12 @@ fn ctrl_c_in_a_terminal_reaches_the_application_once() {
     fs::write(&app, text).unwrap();
     let run = mesh.command(&[], &["sh", app.to_str().unwrap()]);
     let words: Vec<_> = std::iter::once(run.get_program()).chain(run.get_args()).collect();
-    // A terminal of its own, with the command in its foreground.
-    let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command"]).arg(words.join(OsStr::new(" "))).arg("/dev/null");
+    // A terminal of its own, with the command in its foreground, and Ctrl-C not ignored even if our own parent does.
+    let mut terminal = Command::new("env");
+    terminal
+        .args(["--default-signal=INT", "script", "--quiet", "--return", "--command"])
+        .arg(words.join(OsStr::new(" ")))
+        .arg("/dev/null");
     let mut terminal = Run::start(terminal, 0);
     let mut screen = BufReader::new(terminal.child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut on_screen =
