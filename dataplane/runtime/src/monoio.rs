@@ -152,7 +152,9 @@ async fn wait_for_bell(mut bell: UnixStream, turn: Rc<Turn>) {
         let (result, returned) = bell.readv(count).await;
         count = returned;
         turn.touch();
-        if result.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+        // A wait that was interrupted goes on: a worker without its bell would adopt nothing any more.
+        let goes_on = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
+        if result.is_err_and(|error| !goes_on.contains(&error.kind())) {
             return; // only while the worker goes away
         }
     }
