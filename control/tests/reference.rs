@@ -1,4 +1,4 @@
-//! The generated reference and schemas under `docs/` are those of this code. `UPDATE=1` rewrites them.
+//! The generated reference and schemas under `control/reference/` are those of this code. `UPDATE=1` rewrites them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,13 +8,13 @@ use ringway::document::reference;
 
 #[test]
 fn the_reference_and_the_schemas_are_current() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let mut files = vec![(docs.join("reference.md"), reference::markdown())];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference");
+    let mut files = vec![(folder.join("documents.md"), reference::markdown())];
     for (name, text) in reference::schema_files() {
-        files.push((docs.join("schema").join(name), text));
+        files.push((folder.join("schema").join(name), text));
     }
     if env::var_os("UPDATE").is_some() {
-        fs::create_dir_all(docs.join("schema")).unwrap();
+        fs::create_dir_all(folder.join("schema")).unwrap();
     }
     for (path, text) in &files {
         if env::var_os("UPDATE").is_some() {
@@ -25,7 +25,7 @@ fn the_reference_and_the_schemas_are_current() {
     }
     let expected: BTreeSet<_> = files.iter().skip(1).map(|(path, _)| path.clone()).collect();
     let found: BTreeSet<_> =
-        fs::read_dir(docs.join("schema")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        fs::read_dir(folder.join("schema")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(found, expected);
 }
 

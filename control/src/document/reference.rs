@@ -124,7 +124,7 @@ of Gateway API, of Kubernetes and of later versions of Ringway are accepted, and
 is done with them.
 
 An editor that knows JSON Schema completes and checks documents as they are written: put
-`# yaml-language-server: $schema=PATH/docs/schema/ringway.json` at the top of a file.
+`# yaml-language-server: $schema=PATH/control/reference/schema/ringway.json` at the top of a file.
 ";
 
 struct Row {

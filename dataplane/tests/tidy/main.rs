@@ -42,6 +42,12 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule {
+        name: "the top level is the list below",
+        check: the_top_level_is_fixed,
+        bad: ("docs/reference.md", "# Documents\n"),
+        good: (".github/workflows/ci.yml", "name: ci\n"),
+    },
+    Rule {
         name: "the pure crates are no_std and forbid unsafe code",
         check: pure_crates_say_so,
         bad: ("dataplane/policy/src/lib.rs", "//! P.\n#![no_std]\n"),
@@ -133,6 +139,22 @@ const RULES: &[Rule] = &[
     },
 ];
 
+/// What a newcomer sees first; tool files go hidden or under `.github/`.
+const TOP_LEVEL: &[&str] = &[
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "bench",
+    "control",
+    "dataplane",
+    "deploy",
+    "perf",
+    "proto",
+    "rust-toolchain.toml",
+];
+
 /// Longest file that needs no reason, in lines.
 const LINES_MAX: usize = 500;
 /// What a `//!` line of a longer file says, followed by the reason.
@@ -215,6 +237,15 @@ fn a_long_file_may_stay_long_when_it_says_why() {
 }
 
 // The rules.
+
+fn the_top_level_is_fixed(source: &Source) -> Vec<Finding> {
+    let top = source.path.split('/').next().unwrap_or_default();
+    if top.starts_with('.') || TOP_LEVEL.contains(&top) {
+        return Vec::new();
+    }
+    let what = "not on the list of the top level".to_owned();
+    vec![Finding { path: top.to_owned(), line: 1, what }]
+}
 
 fn pure_crates_say_so(source: &Source) -> Vec<Finding> {
     let Some(folder) = source.path.strip_suffix("/src/lib.rs").filter(|f| PURE.contains(f)) else {
