@@ -2,7 +2,7 @@
 //!
 //! Three phases, each with what can still be done: *nothing sent* (any endpoint, any answer), *request sent* (another
 //! attempt only where a repeat cannot do harm), *response started* (only closing is left). The phase is a value, so that
-//! whether to try again is decided by a pure function ([`may_retry`]).
+//! whether to try again is decided by a pure function ([`Again::after`]).
 
 use std::{net::SocketAddr, rc::Rc};
 
@@ -15,7 +15,7 @@ use policy::{
 };
 use runtime::{Deadline, Io};
 use wire::{
-    head::{Framing, Method, RequestView},
+    head::{Framing, Method, RequestHead, RequestView},
     http1::encode::{self, EncodeError, HeadEdits},
 };
 
@@ -162,9 +162,9 @@ async fn forward_to<'a, I: Io>(
                 return Err(nothing_sent(ExchangeError::UpstreamTimeout));
             }
             Err(error) => {
-                tried.push(id, error);
+                tried.push(id, error.into());
                 if tried.count >= connects_max {
-                    return Err(nothing_sent(ExchangeError::from(error)));
+                    return Err(nothing_sent(error.into()));
                 }
                 continue;
             }
@@ -189,13 +189,16 @@ async fn forward_to<'a, I: Io>(
         downstream.done_bytes = downstream.request.end as usize;
         match relay::exchange(worker, manager, downstream, upstream, &plan, record).await {
             Ok(after) => return Ok(after),
-            Err(failed) if repeats_left > 0 && may_retry(&failed, downstream, reused) => {
-                repeats_left -= 1;
-                // Another attempt begins with endpoints that have not failed in this one.
-                tried = Tried::default();
-                record.retry();
-            }
-            Err(failed) => return Err(failed),
+            Err(failed) => match Again::after(&failed, &downstream.request, reused) {
+                Again::Anywhere if repeats_left > 0 => {
+                    repeats_left -= 1;
+                    // Another attempt begins with endpoints that have not failed in this one.
+                    tried = Tried::default();
+                    record.retry();
+                }
+                Again::Elsewhere if tried.count + 1 < connects_max => tried.push(id, failed.error),
+                _ => return Err(failed),
+            },
         }
     }
 }
@@ -203,21 +206,33 @@ async fn forward_to<'a, I: Io>(
 /// Repeats after a pooled connection turned out to be closed; each uses up one dead connection.
 const REPEATS_MAX: usize = limits::POOL_IDLE_PER_ENDPOINT_MAX;
 
-/// Whether the request may be sent again. Only over a connection that was idle before, since there the upstream may have
-/// closed it before it saw the request; and then when no byte of the request was taken, or when repeating is harmless:
-/// an idempotent request without body, of whose response no byte came (RFC 9110 §9.2.2).
-fn may_retry<I: Io>(failed: &Failed, downstream: &Downstream<I>, reused: bool) -> bool {
-    let closed = matches!(failed.error, ExchangeError::UpstreamClosed | ExchangeError::UpstreamReset);
-    let request = &downstream.request;
-    let harmless =
-        request.method.is_idempotent() && matches!(request.framing, Framing::None | Framing::Length(0));
-    reused
-        && closed
-        && match failed.phase {
-            Phase::NothingSent => true,
-            Phase::RequestSent => harmless,
-            Phase::ResponseStarted => false,
+/// Whether a request whose attempt failed may be sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Again {
+    /// No: it may have been seen, or it would fail again.
+    No,
+    /// Not to this endpoint: as if no connection could be made.
+    Elsewhere,
+    /// To any endpoint: the connection had been idle, and its end says nothing about the endpoint.
+    Anywhere,
+}
+
+impl Again {
+    /// Only after a connection that upstream ended. When none of the request's bytes was taken, any request may go again.
+    /// Else only over a connection that was idle before, since there the upstream may have closed it before it saw the
+    /// request, and only when a repeat is harmless: an idempotent request without body, of whose response no byte came
+    /// (RFC 9110 §9.2.2). A new connection that ends after it took bytes may well have ended because of them.
+    fn after(failed: &Failed, request: &RequestHead, reused: bool) -> Again {
+        let closed = matches!(failed.error, ExchangeError::UpstreamClosed | ExchangeError::UpstreamReset);
+        let harmless =
+            request.method.is_idempotent() && matches!(request.framing, Framing::None | Framing::Length(0));
+        match failed.phase {
+            Phase::NothingSent if closed && reused => Again::Anywhere,
+            Phase::NothingSent if closed => Again::Elsewhere,
+            Phase::RequestSent if closed && reused && harmless => Again::Anywhere,
+            Phase::NothingSent | Phase::RequestSent | Phase::ResponseStarted => Again::No,
         }
+    }
 }
 
 fn pick<'a, I: Io>(
@@ -290,7 +305,7 @@ fn encode_request<I: Io>(
     result
 }
 
-/// The endpoints to which no connection could be made, and why not to the last.
+/// The endpoints that took no byte of the request, and why the last did not.
 struct Tried {
     ids: [EndpointId; limits::CONNECT_ATTEMPTS_MAX],
     count: usize,
@@ -304,12 +319,12 @@ impl Default for Tried {
 }
 
 impl Tried {
-    fn push(&mut self, id: EndpointId, error: CheckoutError) {
+    fn push(&mut self, id: EndpointId, error: ExchangeError) {
         if let Some(place) = self.ids.get_mut(self.count) {
             *place = id;
             self.count += 1;
         }
-        self.error = Some(error.into());
+        self.error = Some(error);
     }
 
     fn ids(&self) -> &[EndpointId] {

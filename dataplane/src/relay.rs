@@ -219,10 +219,12 @@ async fn send_first<I: Io>(
             upstream.stats().counters.upstream_cx_tx_bytes_total.add((total - unsent) as u64);
             match result {
                 Ok(()) => Ok(head_bytes + taken),
-                Err(_) if unsent == total => Err(failed(ExchangeError::UpstreamReset, Phase::NothingSent)),
+                // Before what follows: of a send that is given up nobody knows what the kernel took.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     Err(failed(ExchangeError::UpstreamTimeout, Phase::RequestSent))
                 }
+                // The kernel took no byte and says that the connection is over.
+                Err(_) if unsent == total => Err(failed(ExchangeError::UpstreamReset, Phase::NothingSent)),
                 // Upstream may have answered before it closed its receiving side: look for the answer.
                 Err(_) => {
                     body.broken = true;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use sim::{Ask, Behaviour, End, Loss, Sim, Verdict, origin::AnswerFraming};
+use sim::{
+    Ask, Behaviour, Cut, End, Faults, Loss, Sim, SimIo, Verdict, Way,
+    origin::{AnswerFraming, Origin},
+};
 
 use crate::mesh::{Ground, Mesh, Setup, forward_to, ok, refused, route};
 
@@ -137,6 +140,57 @@ pub(crate) async fn nobody_is_there<I: Ground>(mesh: &Mesh<I>) {
 #[test]
 fn when_no_endpoint_can_be_reached_the_answer_is_503() {
     Setup::new(Behaviour::default()).without_origins().nobodies(3).on_sim(nobody_is_there);
+}
+
+/// Breaks every new connection to the first `count` origins before a byte has passed.
+fn break_at_connect(sim: &Sim, mesh: &Mesh<SimIo>, count: usize, end: End) {
+    let broken: Vec<_> = mesh.origins.iter().take(count).map(Origin::address).collect();
+    sim.faults(move |link, _| match broken.contains(&link.to) {
+        true => {
+            Faults { up: Way { cut: Some(Cut { bytes: 0, end }), ..Way::default() }, ..Faults::default() }
+        }
+        false => Faults::default(),
+    });
+}
+
+#[test]
+fn a_new_connection_that_breaks_before_it_takes_a_byte_is_like_one_that_cannot_be_made() {
+    // No connection is pooled, so that each exchange begins with a new one.
+    let closes = || Behaviour { then: sim::origin::Then::Close, ..Behaviour::default() };
+    let setup = Setup::new(closes()).origin(closes()).origin(closes());
+    Sim::each(|sim| {
+        setup.on(sim, &async |mesh| {
+            break_at_connect(sim, mesh, 2, End::Reset);
+            for id in 0..6 {
+                ok(mesh.client().await.ask(&Ask::post("shop", "/", id, "pay")).await);
+            }
+            assert!(mesh.upstream("upstream_rq_retry") > 0);
+            assert!(mesh.ledger().into_values().eq([1; 6]));
+        });
+    });
+    Sim::each(|sim| {
+        setup.on(sim, &async |mesh| {
+            break_at_connect(sim, mesh, 3, End::Reset);
+            let mut client = mesh.client().await;
+            let verdict = client.ask(&Ask::post("shop", "/", 1, "pay")).await;
+            assert_eq!(refused(verdict), (503, "upstream-reset".to_owned()));
+            // The route allows two more tries after the first, as where no connection can be made.
+            assert_eq!(mesh.upstream("upstream_cx_total"), 3);
+            assert_eq!(mesh.upstream("upstream_rq_retry"), 2);
+        });
+    });
+}
+
+#[test]
+fn bytes_that_a_new_connection_took_are_no_proof_that_nobody_saw_them() {
+    Sim::each(|sim| {
+        Setup::new(Behaviour::default()).origin(Behaviour::default()).on(sim, &async |mesh| {
+            break_at_connect(sim, mesh, 2, End::Close);
+            let verdict = mesh.client().await.ask(&Ask::post("shop", "/", 1, "pay")).await;
+            assert_eq!(refused(verdict), (503, "upstream-closed".to_owned()));
+            assert_eq!(mesh.upstream("upstream_cx_total"), 1);
+        });
+    });
 }
 
 #[test]
