@@ -9,7 +9,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::compile::Shared;
 use crate::conditions::Conditions;
 use crate::document::{Documents, ObjectKey};
 
@@ -28,23 +27,25 @@ pub use rule::{Action, Backend, Forward, PathMatch, PathRewrite, RequestMatch, R
 pub use virtual_host::VirtualHost;
 
 /// What the documents and registrations mean together.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Model {
     /// Every service by its name.
     pub services: BTreeMap<Name, Service>,
     /// Every Gateway that we serve, by its name.
     pub gateways: BTreeMap<Name, Gateway>,
-    /// Resources that do not depend on the client, encoded when first asked for.
-    pub(crate) shared: Shared,
 }
 
-/// The model of `documents` and `registrations`, and what became of each of them.
-pub fn build(documents: &Documents, registrations: &Registrations) -> (Model, Conditions) {
+/// Asked of each rule of an HTTPRoute: why the proxies would not take it, if they would not.
+pub type Refusal = fn(&Rule) -> Option<String>;
+
+/// The model of `documents` and `registrations`, and what became of each of them. What proxies take is not known
+/// here but asked of `refusal`.
+pub fn build(documents: &Documents, registrations: &Registrations, refusal: Refusal) -> (Model, Conditions) {
     let mut conditions = Conditions::default();
     others::judge(documents, &mut conditions);
     let mut services = service::collect(documents, registrations, &mut conditions);
     let mut gateways = gateway::collect(documents);
-    let routes = attach::attach(documents, &services, &mut gateways, &mut conditions);
+    let routes = attach::attach(documents, &services, &mut gateways, refusal, &mut conditions);
     for (target, scope, rules) in routes {
         let port = services.get_mut(&target.service).and_then(|service| service.port_mut(target.port));
         if let Some(port) = port {
@@ -53,7 +54,7 @@ pub fn build(documents: &Documents, registrations: &Registrations) -> (Model, Co
     }
     services.values_mut().flat_map(|service| &mut service.ports).for_each(ServicePort::sort_rules);
     let gateways = gateway::finish(gateways, &mut conditions);
-    (Model { services, gateways, shared: Shared::default() }, conditions)
+    (Model { services, gateways }, conditions)
 }
 
 /// Namespace and name of an object whose kind is clear.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::compile::{self, Resource};
+use crate::compile::{self, Client, Resource, Shared, View};
 use crate::conditions::Conditions;
 use crate::document::Documents;
 use crate::model::{self, Model, Registrations};
@@ -43,6 +43,8 @@ pub struct World {
     pub registrations: Arc<Registrations>,
     /// What both mean together.
     pub model: Model,
+    /// What of the model is encoded already.
+    shared: Shared,
     /// What became of each of them.
     pub conditions: Conditions,
     /// When the last change of anything was noticed.
@@ -58,10 +60,16 @@ impl World {
         self.trail.since(sequence)
     }
 
+    /// What `client` gets of it.
+    pub fn compile(&self, client: &Client) -> View {
+        compile::compile(&self.model, &self.shared, client)
+    }
+
     /// Takes over from `before` what did not change.
     fn follow(&mut self, before: &World) {
-        if let Some(endpoints) = compile::carry_over(&before.model, &mut self.model) {
-            self.trail = before.trail.with(endpoints);
+        let carried = compile::carry_over(&before.model, &before.shared, &self.model);
+        if let Some((endpoints, shared)) = carried {
+            (self.shared, self.trail) = (shared, before.trail.with(endpoints));
         }
     }
 }
@@ -195,7 +203,7 @@ impl WorldMaker {
         registrations: Arc<Registrations>,
         since: Instant,
     ) -> World {
-        let (model, conditions) = model::build(&documents, &registrations);
+        let (model, conditions) = model::build(&documents, &registrations, compile::refusal);
         let revision = self.revision.to_string().into();
         let revision_since = self.revision_since;
         let trail = Trail::start(sequence);
@@ -205,6 +213,7 @@ impl WorldMaker {
             documents,
             registrations,
             model,
+            shared: Shared::default(),
             conditions,
             since,
             revision_since,

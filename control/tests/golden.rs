@@ -13,7 +13,7 @@ use std::{env, fs};
 
 use prost::Message;
 use proto::pb::google::protobuf::Any;
-use ringway::compile::{Client, Resources, View, compile};
+use ringway::compile::{Client, Resources, Shared, View, compile, refusal};
 use ringway::document::{Documents, parse};
 use ringway::model::{self, Registration, Registrations};
 use serde::Deserialize;
@@ -162,10 +162,11 @@ fn bootstrap(view: &Value) -> Value {
 fn envoy_accepts_everything_that_is_compiled() {
     let directory = tempfile::tempdir().unwrap();
     for (path, case) in cases() {
-        let (model, _) = model::build(&case.documents, &case.registrations);
+        let (model, _) = model::build(&case.documents, &case.registrations, refusal);
         for (line, client) in &case.clients {
             let file = directory.path().join("envoy.json");
-            fs::write(&file, bootstrap(&shown(&compile(&model, client))).to_string()).unwrap();
+            fs::write(&file, bootstrap(&shown(&compile(&model, &Shared::default(), client))).to_string())
+                .unwrap();
             let mut envoy = Command::new(support::envoy_program());
             let output = envoy.args(["--mode", "validate", "-l", "error", "-c"]).arg(&file).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
@@ -178,11 +179,11 @@ fn envoy_accepts_everything_that_is_compiled() {
 fn documents_become_the_resources_beside_them() {
     for (path, case) in cases() {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let (model, conditions) = model::build(&case.documents, &case.registrations);
+        let (model, conditions) = model::build(&case.documents, &case.registrations, refusal);
         let clients: BTreeMap<_, _> = case
             .clients
             .iter()
-            .map(|(line, client)| (line.clone(), shown(&compile(&model, client))))
+            .map(|(line, client)| (line.clone(), shown(&compile(&model, &Shared::default(), client))))
             .collect();
         let status: BTreeMap<_, _> =
             conditions.objects.iter().map(|(key, status)| (key.to_string(), status)).collect();
@@ -208,8 +209,8 @@ fn the_same_documents_make_the_same_bytes() {
     let text = fs::read_to_string(directory.join("sidecar.yaml")).unwrap();
     let view = || {
         let case = read("sidecar.yaml", &text);
-        let (model, _) = model::build(&case.documents, &case.registrations);
-        case.clients.iter().map(|(_, client)| compile(&model, client)).collect::<Vec<_>>()
+        let (model, _) = model::build(&case.documents, &case.registrations, refusal);
+        case.clients.iter().map(|(_, client)| compile(&model, &Shared::default(), client)).collect::<Vec<_>>()
     };
     assert_eq!(view(), view());
 }
@@ -218,9 +219,10 @@ fn the_same_documents_make_the_same_bytes() {
 fn what_does_not_depend_on_the_client_is_encoded_once() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let case = read("sidecar.yaml", &fs::read_to_string(directory.join("sidecar.yaml")).unwrap());
-    let (model, _) = model::build(&case.documents, &case.registrations);
+    let (model, _) = model::build(&case.documents, &case.registrations, refusal);
     let [(_, web), (_, other), ..] = &case.clients[..] else { panic!("the case has two sidecars") };
-    let (web, other) = (compile(&model, web), compile(&model, other));
+    let encoded = Shared::default();
+    let (web, other) = (compile(&model, &encoded, web), compile(&model, &encoded, other));
     let mut shared = 0;
     for (mine, theirs) in [(&web.clusters, &other.clusters), (&web.endpoints, &other.endpoints)] {
         for (name, resource) in mine {

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::session::{self, Answer, Session};
 use super::view::{ResourceType, View};
-use crate::compile::{self, Client};
+use crate::compile::Client;
 use crate::metrics::Metrics;
 use crate::report::{Accepted, Connected, Proxies, UserAgent};
 use crate::world::World;
@@ -94,7 +94,7 @@ async fn serve(
     let connected = server.proxies.connect(&node, client.clone(), agent);
     tracing::info!(node, "connected");
     let world = server.worlds.borrow_and_update().clone();
-    let view = Arc::new(View::new(world.revision.clone(), compile::compile(&world.model, &client), None));
+    let view = Arc::new(View::new(world.revision.clone(), world.compile(&client), None));
     connected.want(world.sequence, &view, None);
     let session = Session::new(view.clone(), resend_children, Instant::now());
     let metrics = server.metrics.clone();
@@ -238,7 +238,7 @@ impl OpenStream<'_> {
         let revision = world.revision.clone();
         let view = match world.endpoints_since(self.sequence) {
             Some(changed) => self.view.with_endpoints(revision, changed),
-            None => View::new(revision, compile::compile(&world.model, &self.client), Some(&self.view)),
+            None => View::new(revision, world.compile(&self.client), Some(&self.view)),
         };
         let view = Arc::new(view);
         self.sequence = world.sequence;

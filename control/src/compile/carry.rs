@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use super::{Resource, Shared, endpoint};
 use crate::model::{Model, ServicePort, Target};
 
-/// The endpoints in which `now` differs from `before`, if it differs in nothing else; everything encoded for `before`
-/// then serves for `now` as well. `None` if more changed, and `now` has to be compiled.
-pub fn carry_over(before: &Model, now: &mut Model) -> Option<Vec<Arc<Resource>>> {
+/// The endpoints in which `now` differs from `before`, if it differs in nothing else, and what then serves for `now` of
+/// what was encoded for `before`. `None` if more changed, and `now` has to be compiled.
+pub fn carry_over(before: &Model, shared: &Shared, now: &Model) -> Option<(Vec<Arc<Resource>>, Shared)> {
     let same_services = before.services.keys().eq(now.services.keys());
     if !same_services || before.gateways != now.gateways {
         return None;
@@ -29,8 +29,8 @@ pub fn carry_over(before: &Model, now: &mut Model) -> Option<Vec<Arc<Resource>>>
             }
         }
     }
-    now.shared = before.shared.with_endpoints(&changed);
-    Some(changed.into_iter().map(|(_, encoded)| encoded).collect())
+    let shared = shared.with_endpoints(&changed);
+    Some((changed.into_iter().map(|(_, encoded)| encoded).collect(), shared))
 }
 
 fn is_same_but_for_endpoints(old: &ServicePort, new: &ServicePort) -> bool {
@@ -65,7 +65,7 @@ impl Shared {
 mod tests {
     use std::collections::BTreeMap;
 
-    use crate::compile::{Client, GatewayClient, Sidecar, compile};
+    use crate::compile::{Client, GatewayClient, Sidecar, compile, refusal};
     use crate::document::Documents;
     use crate::model::{self, Registration, Registrations};
 
@@ -89,7 +89,7 @@ mod tests {
 
     fn model(registrations: &[(String, Registration)]) -> Model {
         let registrations: Registrations = registrations.iter().cloned().collect();
-        model::build(&Documents::default(), &registrations).0
+        model::build(&Documents::default(), &registrations, refusal).0
     }
 
     fn clients() -> Vec<Client> {
@@ -136,19 +136,21 @@ mod tests {
         ];
         for is_compiled in [false, true] {
             for (after, changed) in table {
-                let before = model(&before);
+                let (before, shared) = (model(&before), Shared::default());
                 if is_compiled {
-                    clients().iter().for_each(|client| drop(compile(&before, client)));
+                    clients().iter().for_each(|client| drop(compile(&before, &shared, client)));
                 }
-                let mut now = model(after);
-                let carried = carry_over(&before, &mut now);
-                let names =
-                    carried.as_ref().map(|all| all.iter().map(|r| r.name.as_ref()).collect::<Vec<_>>());
+                let now = model(after);
+                let carried = carry_over(&before, &shared, &now);
+                let names = carried
+                    .as_ref()
+                    .map(|(endpoints, _)| endpoints.iter().map(|r| r.name.as_ref()).collect::<Vec<_>>());
                 assert_eq!(names.as_deref(), changed, "{after:?}");
+                let Some((_, carried)) = carried else { continue };
                 for client in clients() {
                     assert_eq!(
-                        compile(&now, &client),
-                        compile(&model(after), &client),
+                        compile(&now, &carried, &client),
+                        compile(&now, &Shared::default(), &client),
                         "{after:?} {client:?}"
                     );
                 }

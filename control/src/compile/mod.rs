@@ -62,9 +62,9 @@ impl View {
         }
     }
 
-    fn add_targets(&mut self, model: &Model, targets: &BTreeSet<Target>) {
+    fn add_targets(&mut self, model: &Model, shared: &Shared, targets: &BTreeSet<Target>) {
         for target in targets {
-            let (cluster, endpoints) = model.shared.target(model, target);
+            let (cluster, endpoints) = shared.target(model, target);
             self.clusters.insert(Arc::clone(&cluster.name), cluster);
             self.endpoints.insert(Arc::clone(&endpoints.name), endpoints);
         }
@@ -79,16 +79,16 @@ impl View {
     }
 }
 
-/// What `client` gets of `model`.
-pub fn compile(model: &Model, client: &Client) -> View {
+/// What `client` gets of `model`; `shared` is what is encoded of this very model already.
+pub fn compile(model: &Model, shared: &Shared, client: &Client) -> View {
     match client {
-        Client::Sidecar(sidecar) => self::sidecar(model, sidecar),
-        Client::Gateway(client) => gateway(model, client),
+        Client::Sidecar(sidecar) => self::sidecar(model, shared, sidecar),
+        Client::Gateway(client) => gateway(model, shared, client),
     }
 }
 
-/// Why a proxy would not take the routes of `rule`, if it would not.
-pub(crate) fn refusal(rule: &Rule) -> Option<String> {
+/// Why a proxy would not take the routes of `rule`, if it would not: the proxy's own code is asked.
+pub fn refusal(rule: &Rule) -> Option<String> {
     if rule.is_plain() {
         return None;
     }
@@ -97,7 +97,7 @@ pub(crate) fn refusal(rule: &Rule) -> Option<String> {
     translated.err().map(|rejected| rejected.fault.reason.to_string())
 }
 
-fn sidecar(model: &Model, sidecar: &Sidecar) -> View {
+fn sidecar(model: &Model, shared: &Shared, sidecar: &Sidecar) -> View {
     let mut view = View::default();
     let mut targets = BTreeSet::new();
     let own = cluster::inbound(sidecar.app);
@@ -105,7 +105,7 @@ fn sidecar(model: &Model, sidecar: &Sidecar) -> View {
     view.clusters.insert(Arc::clone(&own.name), own);
 
     if let Some(address) = sidecar.outbound {
-        let (routes, used) = model.shared.outbound(model, &sidecar.namespace);
+        let (routes, used) = shared.outbound(model, &sidecar.namespace);
         view.add_listener(listener::outbound_http(address, &routes.name));
         view.add_routes(routes);
         targets.extend(used.iter().cloned());
@@ -113,7 +113,7 @@ fn sidecar(model: &Model, sidecar: &Sidecar) -> View {
     for to in &sidecar.to {
         dependency(model, sidecar, to, &mut view, &mut targets);
     }
-    view.add_targets(model, &targets);
+    view.add_targets(model, shared, &targets);
     view
 }
 
@@ -136,7 +136,7 @@ fn dependency(model: &Model, sidecar: &Sidecar, to: &To, view: &mut View, target
     }
 }
 
-fn gateway(model: &Model, client: &GatewayClient) -> View {
+fn gateway(model: &Model, shared: &Shared, client: &GatewayClient) -> View {
     let mut view = View::default();
     let name = Name::new(client.namespace.as_str(), client.name.as_str());
     let Some(gateway) = model.gateways.get(&name) else { return view };
@@ -147,11 +147,11 @@ fn gateway(model: &Model, client: &GatewayClient) -> View {
             GatewayPort::Tcp(backends) => view.add_listener(listener::gateway_tcp(address, &name, backends)),
         }
     }
-    let shared = model.shared.gateway(&name, gateway);
-    for routes in &shared.0 {
+    let tables = shared.gateway(&name, gateway);
+    for routes in &tables.0 {
         view.add_routes(Arc::clone(routes));
     }
-    view.add_targets(model, &shared.1);
+    view.add_targets(model, shared, &tables.1);
     view
 }
 
@@ -160,9 +160,9 @@ type Encoded = (Arc<Resource>, Arc<Resource>);
 /// Route tables with the targets they lead to.
 type Tables = Arc<(Vec<Arc<Resource>>, BTreeSet<Target>)>;
 
-/// Resources of a model that do not depend on the client, encoded when first asked for.
+/// Resources of one model that do not depend on the client, encoded when first asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+pub struct Shared {
     targets: OnceLock<BTreeMap<Target, Encoded>>,
     gateways: Mutex<BTreeMap<Name, Tables>>,
     namespaces: Mutex<BTreeMap<String, Tables>>,

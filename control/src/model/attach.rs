@@ -10,7 +10,7 @@ use super::gateway::{Draft, ListenerDraft, TcpAttached};
 use super::host::HostPattern;
 use super::http_route::{self, Rules};
 use super::rule::{Backend, Rule, Target};
-use super::{Name, Scope, Service};
+use super::{Name, Refusal, Scope, Service};
 use crate::conditions::{CONTROLLER, Condition, Conditions, Say};
 use crate::document::{
     Documents, Envelope, FromNamespaces, GATEWAY_GROUP, HeaderModifier, HttpRouteSpec, Object, ObjectKey,
@@ -31,10 +31,11 @@ pub(super) fn attach(
     documents: &Documents,
     services: &BTreeMap<Name, Service>,
     gateways: &mut BTreeMap<Name, Draft<'_>>,
+    refusal: Refusal,
     conditions: &mut Conditions,
 ) -> MeshRules {
     let backends = Backends::new(documents, services);
-    let mut attacher = Attacher { documents, services, gateways, mesh: Vec::new() };
+    let mut attacher = Attacher { documents, services, gateways, refusal, mesh: Vec::new() };
     for (key, document) in &documents.objects {
         let status = match &document.object {
             Object::HttpRoute(route) => attacher.http_route(key, route, &backends),
@@ -50,6 +51,7 @@ struct Attacher<'a, 'd> {
     documents: &'a Documents,
     services: &'a BTreeMap<Name, Service>,
     gateways: &'a mut BTreeMap<Name, Draft<'d>>,
+    refusal: Refusal,
     mesh: MeshRules,
 }
 
@@ -68,7 +70,8 @@ impl<'d> Attacher<'_, 'd> {
         backends: &Backends<'_>,
     ) -> Value {
         let route = Route { name: key.into(), kind: "HTTPRoute", hostnames: &document.spec.hostnames };
-        let Rules { rules, broken, unsupported } = http_route::rules(&route.name, document, backends);
+        let Rules { rules, broken, unsupported } =
+            http_route::rules(&route.name, document, backends, self.refusal);
         let say = Say::of(&document.metadata);
         let nothing_left = !unsupported.is_empty() && unsupported.len() == document.spec.rules.len();
         let what: Vec<_> =

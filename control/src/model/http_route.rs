@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Name;
 use super::backend::{Backends, Broken, Reference};
 use super::rule::{Action, Backend, Forward, PathRewrite, RequestMatch, Rule};
-use crate::compile;
+use super::{Name, Refusal};
 use crate::document::{
     Envelope, FilterType, GatewayDuration, HeaderModifier, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
     PathModifier, Port,
@@ -26,7 +25,12 @@ pub(super) struct Rules {
 ///
 /// Many routes share one table, and a proxy takes a table as a whole: so each rule is first shown to the proxy's own
 /// code alone, and one that it refuses is refused here, with its reason, before it can hold back its neighbours.
-pub(super) fn rules(name: &Name, route: &Envelope<HttpRouteSpec>, backends: &Backends<'_>) -> Rules {
+pub(super) fn rules(
+    name: &Name,
+    route: &Envelope<HttpRouteSpec>,
+    backends: &Backends<'_>,
+    refusal: Refusal,
+) -> Rules {
     let mut outcome = Rules { rules: Vec::new(), broken: Vec::new(), unsupported: Vec::new() };
     for (position, rule) in route.spec.rules.iter().enumerate() {
         let matches: Vec<RequestMatch> = match rule.matches.is_empty() {
@@ -50,14 +54,14 @@ pub(super) fn rules(name: &Name, route: &Envelope<HttpRouteSpec>, backends: &Bac
                 matching,
                 action: Arc::clone(&action),
             };
-            let Some(reason) = compile::refusal(&good) else {
+            let Some(reason) = refusal(&good) else {
                 outcome.rules.push(good);
                 continue;
             };
             problem.get_or_insert(reason);
             let failing = Rule { action: Arc::new(Action::Fail), ..good };
             // Where even that is refused, which requests the rule means cannot be known.
-            if compile::refusal(&failing).is_none() {
+            if refusal(&failing).is_none() {
                 outcome.rules.push(failing);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use proto::ads;
-use ringway::compile::{Client, GatewayClient, Sidecar, View, compile};
+use ringway::compile::{Client, GatewayClient, Shared, Sidecar, View, compile, refusal};
 use ringway::conditions::Conditions;
 use ringway::document::{Documents, parse};
 use ringway::model::{self, Registrations};
@@ -64,7 +64,7 @@ impl Mesh {
             let before = set.objects.insert(document.key.clone(), document.into());
             assert!(before.is_none(), "the same object twice");
         }
-        let (model, conditions) = model::build(&set, &Registrations::new());
+        let (model, conditions) = model::build(&set, &Registrations::new(), refusal);
         Self { model, conditions }
     }
 
@@ -104,7 +104,7 @@ impl Mesh {
             outbound: Some(address(3)),
             to: Vec::new(),
         });
-        Routes::of(&compile(&self.model, &sidecar), &format!("outbound|http|{namespace}"))
+        Routes::of(&compile(&self.model, &Shared::default(), &sidecar), &format!("outbound|http|{namespace}"))
     }
 
     fn gateway(&self, name: &str) -> View {
@@ -113,7 +113,7 @@ impl Mesh {
             name: name.to_owned(),
             bind: std::net::Ipv4Addr::LOCALHOST.into(),
         };
-        compile(&self.model, &Client::Gateway(client))
+        compile(&self.model, &Shared::default(), &Client::Gateway(client))
     }
 
     /// The status of an object: `KIND NAMESPACE/NAME`.
