@@ -110,7 +110,7 @@ pub struct Downstream<I: Io> {
     pub is_last: bool,
 }
 
-/// What the worker knows of a connection, to end it while it waits for a request.
+/// What the worker knows of a connection, to end it while it waits for a request, or for the bytes that tell what it is.
 #[derive(Debug)]
 pub struct Waiting {
     /// The listener that accepted it.
@@ -158,13 +158,7 @@ pub async fn serve<I: Io>(
     let stats = manager.stats.clone();
     stats.counters.downstream_cx_total.inc();
     stats.counters.downstream_cx_active.inc();
-    let waiting = worker.waiting.enter(Waiting {
-        listener: origin.listener.clone(),
-        cancel: recv.cancel_handle(),
-        waits: Cell::new(false),
-        last: RefCell::default(),
-        at: Cell::new(0),
-    });
+    let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
     let alarm = worker.io.timers().alarm();
     let mut connection = Downstream {
         recv,
@@ -402,6 +396,13 @@ impl<I: Io> Downstream<I> {
     }
 }
 
+impl Waiting {
+    /// A connection of `listener` that does not wait yet; `cancel` ends its receive.
+    pub fn new(listener: Arc<str>, cancel: Alarm) -> Waiting {
+        Waiting { listener, cancel, waits: Cell::new(false), last: RefCell::default(), at: Cell::new(0) }
+    }
+}
+
 impl Manager {
     /// The connection manager for a connection in a snapshot; `None` when its listener is gone or its filter chain does
     /// not speak HTTP any more.
@@ -419,7 +420,7 @@ impl Manager {
 }
 
 /// When a connection that waits and has no place any more ends.
-fn retire_at<I: Io>(worker: &Worker<I>) -> Deadline {
+pub(crate) fn retire_at<I: Io>(worker: &Worker<I>) -> Deadline {
     let half = RETIRE / 2;
     let drawn = worker.rng.borrow_mut().below(half.as_nanos() as u64);
     Deadline::after(worker.io.now(), half + Duration::from_nanos(drawn))

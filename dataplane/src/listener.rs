@@ -9,7 +9,7 @@ use runtime::{Accepted, Buffer, Deadline, Io, Listener, RecvHalf};
 use wire::tls_sniff::{self, Sniff};
 
 use crate::{
-    downstream::{self, Manager, Origin},
+    downstream::{self, Manager, Origin, Waiting},
     tcp,
     telemetry::metrics::ListenerCounters,
     worker::Worker,
@@ -72,7 +72,13 @@ pub(crate) async fn connection<I: Io>(
     let mut origin =
         Origin { listener: name, downstream, address_text, local, server_name: None, is_tls: false };
     let sniffed = match listener.listener_filters.tls_inspector {
-        true => sniff(&worker, &mut recv, &listener.listener_filters).await,
+        true => {
+            let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
+            waiting.waits.set(true);
+            let sniffed = sniff(&worker, &mut recv, &listener.listener_filters, &waiting).await;
+            worker.waiting.leave(&waiting);
+            sniffed
+        }
         false => Ok(Sniffed::default()),
     };
     match sniffed {
@@ -102,7 +108,8 @@ pub(crate) async fn connection<I: Io>(
                 None => counters.no_filter_chain_match.inc(),
             }
         }
-        Err(()) => counters.downstream_pre_cx_timeout.inc(),
+        Err(Unknown::NotTold) => counters.downstream_pre_cx_timeout.inc(),
+        Err(Unknown::Retired) => {}
     }
     counters.downstream_cx_active.dec();
     worker.stats.counters.connections.dec();
@@ -116,25 +123,45 @@ struct Sniffed {
     bytes: Buffer,
 }
 
+/// Why it is not known what a connection is.
+enum Unknown {
+    /// The bytes that would tell did not come in time, or are no ClientHello.
+    NotTold,
+    /// It had no place any more: its listener is gone, or the worker drains.
+    Retired,
+}
+
 /// Reads until the ClientHello is whole, or is none.
 async fn sniff<I: Io>(
     worker: &Worker<I>,
     recv: &mut I::Recv,
     filters: &ListenerFilters,
-) -> Result<Sniffed, ()> {
-    let until = filters.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+    waiting: &Waiting,
+) -> Result<Sniffed, Unknown> {
+    let mut until = filters.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+    let mut is_retiring = false;
     let mut bytes = worker.buffers.take();
     loop {
+        if !is_retiring && (worker.is_draining() || waiting.last.borrow().is_some()) {
+            is_retiring = true;
+            until = until.min(downstream::retire_at(worker));
+        }
         let (result, buffer) = recv.recv(bytes, until).await;
         bytes = buffer;
-        let ended = match result {
+        let ended = match result.map_err(|error| error.kind()) {
             Ok(count) => count == 0,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && filters.continue_on_timeout => {
+            // Somebody wants it to end: the top of the loop looks.
+            Err(io::ErrorKind::Interrupted) => continue,
+            Err(io::ErrorKind::TimedOut) if is_retiring => {
+                worker.buffers.put(bytes);
+                return Err(Unknown::Retired);
+            }
+            Err(io::ErrorKind::TimedOut) if filters.continue_on_timeout => {
                 return Ok(Sniffed { bytes, ..Sniffed::default() });
             }
             Err(_) => {
                 worker.buffers.put(bytes);
-                return Err(());
+                return Err(Unknown::NotTold);
             }
         };
         match tls_sniff::client_hello(bytes.filled()) {
@@ -146,7 +173,7 @@ async fn sniff<I: Io>(
             Sniff::Partial if !ended && bytes.len() < limits::CLIENT_HELLO_BYTES_MAX => {}
             Sniff::Partial | Sniff::Malformed => {
                 worker.buffers.put(bytes);
-                return Err(());
+                return Err(Unknown::NotTold);
             }
         }
     }

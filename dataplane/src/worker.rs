@@ -100,7 +100,7 @@ pub struct Worker<I: Io> {
     pub stats: Arc<WorkerStats>,
     /// Where exchanges are logged.
     pub access_log: AccessLog,
-    /// Its HTTP connections.
+    /// Its connections that speak HTTP, or of which it is not known yet what they speak.
     pub waiting: Connections,
     bound: RefCell<Rc<Bound>>,
     listening: RefCell<HashMap<Arc<str>, Vec<ListenerClose>>>,
@@ -212,7 +212,7 @@ fn endpoint_ids(snapshot: &Snapshot) -> impl Iterator<Item = EndpointId> {
     endpoints.map(|endpoint| endpoint.state.id())
 }
 
-/// The HTTP connections of a worker, so that those that wait can be told to end.
+/// The connections of a worker that may wait without harm to be ended, so that they can be told to end.
 #[derive(Debug, Default)]
 pub struct Connections(RefCell<Vec<Rc<Waiting>>>);
 
@@ -236,7 +236,7 @@ impl Connections {
         }
     }
 
-    /// Wakes those that wait for a request; `last` is the snapshot in which they still have a place.
+    /// Wakes those that wait; `last` is the snapshot in which they still have a place.
     fn retire(&self, which: impl Fn(&Waiting) -> bool, last: &Rc<Bound>) {
         for connection in self.0.borrow().iter().filter(|connection| which(connection)) {
             *connection.last.borrow_mut() = Some(last.clone());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dataplane::worker::Order;
+use policy::snapshot::ListenerFilters;
 use sim::{Ask, Behaviour, End, Peer};
 
 use crate::mesh::{APP, Ground, Mesh, Setup, answers, ok};
@@ -141,6 +142,62 @@ fn a_drain_does_not_cut_an_upload() {
         peer.send(&ask[600..]).await;
         assert_eq!(answers(&mut peer, &["POST"]).await[0].status(), 200);
         assert_eq!(peer.recv_to_end().await.end, End::Close);
+    });
+}
+
+/// Longer than a connection that waits lives on in a drain: it retires, then lingers for a client that does not close.
+const WAITING_MAX: Duration = Duration::from_millis(3100);
+
+#[test]
+fn a_connection_without_a_request_does_not_hold_a_drain() {
+    Setup::new(Behaviour::default()).on_sim(async |mesh| {
+        let (_fresh, mut idle) = (mesh.peer().await, mesh.peer().await);
+        idle.send(Ask::get("shop", "/", 1).bytes()).await;
+        answers(&mut idle, &["GET"]).await;
+        mesh.until("idle connections hold no buffer", |mesh| mesh.worker.buffers.out_count() == 0).await;
+        mesh.order(Order::Drain);
+        mesh.pass(WAITING_MAX).await;
+        assert!(mesh.worker.is_idle());
+    });
+}
+
+#[test]
+fn a_connection_whose_first_bytes_are_waited_for_does_not_hold_a_drain() {
+    for continue_on_timeout in [false, true] {
+        let mut setup = Setup::new(Behaviour::default());
+        setup.config.listener_filters =
+            ListenerFilters { tls_inspector: true, timeout: None, continue_on_timeout };
+        setup.on_sim(async |mesh| {
+            let (_fresh, mut half, mut late) = (mesh.peer().await, mesh.peer().await, mesh.peer().await);
+            half.send([0x16, 3, 1]).await;
+            mesh.pass(100 * MS).await;
+            mesh.order(Order::Drain);
+            mesh.pass(400 * MS).await;
+            late.send(Ask::get("shop", "/", 1).bytes()).await;
+            let answer = answers(&mut late, &["GET"]).await.remove(0);
+            assert_eq!((answer.status(), answer.header("connection")), (200, Some("close")));
+            mesh.pass(WAITING_MAX - 400 * MS).await;
+            assert!(mesh.worker.is_idle());
+            assert_eq!(mesh.worker.bound().listeners[0].downstream_pre_cx_timeout.get(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_drain_leaves_tcp_connections_alone_and_ends_with_the_last_of_them() {
+    Setup::new(Behaviour::default()).played(1).tcp(None).on_sim(async |mesh| {
+        let (mut client, mut server) = (mesh.peer().await, mesh.accept().await);
+        mesh.order(Order::Drain);
+        mesh.pass(WAITING_MAX).await;
+        assert!(!mesh.worker.is_idle());
+        client.send("last words").await;
+        client.shutdown();
+        assert_eq!(server.recv_to_end().await.bytes, b"last words");
+        mesh.pass(100 * MS).await;
+        assert!(!mesh.worker.is_idle(), "the other direction lives");
+        server.shutdown();
+        mesh.pass(100 * MS).await;
+        assert!(mesh.worker.is_idle());
     });
 }
 
