@@ -318,7 +318,7 @@ impl ControlThread {
             tokio::select! {
                 biased;
                 () = inbox.stop.wait() => {
-                    tracing::warn!("told to stop again, not draining any longer");
+                    tracing::warn!("told to stop again");
                     break;
                 }
                 Some(question) = inbox.questions.recv() => self.on_question(question),
@@ -339,8 +339,16 @@ impl ControlThread {
         if let Some(write) = self.state_write.take() {
             let _ = write.await;
         }
-        let left = self.workers.connections();
+        match self.workers.connections() {
+            0 => tracing::info!("drained"),
+            // What held the drain. What does not speak HTTP is a TCP connection, or was not known yet.
+            left => tracing::warn!(
+                connections = left,
+                exchanges = self.registry.exchanges(),
+                tcp_connections = left.saturating_sub(self.registry.http_connections()),
+                "drained no longer, connections are cut"
+            ),
+        }
         self.workers.stop();
-        tracing::info!(connections_cut = left, "drained");
     }
 }

@@ -9,7 +9,7 @@ use policy::{
     Rng, balance::PickState, network_filter::NetworkFilter, route::RouteScratch, snapshot::Snapshot,
 };
 
-use super::metrics::{ClusterStats, HttpStats, ListenerCounters, TcpCounters};
+use super::metrics::{ClusterStats, Counter, HttpStats, ListenerCounters, TcpCounters};
 use crate::worker::{Bound, BoundCluster};
 
 /// Blocks of one kind: name to one block per worker.
@@ -39,6 +39,20 @@ impl Registry {
             tcp: Blocks::new(),
             listeners: Blocks::new(),
         }
+    }
+
+    /// Exchanges that run now.
+    pub fn exchanges(&self) -> u64 {
+        self.http_sum(|stats| &stats.counters.downstream_rq_active)
+    }
+
+    /// Connections that speak HTTP now.
+    pub fn http_connections(&self) -> u64 {
+        self.http_sum(|stats| &stats.counters.downstream_cx_active)
+    }
+
+    fn http_sum(&self, gauge: impl Fn(&HttpStats) -> &Counter) -> u64 {
+        self.http.values().flatten().map(|stats| gauge(stats).get()).fold(0, u64::wrapping_add)
     }
 
     /// A snapshot with each worker's counters, in the order of the workers.

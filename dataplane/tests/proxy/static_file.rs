@@ -1,10 +1,13 @@
 //! A proxy whose whole configuration is its bootstrap file.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener, TcpStream},
+};
 
 use rustix::process::Signal;
 
-use crate::support::{Home, Proxy, origin, text_of};
+use crate::support::{Home, Proxy, origin, soon, text_of};
 
 /// One listener on `listen`, all requests to `upstream`.
 fn bootstrap(home: &Home, listen: &str, upstream: SocketAddr) -> String {
@@ -150,5 +153,39 @@ async fn the_end_of_standard_input_or_a_signal_drains_and_ends_the_process() {
     let mut proxy = home.start(&text, &[]);
     proxy.is_ready().await;
     proxy.signal(Signal::INT);
+    assert!(proxy.end().await.0.success());
+}
+
+#[tokio::test]
+async fn a_drain_that_runs_out_of_time_says_what_held_it() {
+    let home = Home::new();
+    // Takes connections and never answers.
+    let silent = TcpListener::bind(ANY).unwrap();
+    let tcp = r#"
+  - name: tcp
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: app
+  clusters:"#;
+    let text = bootstrap(&home, ANY, silent.local_addr().unwrap()).replace("\n  clusters:", tcp);
+    let mut proxy = home.start(&text, &["--drain-timeout", "100ms"]);
+    proxy.is_ready().await;
+    let (in_http, in_tcp) = (proxy.address("in").await, proxy.address("tcp").await);
+    let _tcp = [TcpStream::connect(in_tcp).unwrap(), TcpStream::connect(in_tcp).unwrap()];
+    let mut http = TcpStream::connect(in_http).unwrap();
+    http.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let labels = "{envoy_cluster_name=\"app\"}";
+    for (gauge, wanted) in [("upstream_cx_active", 3.0), ("upstream_rq_active", 1.0)] {
+        let name = format!("envoy_cluster_{gauge}{labels}");
+        soon(&name, async { while proxy.metric(&name).await != wanted {} }).await;
+    }
+    proxy.signal(Signal::TERM);
+    let line = proxy.says("drained no longer").await;
+    assert!(line.contains("connections=3 exchanges=1 tcp_connections=2"), "{line}");
     assert!(proxy.end().await.0.success());
 }
