@@ -20,3 +20,4 @@ pub mod server;
 pub mod sidecar;
 pub mod source;
 pub mod world;
+pub mod world_maker;

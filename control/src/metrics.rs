@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::ads::view::ResourceType;
+use crate::compile::ResourceType;
 
 /// Counters of one control plane. What can be counted when asked for (streams, registrations, document errors) is
 /// not kept here but given to [`Metrics::render`].

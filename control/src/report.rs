@@ -9,16 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use proto::control::{ActiveType, Hello};
-use serde::{Deserialize, Serialize};
 
-use crate::ads::session::Refused;
-use crate::ads::view::{ResourceType, View};
 use crate::compile::Client;
 use crate::metrics::Metrics;
 
-mod service;
+use proxy::{Proxy, Reported};
+use status::age_ms;
 
+mod proxy;
+mod service;
+mod status;
+
+pub use proxy::{Accepted, Refused, UserAgent, Wanted};
 pub use service::ReportService;
+pub use status::{ProxyRow, RefusedRow, Status, SyncState};
 
 /// How long a proxy that went away without a word is shown as offline. Its last good configuration serves as long
 /// as it lives; after this time it more likely does not.
@@ -50,68 +54,6 @@ struct State {
     next_stream: u64,
 }
 
-#[derive(Debug)]
-struct Proxy {
-    client: Arc<Client>,
-    agent: UserAgent,
-    /// The ADS stream that is open.
-    stream: Option<u64>,
-    gone_since: Option<Instant>,
-    wanted: Wanted,
-    accepted: Accepted,
-    /// The last revision of which everything was active.
-    active_revision: Arc<str>,
-    active_since: Option<SystemTime>,
-    /// When the change was noticed that this proxy does not serve yet.
-    behind_since: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Wanted {
-    sequence: u64,
-    revision: Arc<str>,
-    hashes: [String; 4],
-}
-
-/// What the ADS stream saw.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
-    /// The client has taken everything of the view that it asked for.
-    pub settled: bool,
-    /// What it refused.
-    pub refused: Vec<Refused>,
-}
-
-/// What a proxy said of itself.
-#[derive(Debug)]
-struct Reported {
-    stream: u64,
-    hello: Hello,
-    types: Vec<ActiveType>,
-    snapshot: u64,
-}
-
-/// Which program a client is, by `node.user_agent_name` and its version.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UserAgent {
-    /// `envoy`, `ringway-proxy`, …
-    pub name: String,
-    /// As the program writes it.
-    pub version: String,
-}
-
-impl UserAgent {
-    /// Envoy wants the endpoints of a cluster again after every update of that cluster.
-    pub fn is_envoy(&self) -> bool {
-        self.name == "envoy"
-    }
-
-    /// Ours say what is active; until they did, they are not synced.
-    fn reports(&self) -> bool {
-        self.name.starts_with("ringway")
-    }
-}
-
 /// An open report stream.
 #[derive(Debug)]
 pub struct Reporting {
@@ -126,88 +68,6 @@ pub struct Connected {
     proxies: Arc<Proxies>,
     node: Arc<str>,
     stream: u64,
-}
-
-/// Whether a proxy has what it should have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyncState {
-    /// The newest configuration is active.
-    Synced,
-    /// It is on its way.
-    Pending,
-    /// The proxy refused some of it; the last good version of that serves.
-    Nack,
-    /// The proxy is not connected; its last configuration serves if it lives.
-    Offline,
-}
-
-/// `/api/v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// The newest revision.
-    pub revision: String,
-    /// Milliseconds since it began.
-    pub revision_age_ms: u64,
-    /// Whether it is active in every proxy.
-    pub synced: bool,
-    /// Documents that could not be used.
-    pub document_errors: usize,
-    /// One row per proxy, by app and node.
-    pub proxies: Vec<ProxyRow>,
-}
-
-/// One proxy in [`Status`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ProxyRow {
-    /// Node id: unique per process.
-    pub node: String,
-    /// `namespace/service` of a sidecar, `namespace/name` of a gateway.
-    pub app: String,
-    /// `sidecar` or `gateway`.
-    pub role: String,
-    /// Name of the machine; empty if the proxy does not report.
-    pub host: String,
-    /// Version of the proxy: as it reports it, else what its user agent says.
-    pub version: String,
-    /// Synced, pending, nack or offline.
-    pub state: SyncState,
-    /// The revision it should have.
-    pub revision_wanted: String,
-    /// The last revision that was wholly active; empty if none was.
-    pub revision_active: String,
-    /// Milliseconds since that became active; 0 if none was.
-    pub active_age_ms: u64,
-    /// `io_uring` or `epoll`; empty if the proxy does not report.
-    pub io_driver: String,
-    /// Why it is not `io_uring`; empty if it is.
-    pub io_driver_reason: String,
-    /// Threads that carry traffic; 0 if the proxy does not report.
-    pub workers: u32,
-    /// The proxy's own count of adopted configurations.
-    pub snapshot: u64,
-    /// Resources accepted and not active yet, because something they refer to is not known.
-    pub warming: u32,
-    /// Address of its admin listener; empty if none.
-    pub admin: String,
-    /// When the process started, milliseconds since the Unix epoch; 0 if the proxy does not report.
-    pub started_unix_ms: i64,
-    /// What it refused.
-    pub refused: Vec<RefusedRow>,
-}
-
-/// A refused resource in [`ProxyRow`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RefusedRow {
-    /// `cds`, `eds`, `lds` or `rds`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Name of the resource.
-    pub name: String,
-    /// Version that was refused.
-    pub version: String,
-    /// The proxy's own words.
-    pub reason: String,
 }
 
 impl Proxies {
@@ -270,7 +130,10 @@ impl Proxies {
         let mut state = self.lock();
         state.forget_long_gone();
         let state = &*state;
-        let mut proxies: Vec<_> = state.by_node.iter().map(|(node, proxy)| proxy.row(node, state)).collect();
+        let newest = (state.sequence, &state.revision);
+        let row =
+            |(node, proxy): (&Arc<str>, &Proxy)| proxy.row(node, newest, state.reports.get(node.as_ref()));
+        let mut proxies: Vec<_> = state.by_node.iter().map(row).collect();
         proxies.sort_by(|a, b| (&a.app, &a.node).cmp(&(&b.app, &b.node)));
         Status {
             revision: state.revision.to_string(),
@@ -355,12 +218,11 @@ impl Drop for Reporting {
 }
 
 impl Connected {
-    /// The stream compared world `sequence`: the proxy should have `view` from now on. `noticed` is when the change
-    /// was, if it concerns this proxy.
-    pub fn want(&self, sequence: u64, view: &View, noticed: Option<Instant>) {
+    /// The stream compared a world: the proxy should have `wanted` from now on. `noticed` is when the change was, if
+    /// it concerns this proxy.
+    pub fn want(&self, wanted: Wanted, noticed: Option<Instant>) {
         self.update(|proxy| {
-            let hashes = ResourceType::ALL.map(|kind| view.of(kind).active_hash.clone());
-            proxy.wanted = Wanted { sequence, revision: view.revision.clone(), hashes };
+            proxy.wanted = wanted;
             proxy.behind_since = proxy.behind_since.or(noticed);
         });
     }
@@ -389,107 +251,6 @@ impl Drop for Connected {
         });
         self.proxies.lock().forget_long_gone();
     }
-}
-
-impl Proxy {
-    fn new(client: Arc<Client>) -> Proxy {
-        Proxy {
-            client,
-            agent: UserAgent::default(),
-            stream: None,
-            gone_since: None,
-            wanted: Wanted::default(),
-            accepted: Accepted::default(),
-            active_revision: Arc::default(),
-            active_since: None,
-            behind_since: None,
-        }
-    }
-
-    fn state(&self, sequence: u64, report: Option<&Reported>) -> SyncState {
-        let rejected = report.iter().flat_map(|report| &report.types).any(|t| !t.rejected.is_empty());
-        if self.stream.is_none() {
-            SyncState::Offline
-        } else if rejected || !self.accepted.refused.is_empty() {
-            SyncState::Nack
-        } else if self.wanted.sequence == sequence && self.is_active(report) {
-            SyncState::Synced
-        } else {
-            SyncState::Pending
-        }
-    }
-
-    /// Whether what is wanted serves: by the proxy's own report, or, if it makes none, by its ACKs.
-    fn is_active(&self, report: Option<&Reported>) -> bool {
-        let Some(report) = report else { return !self.agent.reports() && self.accepted.settled };
-        ResourceType::ALL.into_iter().zip(&self.wanted.hashes).all(|(kind, wanted)| {
-            report.types.iter().find(|t| t.type_url == kind.type_url()).is_some_and(|t| t.hash == *wanted)
-        })
-    }
-
-    fn row(&self, node: &str, state: &State) -> ProxyRow {
-        let (role, app) = match self.client.as_ref() {
-            Client::Sidecar(sidecar) => ("sidecar", format!("{}/{}", sidecar.namespace, sidecar.service)),
-            Client::Gateway(gateway) => ("gateway", format!("{}/{}", gateway.namespace, gateway.name)),
-        };
-        let report = state.reports.get(node);
-        let hello = report.map(|report| report.hello.clone()).unwrap_or_default();
-        let types = report.map_or(&[][..], |report| &report.types);
-        let agent = format!("{} {}", self.agent.name, self.agent.version);
-        let behind = self.wanted.sequence != state.sequence || self.stream.is_none();
-        let wanted = if behind { &state.revision } else { &self.wanted.revision };
-        ProxyRow {
-            node: node.to_owned(),
-            app,
-            role: role.to_owned(),
-            host: hello.host,
-            version: if hello.version.is_empty() { agent.trim().to_owned() } else { hello.version },
-            state: self.state(state.sequence, report),
-            revision_wanted: wanted.to_string(),
-            revision_active: self.active_revision.to_string(),
-            active_age_ms: age_ms(self.active_since),
-            io_driver: hello.io_driver,
-            io_driver_reason: hello.io_driver_reason,
-            workers: hello.workers,
-            snapshot: report.map_or(0, |report| report.snapshot),
-            warming: types.iter().map(|t| t.warming_count).sum(),
-            admin: hello.admin,
-            started_unix_ms: hello.started_unix_ms,
-            refused: self.refused(types),
-        }
-    }
-
-    /// What the proxy itself reports as refused, and what its NACKs said of the rest.
-    fn refused(&self, types: &[ActiveType]) -> Vec<RefusedRow> {
-        let mut rows: Vec<_> = types
-            .iter()
-            .flat_map(|t| t.rejected.iter().map(|rejected| (t.type_url.as_str(), rejected)))
-            .map(|(type_url, rejected)| RefusedRow {
-                kind: ResourceType::from_type_url(type_url)
-                    .map_or_else(|| type_url.to_owned(), |kind| kind.short().to_owned()),
-                name: rejected.name.clone(),
-                version: rejected.version.clone(),
-                reason: rejected.reason.clone(),
-            })
-            .collect();
-        for refused in &self.accepted.refused {
-            let row = RefusedRow {
-                kind: refused.kind.short().to_owned(),
-                name: refused.name.to_string(),
-                version: refused.version.to_string(),
-                reason: refused.reason.to_string(),
-            };
-            if !rows.iter().any(|known| known.kind == row.kind && known.name == row.name) {
-                rows.push(row);
-            }
-        }
-        rows
-    }
-}
-
-fn age_ms(since: Option<SystemTime>) -> u64 {
-    let age = since.and_then(|since| since.elapsed().ok());
-    age.map_or(0, |age| age.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

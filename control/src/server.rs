@@ -25,7 +25,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryService};
 use crate::report::{Proxies, ReportService};
 use crate::source::file::{Directory, DirectoryError};
-use crate::world::{World, WorldMaker};
+use crate::world::World;
+use crate::world_maker::WorldMaker;
 
 /// How long a registration holds without a sign of life.
 pub const LEASE: Duration = Duration::from_secs(10);

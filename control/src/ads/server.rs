@@ -17,10 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session::{self, Answer, Session};
-use super::view::{ResourceType, View};
-use crate::compile::Client;
+use super::view::View;
+use crate::compile::{Client, ResourceType};
 use crate::metrics::Metrics;
-use crate::report::{Accepted, Connected, Proxies, UserAgent};
+use crate::report::{Accepted, Connected, Proxies, UserAgent, Wanted};
 use crate::world::World;
 
 /// Longest reason of a NACK that is kept, in bytes.
@@ -95,7 +95,7 @@ async fn serve(
     tracing::info!(node, "connected");
     let world = server.worlds.borrow_and_update().clone();
     let view = Arc::new(View::new(world.revision.clone(), world.compile(&client), None));
-    connected.want(world.sequence, &view, None);
+    connected.want(wanted(&world, &view), None);
     let session = Session::new(view.clone(), resend_children, Instant::now());
     let metrics = server.metrics.clone();
     let mut stream = OpenStream {
@@ -164,6 +164,12 @@ fn who(node: Option<&Node>) -> Result<(String, Client, UserAgent), Status> {
         None => String::new(),
     };
     Ok((node.id.clone(), client, UserAgent { name: node.user_agent_name.clone(), version }))
+}
+
+/// What the proxy should report once `view`, which was made of `world`, is active in it.
+fn wanted(world: &World, view: &View) -> Wanted {
+    let (sequence, revision, hashes) = (world.sequence, view.revision.clone(), view.active_hashes());
+    Wanted { sequence, revision, hashes }
 }
 
 struct OpenStream<'a> {
@@ -243,7 +249,7 @@ impl OpenStream<'_> {
         let view = Arc::new(view);
         self.sequence = world.sequence;
         let changed = ResourceType::ALL.iter().any(|kind| !Arc::ptr_eq(view.of(*kind), self.view.of(*kind)));
-        self.connected.want(world.sequence, &view, changed.then_some(world.since));
+        self.connected.want(wanted(world, &view), changed.then_some(world.since));
         self.view = view.clone();
         self.session.adopt(view);
     }

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::subscription::{InFlight, Known, Part, Subscription};
-use super::view::{ResourceType, View};
-use crate::compile::Resource;
+use super::view::View;
+use crate::compile::{Resource, ResourceType};
+use crate::report::Refused;
 
 #[cfg(test)]
 mod tests;
@@ -86,19 +87,6 @@ pub enum Answer {
     /// The client refused at least the resources named; those that were refused before with the same version
     /// are not repeated.
     Nack(Vec<Refused>),
-}
-
-/// A resource whose newest version the client refused; it goes on with the last one it accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// Type of the resource.
-    pub kind: ResourceType,
-    /// Its name.
-    pub name: Arc<str>,
-    /// The version that was refused.
-    pub version: Arc<str>,
-    /// The client's own words.
-    pub reason: Arc<str>,
 }
 
 /// Why a stream has to end.

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::session::Refused;
-use super::view::ResourceType;
-use crate::compile::{Resource, Resources};
+use crate::compile::{Resource, ResourceType, Resources};
+use crate::report::Refused;
 
 /// Resources of one response together, in bytes, unless a single one is larger. Delta responses may be split
 /// anywhere, and 4 MiB is the default receive limit of most gRPC libraries.

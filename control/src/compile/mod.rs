@@ -26,12 +26,14 @@ mod cluster;
 mod endpoint;
 mod listener;
 mod resource;
+mod resource_type;
 mod route;
 mod route_table;
 
 pub use carry::carry_over;
 pub use client::{Client, ClientError, GatewayClient, Sidecar, To};
 pub use resource::Resource;
+pub use resource_type::ResourceType;
 
 /// Resources of one type by name.
 pub type Resources = BTreeMap<Arc<str>, Arc<Resource>>;
@@ -51,14 +53,13 @@ pub struct View {
 }
 
 impl View {
-    /// The resources of the type with this URL; `None` for a type we do not serve.
-    pub fn of_type(&self, type_url: &str) -> Option<&Resources> {
-        match type_url {
-            proto::type_url::CLUSTER => Some(&self.clusters),
-            proto::type_url::CLUSTER_LOAD_ASSIGNMENT => Some(&self.endpoints),
-            proto::type_url::LISTENER => Some(&self.listeners),
-            proto::type_url::ROUTE_CONFIGURATION => Some(&self.routes),
-            _ => None,
+    /// The resources of one type.
+    pub fn of(&self, kind: ResourceType) -> &Resources {
+        match kind {
+            ResourceType::Cluster => &self.clusters,
+            ResourceType::Endpoint => &self.endpoints,
+            ResourceType::Listener => &self.listeners,
+            ResourceType::Route => &self.routes,
         }
     }
 

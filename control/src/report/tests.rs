@@ -1,8 +1,7 @@
 //! Stories of proxies that connect, report, refuse and go.
 
 use super::*;
-use crate::ads::view::View;
-use crate::compile::{self, GatewayClient};
+use crate::compile::{GatewayClient, ResourceType};
 
 const RINGWAY: &str = "ringway-proxy";
 
@@ -40,14 +39,17 @@ impl Mesh {
     }
 }
 
-fn view(revision: &str) -> View {
-    View::new(revision.into(), compile::View::default(), None)
+/// What a proxy should have of world `sequence`.
+fn wanted(sequence: u64, revision: &str) -> Wanted {
+    let hashes = ResourceType::ALL.map(|kind| format!("all of {}", kind.short()));
+    Wanted { sequence, revision: revision.into(), hashes }
 }
 
-fn types(view: &View) -> Vec<ActiveType> {
+/// The report of a proxy that has it.
+fn active() -> Vec<ActiveType> {
     let of = |kind: ResourceType| ActiveType {
         type_url: kind.type_url().into(),
-        hash: view.of(kind).active_hash.clone(),
+        hash: format!("all of {}", kind.short()),
         ..ActiveType::default()
     };
     ResourceType::ALL.map(of).into()
@@ -67,16 +69,16 @@ fn hello(node: &str) -> Hello {
 fn one_of_ours_is_synced_when_it_says_so_and_not_when_it_acknowledges() {
     let mesh = Mesh::new();
     let stream = mesh.connect("edge-1", RINGWAY);
-    stream.want(1, &view("r1"), None);
+    stream.want(wanted(1, "r1"), None);
     stream.accept(Accepted { settled: true, refused: Vec::new() });
     assert_eq!(mesh.state(), SyncState::Pending);
     let report = mesh.proxies.hello(hello("edge-1"));
     assert_eq!(mesh.state(), SyncState::Pending);
-    report.active(types(&view("r1")), 7);
+    report.active(active(), 7);
     let row = mesh.row();
     assert_eq!((row.state, row.revision_active.as_str(), row.snapshot), (SyncState::Synced, "r1", 7));
     assert_eq!((row.host.as_str(), row.version.as_str(), row.workers), ("vm1", "0.1.0", 2));
-    let mut other = types(&view("r1"));
+    let mut other = active();
     other[2].hash = "0".repeat(16);
     report.active(other, 8);
     assert_eq!(mesh.state(), SyncState::Pending);
@@ -86,7 +88,7 @@ fn one_of_ours_is_synced_when_it_says_so_and_not_when_it_acknowledges() {
 fn envoy_is_synced_when_it_has_acknowledged() {
     let mesh = Mesh::new();
     let stream = mesh.connect("edge-1", "envoy");
-    stream.want(1, &view("r1"), None);
+    stream.want(wanted(1, "r1"), None);
     assert_eq!(mesh.state(), SyncState::Pending);
     stream.accept(Accepted { settled: true, refused: Vec::new() });
     assert_eq!(mesh.state(), SyncState::Synced);
@@ -97,7 +99,7 @@ fn envoy_is_synced_when_it_has_acknowledged() {
 fn a_new_world_is_pending_until_its_stream_has_compared_it() {
     let mesh = Mesh::new();
     let stream = mesh.connect("edge-1", "envoy");
-    stream.want(1, &view("r1"), None);
+    stream.want(wanted(1, "r1"), None);
     stream.accept(Accepted { settled: true, refused: Vec::new() });
     let mesh = mesh.next_world("r2");
     let row = mesh.row();
@@ -105,7 +107,7 @@ fn a_new_world_is_pending_until_its_stream_has_compared_it() {
     assert_eq!((row.revision_wanted.as_str(), row.revision_active.as_str()), ("r2", "r1"));
     assert!(!mesh.proxies.status(0).synced);
     // It compared, and nothing of it concerns this proxy.
-    stream.want(2, &view("r2"), None);
+    stream.want(wanted(2, "r2"), None);
     assert_eq!(mesh.row().revision_active, "r2");
     assert!(mesh.proxies.status(0).synced);
 }
@@ -114,7 +116,7 @@ fn a_new_world_is_pending_until_its_stream_has_compared_it() {
 fn a_refusal_is_shown_with_its_reason_and_the_proxys_own_words_count_first() {
     let mesh = Mesh::new();
     let stream = mesh.connect("edge-1", RINGWAY);
-    stream.want(1, &view("r1"), None);
+    stream.want(wanted(1, "r1"), None);
     let refused = |name: &str| Refused {
         kind: ResourceType::Route,
         name: name.into(),
@@ -124,7 +126,7 @@ fn a_refusal_is_shown_with_its_reason_and_the_proxys_own_words_count_first() {
     stream.accept(Accepted { settled: false, refused: vec![refused("http"), refused("other")] });
     assert_eq!(mesh.state(), SyncState::Nack);
     let report = mesh.proxies.hello(hello("edge-1"));
-    let mut types = types(&view("r1"));
+    let mut types = active();
     types[3].rejected = vec![proto::control::RejectedResource {
         name: "http".into(),
         version: "v".into(),
@@ -140,10 +142,10 @@ fn a_refusal_is_shown_with_its_reason_and_the_proxys_own_words_count_first() {
 fn a_report_may_come_before_its_stream_and_stay_after_it() {
     let mesh = Mesh::new();
     let report = mesh.proxies.hello(hello("edge-1"));
-    report.active(types(&view("r1")), 1);
+    report.active(active(), 1);
     assert!(mesh.proxies.status(0).proxies.is_empty());
     let stream = mesh.connect("edge-1", RINGWAY);
-    stream.want(1, &view("r1"), None);
+    stream.want(wanted(1, "r1"), None);
     assert_eq!(mesh.state(), SyncState::Synced);
     drop(stream);
     drop(report);
@@ -157,7 +159,7 @@ fn a_second_stream_of_a_node_takes_over_and_the_end_of_the_first_changes_nothing
     let mesh = Mesh::new();
     let first = mesh.connect("edge-1", "envoy");
     let second = mesh.connect("edge-1", "envoy");
-    second.want(1, &view("r1"), None);
+    second.want(wanted(1, "r1"), None);
     second.accept(Accepted { settled: true, refused: Vec::new() });
     first.accept(Accepted::default());
     drop(first);
@@ -169,7 +171,7 @@ fn the_time_from_change_to_active_is_counted_once_per_proxy_it_concerns() {
     let metrics = Arc::new(Metrics::default());
     let mesh = Mesh { proxies: Proxies::new(metrics.clone()), sequence: 0 }.next_world("r1");
     let stream = mesh.connect("edge-1", "envoy");
-    stream.want(1, &view("r1"), None);
+    stream.want(wanted(1, "r1"), None);
     stream.accept(Accepted { settled: true, refused: Vec::new() });
     let count = || {
         let text = metrics.render(&crate::metrics::Gauges::default());
@@ -180,7 +182,7 @@ fn the_time_from_change_to_active_is_counted_once_per_proxy_it_concerns() {
     assert_eq!(count(), "0", "a first connection is no change");
     let mesh = mesh.next_world("r2");
     stream.accept(Accepted::default());
-    stream.want(2, &view("r2"), Some(Instant::now()));
+    stream.want(wanted(2, "r2"), Some(Instant::now()));
     assert_eq!(count(), "0");
     stream.accept(Accepted { settled: true, refused: Vec::new() });
     stream.accept(Accepted { settled: true, refused: Vec::new() });

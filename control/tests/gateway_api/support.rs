@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use proto::ads;
-use ringway::compile::{Client, GatewayClient, Shared, Sidecar, View, compile, refusal};
+use ringway::compile::{Client, GatewayClient, ResourceType, Shared, Sidecar, View, compile, refusal};
 use ringway::conditions::Conditions;
 use ringway::document::{Documents, parse};
 use ringway::model::{self, Registrations};
@@ -158,9 +158,9 @@ impl Routes {
 
     fn of(view: &View, name: &str) -> Self {
         // Everything the client gets must be to the proxy's liking.
-        for type_url in proto::type_url::MAKE_ORDER {
-            for resource in view.of_type(type_url).unwrap().values() {
-                translated(type_url, resource);
+        for kind in ResourceType::ALL {
+            for resource in view.of(kind).values() {
+                translated(kind.type_url(), resource);
             }
         }
         let resource = &view.routes[name];
