@@ -3,7 +3,8 @@
 //! The first send carries the request head with what is there of the body. If the kernel took none of it, nothing was
 //! sent, and the caller may try elsewhere. From then on the request body and the response are two futures side by side:
 //! a slow upload never hides an early answer. When the response is over first, what is left of the upload is cancelled
-//! and neither connection is used again.
+//! and neither connection is used again. When the upload is over first and the response is slow to come, the downstream
+//! is watched, so that an exchange ends with a client that goes away.
 
 mod body;
 mod download;
@@ -106,6 +107,8 @@ pub async fn exchange<I: Io>(
             plan.deadline
         }),
         moved: Cell::new(now),
+        watch_from: Cell::new(Deadline::NEVER),
+        is_slow: Cell::new(false),
         request_received: Cell::new(request_body.ended),
         upload_error: Cell::new(None),
         is_over: Cell::new(false),
@@ -129,24 +132,20 @@ pub async fn exchange<I: Io>(
         has_begun: false,
         surplus: false,
     };
-    let (uploaded, downloaded) = if request_body.ended {
-        (Uploaded::Whole, download.run().await)
-    } else {
-        let body = &mut request_body;
-        let mut upload = Upload {
-            worker,
-            recv,
-            send: to_up,
-            gather: to_upstream,
-            body,
-            rest,
-            progress: &progress,
-            plan,
-            received: &manager.stats.counters.downstream_cx_rx_bytes_total,
-            sent: &stats.counters.upstream_cx_tx_bytes_total,
-        };
-        both(&mut upload, &mut download).await
+    let mut upload = Upload {
+        worker,
+        recv,
+        send: to_up,
+        gather: to_upstream,
+        body: &mut request_body,
+        behind: buffer.filled().get(sent..).unwrap_or_default(),
+        rest,
+        progress: &progress,
+        plan,
+        received: &manager.stats.counters.downstream_cx_rx_bytes_total,
+        sent: &stats.counters.upstream_cx_tx_bytes_total,
     };
+    let (uploaded, downloaded) = both(&mut upload, &mut download).await;
     let (surplus, announced_close) = (download.surplus, download.announced_close);
     worker.buffers.put(std::mem::take(&mut download.behind));
     downstream.done_bytes = sent;
@@ -255,13 +254,39 @@ struct Progress<'a> {
     deadline: Cell<Deadline>,
     /// When bytes moved last, in either direction.
     moved: Cell<u64>,
+    /// When a response is slow to come; not set before the request is over, nor after that time.
+    watch_from: Cell<Deadline>,
+    /// That time has passed.
+    is_slow: Cell<bool>,
     request_received: Cell<bool>,
     upload_error: Cell<Option<ExchangeError>>,
     /// The response is over: the upload ends where it is.
     is_over: Cell<bool>,
 }
 
+/// How long a response may take before the downstream is watched. Less is not worth two operations more: what such a
+/// request asked for is over soon anyway.
+const SLOW: Duration = Duration::from_millis(250);
+
 impl Progress<'_> {
+    /// The request is over: from `now` on the response is waited for.
+    fn wait_for_response(&self, now: u64) {
+        self.watch_from.set(Deadline::after(now, SLOW));
+    }
+
+    /// Looks whether the response is slow `now`.
+    fn notice_slow(&self, now: u64) {
+        if now >= self.watch_from.get().0 {
+            self.watch_from.set(Deadline::NEVER);
+            self.is_slow.set(true);
+        }
+    }
+
+    /// Until when the next receive of the response may last before anything has to be looked at.
+    fn look_at(&self) -> Deadline {
+        self.until().min(self.watch_from.get())
+    }
+
     /// Until when the next receive may last, if nothing moves in the other direction meanwhile.
     fn until(&self) -> Deadline {
         self.after_idle(self.moved.get()).min(self.deadline.get())
@@ -288,40 +313,52 @@ impl Progress<'_> {
     }
 }
 
-/// Runs both halves until the response is over and the upload has ended or was cancelled.
+/// Runs both halves until the response is over and the upload has ended or was cancelled. An upload that has nothing to
+/// send is left alone until the response is slow, so that it costs an exchange nothing.
 async fn both<I: Io>(
     upload: &mut Upload<'_, I>,
     download: &mut Download<'_, '_, I>,
 ) -> (Uploaded, Result<BodyOut, Failed>) {
     let (receiving, sending) = (upload.recv.cancel_handle(), upload.send.cancel_handle());
     let progress = upload.progress;
+    let (mut is_uploading, mut is_watching) = (!upload.body.ended, false);
+    if !is_uploading {
+        progress.wait_for_response(upload.worker.io.now());
+    }
     let mut upload = pin!(upload.run());
     let mut download = pin!(download.run());
     let (mut uploaded, mut downloaded) = (None, None);
     poll_fn(|cx| {
-        if uploaded.is_none()
-            && let Poll::Ready(end) = upload.as_mut().poll(cx)
-        {
-            uploaded = Some(end);
-        }
-        if downloaded.is_none()
-            && let Poll::Ready(end) = download.as_mut().poll(cx)
-        {
-            downloaded = Some(end);
-            if uploaded.is_none() {
-                // Whichever of the two waits ends now; the other handle rings an alarm that nobody waits for. What
-                // completes at this very moment all the same begins no other wait.
-                progress.is_over.set(true);
-                receiving.cancel();
-                sending.cancel();
-                if let Poll::Ready(end) = upload.as_mut().poll(cx) {
-                    uploaded = Some(end);
+        loop {
+            if is_uploading
+                && uploaded.is_none()
+                && let Poll::Ready(end) = upload.as_mut().poll(cx)
+            {
+                uploaded = Some(end);
+            }
+            if downloaded.is_none()
+                && let Poll::Ready(end) = download.as_mut().poll(cx)
+            {
+                downloaded = Some(end);
+                if !is_uploading {
+                    uploaded = Some(Uploaded::Whole);
+                } else if uploaded.is_none() {
+                    // Whichever of the two waits ends now; the other handle rings an alarm that nobody waits for. What
+                    // completes at this very moment all the same begins no other wait.
+                    progress.is_over.set(true);
+                    receiving.cancel();
+                    sending.cancel();
+                    if let Poll::Ready(end) = upload.as_mut().poll(cx) {
+                        uploaded = Some(end);
+                    }
                 }
             }
-        }
-        match (uploaded, downloaded) {
-            (Some(uploaded), Some(downloaded)) => Poll::Ready((uploaded, downloaded)),
-            _ => Poll::Pending,
+            match (uploaded, downloaded) {
+                (Some(uploaded), Some(downloaded)) => return Poll::Ready((uploaded, downloaded)),
+                // The upload waits for this, which the other half has just noticed.
+                _ if progress.is_slow.get() && !is_watching => (is_uploading, is_watching) = (true, true),
+                _ => return Poll::Pending,
+            }
         }
     })
     .await

@@ -207,6 +207,11 @@ pub async fn answer_failed<I: Io>(
 ) -> After {
     let row = row(failed.error);
     record.failed(row);
+    if failed.error == ExchangeError::DownstreamGone {
+        let counters = &manager.stats.counters;
+        counters.downstream_rq_rx_reset.inc();
+        counters.downstream_cx_destroy_active_rq.inc();
+    }
     if failed.phase == Phase::ResponseStarted {
         return After::Reset;
     }

@@ -189,7 +189,7 @@ impl<I: Io> Download<'_, '_, I> {
     async fn next(&mut self) -> Result<Option<Buffer>, ExchangeError> {
         loop {
             self.progress.upload_error.get().map_or(Ok(()), Err)?;
-            self.progress.alarm.set(self.progress.until());
+            self.progress.alarm.set(self.progress.look_at());
             match self.received.next(self.progress.alarm).await {
                 Ok(next) => {
                     self.progress.moved.set(self.worker.io.now());
@@ -204,7 +204,9 @@ impl<I: Io> Download<'_, '_, I> {
                 }
                 Err(Nothing::Ended(End::Reset)) => return Err(ExchangeError::UpstreamReset),
                 Err(Nothing::TimedOut) => {
-                    if let Some(error) = self.progress.timed_out(self.worker.io.now()) {
+                    let now = self.worker.io.now();
+                    self.progress.notice_slow(now);
+                    if let Some(error) = self.progress.timed_out(now) {
                         return Err(error);
                     }
                 }

@@ -1,8 +1,8 @@
-//! The request body's way up.
+//! The request body's way up, and a look at the downstream while its response is slow to come.
 
-use std::{io, rc::Rc};
+use std::{future::poll_fn, io, rc::Rc, task::Poll, time::Duration};
 
-use runtime::{Buffer, Gather, Io, RecvHalf, SendHalf};
+use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
 use wire::http1::body::BodyError;
 
 use super::{Plan, Progress, body::Body};
@@ -19,12 +19,17 @@ pub(super) enum Uploaded {
     Failed(ExchangeError),
 }
 
+/// How long a downstream that is watched keeps a buffer into which nothing comes.
+const BUFFER_KEPT: Duration = Duration::from_secs(1);
+
 pub(super) struct Upload<'a, I: Io> {
     pub(super) worker: &'a Rc<Worker<I>>,
     pub(super) recv: &'a mut I::Recv,
     pub(super) send: &'a mut I::Send,
     pub(super) gather: &'a mut Gather,
     pub(super) body: &'a mut Body,
+    /// What came behind the request, where that is not in `rest`.
+    pub(super) behind: &'a [u8],
     pub(super) rest: &'a mut Buffer,
     pub(super) progress: &'a Progress<'a>,
     pub(super) plan: &'a Plan<'a>,
@@ -36,6 +41,17 @@ pub(super) struct Upload<'a, I: Io> {
 
 impl<I: Io> Upload<'_, I> {
     pub(super) async fn run(&mut self) -> Uploaded {
+        let end = match self.body.ended {
+            true => Uploaded::Whole,
+            false => self.send_body().await,
+        };
+        if matches!(end, Uploaded::Whole) {
+            self.watch().await;
+        }
+        end
+    }
+
+    async fn send_body(&mut self) -> Uploaded {
         let end = self.pump().await;
         match end {
             Uploaded::Failed(error) => {
@@ -47,11 +63,56 @@ impl<I: Io> Upload<'_, I> {
                 let now = self.worker.io.now();
                 self.progress.deadline.set(self.plan.deadline_from(now, true));
                 self.progress.request_received.set(self.body.ended);
+                if matches!(end, Uploaded::Whole) {
+                    self.progress.wait_for_response(now);
+                }
                 // For the other half's wait, which began under another deadline.
-                self.progress.alarm.set(self.progress.until());
+                self.progress.alarm.set(self.progress.look_at());
             }
         }
         end
+    }
+
+    /// Receives what comes while a slow response is waited for: the next requests, which are kept, or the sign that the
+    /// downstream has gone away, which ends the exchange. A FIN is no such sign, since HTTP/1.1 clients may send it behind
+    /// their last request; after it, and when there is no room for more, nothing is looked for any longer.
+    async fn watch(&mut self) {
+        let Progress { is_slow, is_over, upload_error, alarm, .. } = self.progress;
+        // Whoever notices either polls this.
+        poll_fn(|_| if is_slow.get() || is_over.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+        while !is_over.get() {
+            // No buffer is held while nothing comes; how the wait ended is told by the receive.
+            let _ = self.recv.readable(Deadline::NEVER).await;
+            if is_over.get() {
+                return;
+            }
+            if self.rest.capacity() == 0 {
+                *self.rest = self.worker.buffers.take();
+                self.rest.extend(self.behind);
+            }
+            self.rest.compact();
+            if self.rest.spare() == 0 {
+                return;
+            }
+            // Readiness may be told early: then the buffer is given up soon again.
+            let until = Deadline::after(self.worker.io.now(), BUFFER_KEPT);
+            let (result, buffer) = self.recv.recv(std::mem::take(self.rest), until).await;
+            *self.rest = buffer;
+            match result {
+                Ok(0) => return,
+                Ok(count) => self.received.add(count as u64),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+                Err(_) if self.worker.io.now() >= until.0 => {
+                    if self.rest.is_empty() {
+                        self.worker.buffers.put(std::mem::take(self.rest));
+                    }
+                }
+                Err(_) => {
+                    upload_error.set(Some(ExchangeError::DownstreamGone));
+                    return alarm.cancel();
+                }
+            }
+        }
     }
 
     async fn pump(&mut self) -> Uploaded {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sim::Behaviour;
 
-use crate::{adoption, bodies, endings, keep_alive, mesh::Setup, refusals, tcp, timeouts};
+use crate::{adoption, bodies, departures, endings, keep_alive, mesh::Setup, refusals, tcp, timeouts};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -37,6 +37,10 @@ on_kernel! {
         Setup::new(Behaviour::answers_early(413)), bodies::sends_all_before_it_reads;
     a_100_is_passed_on: plain(), bodies::expect_continue;
     a_failed_connect_moves_to_another_endpoint: plain().nobodies(1), endings::moves_to_another_endpoint;
+    a_reset_while_it_waits_ends_the_exchange:
+        Setup::new(Behaviour::never_answers()), departures::reset_while_it_waits;
+    a_half_close_during_a_long_wait_still_gets_the_response: departures::slow(), departures::half_close_and_wait;
+    pipelined_requests_behind_a_slow_one_are_answered: departures::slow(), departures::pipelined_behind_a_slow_one;
     nobody_is_there: plain().without_origins().nobodies(3), endings::nobody_is_there;
     the_route_timeout_is_kept: Setup::new(Behaviour::never_answers())
         .forward(|f| f.timeout = Some(500 * MS)), timeouts::route_timeout;

@@ -6,6 +6,7 @@ mod mesh;
 mod access_log;
 mod adoption;
 mod bodies;
+mod departures;
 mod endings;
 mod keep_alive;
 mod kernel;
