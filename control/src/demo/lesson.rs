@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::board::{Board, Edge, Totals};
-use super::mesh::{LEASE, Mesh, MeshError};
+use super::mesh::{LEASE, Mesh};
+use super::place::MeshError;
 use super::toy::Service;
 use crate::sidecar::admin;
 

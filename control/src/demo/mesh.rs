@@ -2,8 +2,7 @@
 //! or a child of this process, on loopback, and what is written lies in one temporary folder.
 
 use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,20 +12,18 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::board::Board;
 use super::folder::Folder;
-use super::replica::{Place, Replica, ReplicaNow, watch};
+use super::place::{DRAIN, MeshError, NAMESPACE, Place, READY_TIMEOUT, any, watch};
+use super::replica::{Replica, ReplicaNow};
 use super::toy::SERVICES;
 use crate::report::{Status, SyncState};
 use crate::server::{self, Listen, Server};
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::port::{Reservation, ReserveError};
 use crate::sidecar::process::Output;
-use crate::sidecar::{Gateway, GatewayOptions, SetupError, StartError};
+use crate::sidecar::{Gateway, GatewayOptions};
 
 /// Replicas of each toy.
 const REPLICAS: u8 = 2;
-
-/// Namespace of everything, so that `ringway run` without more joins the same mesh.
-pub(super) const NAMESPACE: &str = "default";
 
 /// Name of the Gateway in the documents.
 const GATEWAY: &str = "front";
@@ -34,14 +31,8 @@ const GATEWAY: &str = "front";
 const WHO_GATEWAY: &str = "the gateway";
 const GATEWAY_LOG: &str = "gateway.log";
 
-/// Longest wait until a proxy serves; a cold machine is slow.
-pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long a dead replica keeps its place in the mesh: short, so that a lesson fits into half a minute.
 pub(super) const LEASE: Duration = Duration::from_secs(5);
-
-/// How long proxies may finish at the end.
-pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 /// Usual port of the API.
 pub(super) const API_PORT: u16 = 15080;
@@ -53,49 +44,6 @@ const DOCUMENTS: &str = include_str!("shop.yaml");
 pub(super) struct Addresses {
     pub(super) api: Option<SocketAddr>,
     pub(super) gateway: Option<SocketAddr>,
-}
-
-/// Why there is no mesh.
-#[derive(Debug, thiserror::Error)]
-pub enum MeshError {
-    /// The temporary folder cannot be used.
-    #[error("cannot write the demo's files")]
-    Folder(#[source] io::Error),
-    /// A port cannot be had.
-    #[error(transparent)]
-    Port(#[from] ReserveError),
-    /// No control plane.
-    #[error("the control plane did not start")]
-    Server(#[from] server::StartError),
-    /// A toy cannot listen.
-    #[error("{replica} cannot listen")]
-    Toy {
-        /// Which.
-        replica: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A proxy cannot be started.
-    #[error("the proxy of {who} cannot be started")]
-    Setup {
-        /// Whose.
-        who: String,
-        /// Why.
-        #[source]
-        source: SetupError,
-    },
-    /// A proxy does not become ready.
-    #[error("the proxy of {who} did not start; the last it said: {said}")]
-    Start {
-        /// Whose.
-        who: String,
-        /// The end of its log.
-        said: String,
-        /// Why.
-        #[source]
-        source: StartError,
-    },
 }
 
 /// The whole mesh.
@@ -259,10 +207,6 @@ impl Mesh {
             server.stop().await;
         }
     }
-}
-
-pub(super) fn any() -> SocketAddr {
-    SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), 0)
 }
 
 fn reserve(wanted: Option<SocketAddr>, usual: u16) -> Result<Reservation, ReserveError> {

@@ -1,7 +1,7 @@
 //! `ringway demo`: a whole mesh on one machine, loaded and shown, from its start to its end.
 //!
-//! [`mesh`] is the mesh, [`replica`] and [`toy`] the applications in it, [`load`] the users; [`board`] measures, [`picture`] and
-//! [`screen`] show; [`lesson`] breaks something, [`remote`] lets another terminal ask for that.
+//! [`mesh`] is the mesh, [`replica`] and [`toy`] the applications in it, on one [`place`], [`load`] the users; [`board`]
+//! measures, [`picture`] and [`screen`] show; [`lesson`] breaks something, [`remote`] lets another terminal ask for that.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,13 +30,14 @@ mod lesson;
 mod load;
 mod mesh;
 mod picture;
+mod place;
 mod remote;
 mod replica;
 mod screen;
 mod toy;
 
 pub use lesson::Lesson;
-pub use mesh::MeshError;
+pub use place::MeshError;
 pub use remote::{RemoteError, ask};
 
 /// How the demo is run.

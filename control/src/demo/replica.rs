@@ -1,34 +1,17 @@
 //! A replica of a toy with its sidecar: started, killed and stopped as a machine with `ringway run` would be.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
-use super::board::Board;
-use super::mesh::{DRAIN, MeshError, NAMESPACE, READY_TIMEOUT, any};
+use super::place::{DRAIN, MeshError, NAMESPACE, Place, READY_TIMEOUT, any, watch};
 use super::toy::{Environment, Service, Toy};
 use crate::model::Registration;
-use crate::sidecar::control::ControlAddress;
 use crate::sidecar::environment::Dependency;
 use crate::sidecar::port::{Reservation, ReserveError};
-use crate::sidecar::process::{Life, Output};
-use crate::sidecar::{Sidecar, SidecarOptions, StartError};
-
-/// What all replicas have in common.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) control: ControlAddress,
-    pub(super) proxy: PathBuf,
-    /// For logs and for what proxies keep.
-    pub(super) folder: PathBuf,
-    pub(super) board: Arc<Board>,
-    /// Takes what happens to proxies.
-    pub(super) events: mpsc::UnboundedSender<String>,
-}
+use crate::sidecar::process::Output;
+use crate::sidecar::{Sidecar, SidecarOptions};
 
 /// One of the replicas of a toy, whether it runs or not.
 #[derive(Debug)]
@@ -148,39 +131,4 @@ impl Replica {
     pub(super) async fn admin(&self) -> Option<SocketAddr> {
         self.running.lock().await.as_ref().map(|running| running.sidecar.admin())
     }
-}
-
-impl Place {
-    /// Why a proxy is not ready, with the last it said.
-    pub(super) fn not_ready(&self, who: &str, log: &str, source: StartError) -> MeshError {
-        let said = fs::read_to_string(self.folder.join(log)).unwrap_or_default();
-        let said = said.lines().next_back().unwrap_or("nothing").to_owned();
-        MeshError::Start { who: who.to_owned(), said, source }
-    }
-}
-
-/// Says when a proxy dies and when it is back.
-pub(super) fn watch(
-    who: String,
-    mut life: tokio::sync::watch::Receiver<Life>,
-    events: mpsc::UnboundedSender<String>,
-) {
-    tokio::spawn(async move {
-        let mut died = false;
-        while life.changed().await.is_ok() {
-            let event = match &*life.borrow_and_update() {
-                Life::Down { why, .. } => {
-                    died = true;
-                    format!("the proxy of {who} {why}")
-                }
-                Life::Ready { after, .. } if died => {
-                    format!("the proxy of {who} is back, {} ms after its start", after.as_millis())
-                }
-                Life::Ready { .. } | Life::Starting { .. } | Life::Failed { .. } | Life::Stopped => continue,
-            };
-            if events.send(event).is_err() {
-                return;
-            }
-        }
-    });
 }
