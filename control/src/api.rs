@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/healthz` | `ok` |
 //! | `/metrics` | Prometheus text, see [`crate::metrics`] |
-//! | `/api/v1/status` | [`Status`] |
+//! | `/api/v1/status` | [`Status`]; with `?fresh=true` of what is in the directory at the time of the question |
 //! | `/api/v1/documents` | [`DocumentList`] |
 //! | `/api/v1/services` | list of [`ServiceRow`] |
 //! | `/api/v1/registrations` | list of [`RegistrationRow`] |
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -25,6 +25,7 @@ use crate::metrics::{Gauges, Metrics};
 use crate::model::{self, Name, Protocol};
 use crate::registry::{RegistrationRow, Registry};
 use crate::report::{Proxies, Status, SyncState};
+use crate::source::file::LookNow;
 use crate::world::World;
 
 pub mod client;
@@ -40,6 +41,8 @@ pub struct Api {
     pub registry: Arc<Registry>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Looks at the documents when it matters that nothing was missed.
+    pub look_now: LookNow,
 }
 
 /// `/api/v1/documents`.
@@ -156,7 +159,19 @@ async fn metrics(State(api): State<Api>) -> impl IntoResponse {
     (content_type, api.metrics.render(&gauges(&api)))
 }
 
-async fn status(State(api): State<Api>) -> Json<Status> {
+/// What is asked of `/api/v1/status`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusQuery {
+    /// Look at the documents first: a file that was just written may not have been noticed yet.
+    #[serde(default)]
+    fresh: bool,
+}
+
+async fn status(State(api): State<Api>, Query(query): Query<StatusQuery>) -> Json<Status> {
+    if query.fresh {
+        api.look_now.ask().await;
+    }
     let errors = api.worlds.borrow().documents.errors.len();
     Json(api.proxies.status(errors))
 }

@@ -14,7 +14,7 @@ use proto::ads::server::AggregatedDiscoveryServiceServer;
 use proto::control::proxy_server::ProxyServer;
 use proto::control::registry_server::RegistryServer;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::server::Router;
@@ -24,7 +24,7 @@ use crate::api;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryService};
 use crate::report::{Proxies, ReportService};
-use crate::source::file::{Directory, DirectoryError};
+use crate::source::file::{Directory, DirectoryError, LookNow};
 use crate::world::World;
 use crate::world_maker::WorldMaker;
 
@@ -143,7 +143,10 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let proxies = Proxies::new(metrics.clone());
         let registry = Arc::new(Registry::open(data_dir.join("registrations"), lease));
-        let (maker, world) = WorldMaker::start(directory, registry.watch(), &data_dir, proxies.clone());
+        let (look_now, looks) = LookNow::new();
+        let (reads_sender, reads) = mpsc::channel(1);
+        let (maker, world) =
+            WorldMaker::start(directory.documents(), reads, registry.watch(), &data_dir, proxies.clone());
         let (sender, worlds) = watch::channel(Arc::new(world));
         let (stop, _) = watch::channel(false);
 
@@ -171,6 +174,7 @@ impl Server {
             proxies: proxies.clone(),
             registry: registry.clone(),
             metrics,
+            look_now,
         });
 
         let mut tasks = JoinSet::new();
@@ -188,6 +192,8 @@ impl Server {
                 () = making => {}
             }
         });
+        // Ends with the maker of worlds, which is the one who listens.
+        tasks.spawn(directory.run(looks, reads_sender));
         tasks.spawn(registry.clone().keep(stopped(&stop)));
         let expiring = stopped(&stop);
         let forgetting = proxies.clone();

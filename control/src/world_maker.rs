@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::compile::{self, Shared};
@@ -20,7 +20,7 @@ use crate::document::Documents;
 use crate::model::{self, Registrations};
 use crate::registry::Registered;
 use crate::report::Proxies;
-use crate::source::file::Directory;
+use crate::source::file::Read;
 use crate::world::{Trail, World};
 
 /// How long a registration that adds something waits for others to come with it. What takes an endpoint out of
@@ -30,7 +30,7 @@ const GATHER: Duration = Duration::from_millis(10);
 /// The task that makes worlds.
 #[derive(Debug)]
 pub struct WorldMaker {
-    directory: Directory,
+    reads: mpsc::Receiver<Read>,
     registered: watch::Receiver<Registered>,
     revision: Revision,
     revision_since: SystemTime,
@@ -39,20 +39,19 @@ pub struct WorldMaker {
 }
 
 impl WorldMaker {
-    /// Makes the first world from what is there now. `data_dir` keeps the revision's number over restarts; `proxies`
+    /// Makes the first world of `documents` and what is registered now. `data_dir` keeps the revision's number over restarts; `proxies`
     /// hears of every world before anyone else.
     pub fn start(
-        directory: Directory,
+        documents: Arc<Documents>,
+        reads: mpsc::Receiver<Read>,
         registered: watch::Receiver<Registered>,
         data_dir: &Path,
         proxies: Arc<Proxies>,
     ) -> (WorldMaker, World) {
-        let documents = directory.documents();
         let revision_file = data_dir.join("revision");
         let revision = Revision::read(&revision_file).next(fingerprint(&documents));
         let revision_since = SystemTime::now();
-        let mut maker =
-            WorldMaker { directory, registered, revision, revision_since, revision_file, proxies };
+        let mut maker = WorldMaker { reads, registered, revision, revision_since, revision_file, proxies };
         keep(revision, &maker.revision_file);
         let registrations = maker.registered.borrow_and_update().registrations.clone();
         let mut world = maker.build(1, documents, registrations, Instant::now());
@@ -61,14 +60,21 @@ impl WorldMaker {
         (maker, world)
     }
 
-    /// Publishes every next world until nobody can need one: `worlds` or the registry is closed.
+    /// Publishes every next world until nobody can need one: `worlds` is closed, or a source is.
     pub async fn run(mut self, worlds: watch::Sender<Arc<World>>) {
         loop {
             let before = worlds.borrow().clone();
             let (mut documents, mut registrations) = (before.documents.clone(), before.registrations.clone());
+            let mut asked = Vec::new();
             tokio::select! {
                 () = worlds.closed() => return,
-                changed = self.directory.changed() => documents = changed,
+                read = self.reads.recv() => {
+                    let Some(read) = read else { return };
+                    (documents, asked) = (read.documents, read.asked);
+                    if Arc::ptr_eq(&documents, &before.documents) {
+                        continue;
+                    }
+                }
                 changed = self.registered.changed() => {
                     if changed.is_err() {
                         return;
@@ -98,6 +104,7 @@ impl WorldMaker {
             }
             self.announce(&world);
             worlds.send_replace(Arc::new(world));
+            drop(asked);
             if new_revision {
                 let (revision, file) = (self.revision, self.revision_file.clone());
                 // Only fails if the runtime shuts down, which is as good as a crash here.

@@ -299,6 +299,29 @@ async fn without_memory_of_registrations_a_returning_client_keeps_what_it_has_fo
 }
 
 #[tokio::test]
+async fn a_fresh_answer_is_about_what_was_written_before_the_question() {
+    let plane = shop().await;
+    let mut ads = taken(&plane, "envoy").await;
+    let before = plane.api().status().await.unwrap();
+    assert!(before.synced);
+    for port in 7010..7020 {
+        // Whoever asks at once after writing must not be told of the revision before.
+        plane.write("pay.yaml", &service("pay", port));
+        let fresh = plane.api().status_now().await.unwrap();
+        assert!(!fresh.synced, "{} has not reached the proxy", fresh.revision);
+        let moved = ads.next_of(CLUSTER_LOAD_ASSIGNMENT).await;
+        assert_eq!(moved.system_version_info, fresh.revision);
+        ads.ack(&moved).await;
+        plane.synced(1).await;
+    }
+    plane.write("broken.yaml", "[");
+    assert_eq!(plane.api().status_now().await.unwrap().document_errors, 1);
+    let last = plane.api().status_now().await.unwrap();
+    assert_eq!(last.revision, plane.api().status().await.unwrap().revision, "looking changes nothing");
+    assert!(plane.api().json::<serde_json::Value>("/api/v1/status?fresh=perhaps").await.is_err());
+}
+
+#[tokio::test]
 async fn a_refusal_is_shown_with_resource_and_reason_until_a_good_version_is_taken() {
     let plane = shop().await;
     let mut ads = taken(&plane, "envoy").await;

@@ -93,6 +93,11 @@ impl Api {
         self.json("/api/v1/status").await
     }
 
+    /// The same, of what is in the directory now: a file that was written before the call counts.
+    pub async fn status_now(&self) -> Result<Status, ApiError> {
+        self.json("/api/v1/status?fresh=true").await
+    }
+
     /// `/api/v1/documents`.
     pub async fn documents(&self) -> Result<DocumentList, ApiError> {
         self.json("/api/v1/documents").await

@@ -12,10 +12,6 @@ use crate::report::{ProxyRow, Status, SyncState};
 /// How often `--wait` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long `--wait` looks at least: a change that was just written to the directory settles within 100 ms, and
-/// must not be missed.
-const LOOK_AT_LEAST: Duration = Duration::from_millis(300);
-
 /// What to show.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -78,7 +74,7 @@ enum StatusError {
 /// Whether everything is active everywhere.
 async fn show(args: &Args) -> Result<bool, StatusError> {
     let api = Api::new(&args.api)?;
-    let status = if args.wait { wait(&api, args.timeout).await? } else { api.status().await? };
+    let status = if args.wait { wait(&api, args.timeout).await? } else { api.status_now().await? };
     let fine = status.synced && status.document_errors == 0;
     let (mut out, colour) = (io::stdout().lock(), output::stdout_has_colour());
     match (args.documents, args.output) {
@@ -104,12 +100,14 @@ fn pretty(value: &impl serde::Serialize) -> String {
 /// reached at first may be about to start.
 async fn wait(api: &Api, timeout: Duration) -> Result<Status, ApiError> {
     let (start, progress) = (Instant::now(), io::stderr().is_terminal());
-    let mut said = false;
+    let (mut said, mut asked) = (false, false);
     let last = loop {
-        let status = api.status().await;
+        // The first answer says which revision is meant: what the directory holds at the time of the question.
+        let status = if asked { api.status().await } else { api.status_now().await };
+        asked |= status.is_ok();
         let synced = status.as_ref().is_ok_and(|status| status.synced);
         let waited = start.elapsed();
-        if (synced && waited >= LOOK_AT_LEAST.min(timeout)) || waited >= timeout {
+        if synced || waited >= timeout {
             break status;
         }
         if progress && waited > Duration::from_secs(1) {
