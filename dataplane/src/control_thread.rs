@@ -34,7 +34,7 @@ use crate::{
     telemetry::{access_log::AccessLog, registry::Registry},
     worker::Order,
     workers::Workers,
-    xds::{self, Kind, session::Session, sockets::Sockets, transport},
+    xds::{self, Kind, outage::Outage, session::Session, sockets::Sockets, transport},
 };
 
 pub use start::{Options, StartError, run};
@@ -75,6 +75,7 @@ pub struct ControlThread {
     is_draining: bool,
 
     session: Option<Session>,
+    outage: Outage,
     /// Into the open stream.
     requests: Option<mpsc::Sender<proto::ads::DeltaDiscoveryRequest>>,
     /// Responses and refused resources by type, for metrics.

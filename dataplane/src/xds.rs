@@ -5,6 +5,7 @@
 //! never stops what already serves.
 
 pub mod backoff;
+pub mod outage;
 pub mod publish;
 pub mod session;
 pub mod sockets;

@@ -17,9 +17,10 @@ use tonic::transport::Channel;
 use super::backoff::Backoff;
 use super::control::ControlAddress;
 
-/// First and longest wait before a broken stream is opened again.
+/// First and longest wait before a broken stream is opened again. The longest leaves time to register within the 5 s in
+/// which a control plane that comes back shall know everybody.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
-const RECONNECT_MAX: Duration = Duration::from_secs(5);
+const RECONNECT_MAX: Duration = Duration::from_secs(4);
 
 /// The lease until the control plane says how long it is.
 const LEASE_FIRST: Duration = Duration::from_secs(15);

@@ -29,7 +29,7 @@ impl ControlThread {
                 }
             }
             Event::Opened(channel) => {
-                tracing::info!("connected to the control plane");
+                tracing::debug!("stream to the control plane opened");
                 self.stop_reporting();
                 if let Some(control_plane) = &self.bootstrap.control_plane {
                     let active = self.active.subscribe();
@@ -37,13 +37,21 @@ impl ControlThread {
                     self.reports = Some(tokio::spawn(report));
                 }
             }
-            Event::Response(response) => self.on_response(response),
+            Event::Response(response) => {
+                if let Some(after) = self.outage.on_answer(Instant::now()) {
+                    tracing::info!(?after, "connected to the control plane");
+                }
+                self.on_response(response);
+            }
             Event::Closed { reason, retry_in } => {
                 session.close();
                 self.requests = None;
                 self.stop_reporting();
                 let reason = transport::chain(&reason);
-                tracing::warn!(reason, ?retry_in, "no control plane; the last good configuration serves");
+                match self.outage.on_closed(Instant::now(), retry_in) {
+                    true => tracing::warn!(reason, "no control plane; the last good configuration serves"),
+                    false => tracing::debug!(reason, ?retry_in, "stream to the control plane ended"),
+                }
             }
         }
     }

@@ -32,6 +32,7 @@ use crate::{
     workers::{self, Workers},
     xds::{
         Kind,
+        outage::Outage,
         session::Session,
         sockets::Sockets,
         transport::{self, chain},
@@ -190,6 +191,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         is_live: false,
         is_draining: false,
         session,
+        outage: Outage::new(started),
         requests: None,
         discovery: bootstrap.kinds.iter().map(|kind| (*kind, Default::default())).collect(),
         reports: None,

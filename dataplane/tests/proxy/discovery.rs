@@ -213,6 +213,14 @@ async fn without_its_control_plane_a_proxy_goes_on_starts_again_and_converges_la
     control_plane.kill().await;
     proxy.says("no control plane").await;
     assert_eq!(body_of(&proxy).await, "blue");
+    let mut control_plane = ControlPlane::start(&socket);
+    let mut ads = control_plane.stream().await;
+    ads.request(type_url::CLUSTER).await;
+    assert_eq!(ads.send(&[("blue", "1", cluster("blue"))]).await, None);
+    let back = proxy.says("connected to the control plane").await;
+    assert!(back.contains("after="), "{back}");
+    drop(ads);
+    control_plane.kill().await;
     proxy.stop().await;
 
     let mut proxy = home.start(&bootstrap(&home), &[]);
