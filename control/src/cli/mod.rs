@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod completion;
+mod data_dir;
 mod demo;
 mod exec_tied;
 mod gateway;
 mod output;
 mod progress;
+mod proxy;
 mod reference;
 mod run;
 mod serve;

@@ -6,7 +6,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -14,15 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::output;
 use super::progress::{say, tell_life, tell_registration};
-use super::serve::default_data_dir;
-use crate::sidecar::binary::{self, BinaryError};
-use crate::sidecar::control::ControlAddress;
+use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, ready_or_signal};
 use crate::sidecar::environment::{Dependency, is_dns_label};
-use crate::sidecar::process::{Ending, Life, Output};
+use crate::sidecar::process::{Life, Output};
 use crate::sidecar::signals::{Received, Signals};
-use crate::sidecar::{SetupError, Sidecar, SidecarOptions, StartError, tied};
+use crate::sidecar::{Sidecar, SidecarOptions, tied};
 
 /// Exit code when we failed and not the application, as `env`, `timeout` and `docker run` have it.
 const FAILED: u8 = 125;
@@ -58,9 +54,6 @@ pub(super) struct Args {
     /// Namespace of the service
     #[arg(long, value_name = "NS", default_value = "default", value_parser = dns_label)]
     namespace: String,
-    /// Control plane: IP:PORT on loopback, or unix:PATH
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_CONTROL")]
-    control: ControlAddress,
     /// Address of this machine on which other proxies reach the application
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     advertise: IpAddr,
@@ -74,24 +67,17 @@ pub(super) struct Args {
     /// A label for selectors of Services; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
-    #[arg(long, value_name = "PATH")]
-    proxy_bin: Option<PathBuf>,
     /// Least important events that the proxy prints: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     proxy_log: String,
-    /// What is kept for the next start [default: $XDG_STATE_HOME/ringway, for root /var/lib/ringway]
-    #[arg(long, value_name = "DIR", env = "RINGWAY_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-    /// Longest wait for a configuration before the application is started
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
-    control_timeout: Duration,
     /// Longest wait for the application to accept on its port
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     ready_timeout: Duration,
     /// How long the proxy may finish what it has when the application has ended
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    proxy: ProxyArgs,
     /// The application and its arguments
     #[arg(last = true, required = true, value_name = "APP")]
     app: Vec<std::ffi::OsString>,
@@ -101,47 +87,53 @@ pub(super) struct Args {
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error(transparent)]
-    Binary(#[from] BinaryError),
+    Proxy(#[from] ProxyError),
     #[error(
         "127.0.0.1:{0} is taken: stop what listens there, or name the application's own port with --port"
     )]
     PortTaken(u16),
-    #[error("cannot find a data directory: neither XDG_STATE_HOME nor HOME is set; name one with --data-dir")]
-    NoDataDir,
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    #[error(transparent)]
-    Start(#[from] StartError),
     #[error("nothing accepts on 127.0.0.1:{port} after {}; --port is where the application listens",
         humantime::format_duration(*waited))]
     NeverAccepts { port: u16, waited: Duration },
     #[error("cannot start the application")]
     App(#[source] io::Error),
-    #[error("cannot wait for signals or processes")]
+    #[error("cannot wait for the application")]
     Wait(#[source] io::Error),
 }
 
 /// Runs the pair until the application ends.
 pub(super) fn run(args: Args) -> ExitCode {
-    // One thread: children are tied to the thread that starts them.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Wait);
-    match runtime.and_then(|runtime| runtime.block_on(story(args))) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            output::print_error(&error);
-            ExitCode::from(FAILED)
-        }
-    }
+    proxy::tell(story(args), FAILED)
 }
 
 async fn story(args: Args) -> Result<u8, RunError> {
-    let mut signals = Signals::listen().map_err(RunError::Wait)?;
-    let proxy = binary::find(args.proxy_bin.as_deref())?;
+    let mut signals = Signals::listen().map_err(ProxyError::Signals)?;
+    let options = options(&args)?;
     let app = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     if TcpStream::connect(app).await.is_ok() {
         return Err(RunError::PortTaken(args.port));
     }
-    let sidecar = Sidecar::start(SidecarOptions {
+    let sidecar = Sidecar::start(options).map_err(ProxyError::Setup)?;
+    match ready_or_signal(sidecar.ready(args.proxy.control_timeout), &mut signals).await {
+        Ok(None) => {}
+        Ok(Some(signal)) => {
+            sidecar.abort().await;
+            return Ok(code_of_signal(signal.number));
+        }
+        Err(error) => {
+            sidecar.abort().await;
+            return Err(ProxyError::Start(error).into());
+        }
+    }
+    let pair = Pair { args, app, sidecar };
+    pair.announce();
+    let ended = pair.accompany(&mut signals).await;
+    drained_or_signal(pair.sidecar.stop(), pair.args.drain_timeout, &mut signals).await;
+    ended
+}
+
+fn options(args: &Args) -> Result<SidecarOptions, ProxyError> {
+    Ok(SidecarOptions {
         namespace: args.namespace.clone(),
         service: args.name.clone(),
         port: args.port,
@@ -149,30 +141,13 @@ async fn story(args: Args) -> Result<u8, RunError> {
         advertise: args.advertise,
         dependencies: args.to.clone(),
         labels: args.label.iter().cloned().collect(),
-        control: args.control.clone(),
-        proxy,
+        control: args.proxy.control.clone(),
+        proxy: args.proxy.binary()?,
         arguments: vec!["--log".to_owned(), args.proxy_log.clone()],
-        data_dir: args.data_dir.clone().or_else(default_data_dir).ok_or(RunError::NoDataDir)?,
+        data_dir: args.proxy.data_dir()?,
         drain: args.drain_timeout,
         output: Output::Stderr,
-    })?;
-    tokio::select! {
-        ready = sidecar.ready(args.control_timeout) => {
-            if let Err(error) = ready {
-                sidecar.abort().await;
-                return Err(error.into());
-            }
-        }
-        signal = signals.next() => {
-            sidecar.abort().await;
-            return Ok(code_of_signal(signal.number));
-        }
-    }
-    let pair = Pair { args, app, sidecar };
-    pair.announce();
-    let ended = pair.accompany(&mut signals).await;
-    pair.leave(&mut signals).await;
-    ended
+    })
 }
 
 /// The application and its sidecar, while the application lives.
@@ -260,17 +235,6 @@ impl Pair {
         if tokio::time::timeout(self.args.drain_timeout, child.wait()).await.is_err() {
             // Ends and reaps it; an error means that it was already gone.
             let _ = child.kill().await;
-        }
-    }
-
-    /// The proxy finishes what it has, unless a second signal says that nobody wants to wait.
-    async fn leave(self, signals: &mut Signals) {
-        let drain = self.args.drain_timeout;
-        tokio::select! {
-            ending = self.sidecar.stop() => if ending == Ending::Killed {
-                say(&format!("the proxy was not done after {}", humantime::format_duration(drain)));
-            },
-            _ = signals.next() => {}
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `ringway serve`: the control plane in the foreground.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::data_dir::{DataDir, NoDataDir};
 use super::output;
 use crate::server::{self, Listen, Options, Server, StartError};
 
@@ -32,9 +32,8 @@ pub(super) struct Args {
     /// Where the API is served: IP:PORT on loopback
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080", env = "RINGWAY_API_LISTEN")]
     api: SocketAddr,
-    /// What survives a restart [default: $XDG_STATE_HOME/ringway, for root /var/lib/ringway]
-    #[arg(long, value_name = "DIR", env = "RINGWAY_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
     /// Least important events to print: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: tracing::level_filters::LevelFilter,
@@ -69,8 +68,8 @@ pub(super) fn run(args: Args) -> ExitCode {
 enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("cannot find a data directory: neither XDG_STATE_HOME nor HOME is set; name one with --data-dir")]
-    NoDataDir,
+    #[error(transparent)]
+    NoDataDir(#[from] NoDataDir),
     #[error("cannot wait for signals")]
     Signal(#[source] std::io::Error),
 }
@@ -79,7 +78,7 @@ async fn serve(args: Args) -> Result<(), ServeError> {
     // Before anything is started: a signal must find someone who listens.
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
-    let data_dir = args.data_dir.or_else(default_data_dir).ok_or(ServeError::NoDataDir)?;
+    let data_dir = args.data_dir.path()?;
     let options = Options {
         config: args.config.clone(),
         listen: args.listen,
@@ -105,15 +104,4 @@ async fn serve(args: Args) -> Result<(), ServeError> {
     tracing::info!(signal = name, "stopping; proxies go on with what they have");
     server.stop().await;
     Ok(())
-}
-
-/// `/var/lib/ringway` for root, else below the user's state directory.
-pub(super) fn default_data_dir() -> Option<PathBuf> {
-    // The kernel's word for who runs this; the environment of a service may say nothing.
-    if std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
-        return Some("/var/lib/ringway".into());
-    }
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
-    Some(state.join("ringway"))
 }

@@ -1,0 +1,104 @@
+//! What `ringway run` and `ringway gateway` have in common: the options of the proxy they start, why it does not start,
+//! and that a signal ends every wait for it.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::data_dir::{DataDir, NoDataDir};
+use super::output;
+use super::progress::say;
+use crate::sidecar::binary::{self, BinaryError};
+use crate::sidecar::control::ControlAddress;
+use crate::sidecar::process::Ending;
+use crate::sidecar::signals::{Received, Signals};
+use crate::sidecar::{SetupError, StartError};
+
+/// Options of a proxy, whatever it is for.
+#[derive(Debug, clap::Args)]
+pub(super) struct ProxyArgs {
+    /// Control plane: IP:PORT on loopback, or unix:PATH
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_CONTROL")]
+    pub(super) control: ControlAddress,
+    /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
+    #[arg(long, value_name = "PATH")]
+    proxy_bin: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Longest wait for a first configuration
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    pub(super) control_timeout: Duration,
+}
+
+impl ProxyArgs {
+    /// The proxy's executable.
+    pub(super) fn binary(&self) -> Result<PathBuf, BinaryError> {
+        binary::find(self.proxy_bin.as_deref())
+    }
+
+    /// Where it keeps what it needs next time.
+    pub(super) fn data_dir(&self) -> Result<PathBuf, NoDataDir> {
+        self.data_dir.path()
+    }
+}
+
+/// Why there is no proxy.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyError {
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    #[error(transparent)]
+    NoDataDir(#[from] NoDataDir),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Runs a story to its exit code; an error is printed, and is `failed`.
+pub(super) fn tell<E: Error + 'static>(story: impl Future<Output = Result<u8, E>>, failed: u8) -> ExitCode {
+    // One thread: children are tied to the thread that starts them.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::print_error(&error);
+            return ExitCode::from(failed);
+        }
+    };
+    match runtime.block_on(story) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::from(failed)
+        }
+    }
+}
+
+/// Waits until a proxy is ready, or for the signal that came before. Whoever gets a signal or an error aborts it.
+pub(super) async fn ready_or_signal(
+    ready: impl Future<Output = Result<(), StartError>>,
+    signals: &mut Signals,
+) -> Result<Option<Received>, StartError> {
+    tokio::select! {
+        ready = ready => ready.map(|()| None),
+        signal = signals.next() => Ok(Some(signal)),
+    }
+}
+
+/// The proxy finishes what it has, unless a second signal says that nobody wants to wait.
+pub(super) async fn drained_or_signal(
+    stop: impl Future<Output = Ending>,
+    drain: Duration,
+    signals: &mut Signals,
+) {
+    tokio::select! {
+        ending = stop => if ending == Ending::Killed {
+            say(&format!("the proxy was not done after {}", humantime::format_duration(drain)));
+        },
+        _ = signals.next() => {}
+    }
+}
