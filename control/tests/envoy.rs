@@ -15,7 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use ringway::report::SyncState;
-use support::{Plane, Workload, envoy_program, eventually, registration};
+use support::{Plane, Workload, envoy_program, eventually, registration, route, service};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
@@ -126,37 +126,6 @@ metadata: {{name: edge, namespace: shop}}
 spec:
   gatewayClassName: ringway
   listeners: [{{name: web, port: {port}, protocol: HTTP}}]
-"
-    )
-}
-
-fn service(name: &str, port: u16) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{ports: [{{port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-endpoints: [{{addresses: [127.0.0.1]}}]
-ports: [{{port: {port}}}]
-"
-    )
-}
-
-fn route(service: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: main, namespace: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  rules: [{{backendRefs: [{{name: {service}, port: 80}}]}}]
 "
     )
 }

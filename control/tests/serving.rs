@@ -12,7 +12,7 @@ use proto::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, lb_endpoint:
 use proto::type_url::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
 use ringway::api::{DocumentList, ServiceRow};
 use ringway::report::SyncState;
-use support::{Ads, Plane, Workload, gateway, names, registration, subscribe, wildcard};
+use support::{Ads, Plane, Workload, gateway, names, registration, route, service, subscribe, wildcard};
 
 const GATEWAY: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -22,39 +22,6 @@ spec:
   gatewayClassName: ringway
   listeners: [{name: web, port: 8080, protocol: HTTP}]
 ";
-
-/// A service on a port with one endpoint.
-fn service(name: &str, endpoint_port: u16) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: shop}}
-spec: {{ports: [{{port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-endpoints: [{{addresses: [127.0.0.1]}}]
-ports: [{{port: {endpoint_port}}}]
-"
-    )
-}
-
-/// A route of the gateway to one service.
-fn route(service: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: main, namespace: shop}}
-spec:
-  parentRefs: [{{name: edge}}]
-  rules: [{{backendRefs: [{{name: {service}, port: 80}}]}}]
-"
-    )
-}
 
 /// The gateway routes to `pay`.
 async fn shop() -> Plane {

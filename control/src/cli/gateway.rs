@@ -8,9 +8,8 @@ use std::time::Duration;
 use super::progress::{say, tell_life};
 use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, ready_or_signal};
 use crate::sidecar::environment::is_dns_label;
-use crate::sidecar::process::Output;
 use crate::sidecar::signals::Signals;
-use crate::sidecar::{Gateway, GatewayOptions};
+use crate::sidecar::{GatewayOptions, Proxy, start_gateway};
 
 /// Which Gateway, and where.
 #[derive(Debug, clap::Args)]
@@ -71,26 +70,21 @@ pub(super) fn run(args: &Args) -> ExitCode {
 async fn story(args: &Args) -> Result<u8, ProxyError> {
     let mut signals = Signals::listen().map_err(ProxyError::Signals)?;
     let GatewayName { namespace, name } = &args.gateway;
-    let gateway = Gateway::start(GatewayOptions {
+    let gateway = start_gateway(GatewayOptions {
         namespace: namespace.clone(),
         name: name.clone(),
         bind: args.bind,
         admin: args.admin,
-        control: args.proxy.control.clone(),
-        proxy: args.proxy.binary()?,
-        arguments: vec!["--log".to_owned(), args.proxy_log.clone()],
-        data_dir: args.proxy.data_dir()?,
-        drain: args.drain_timeout,
-        output: Output::Stderr,
+        proxy: args.proxy.options(&args.proxy_log, args.drain_timeout)?,
     })?;
     match ready_or_signal(gateway.ready(args.proxy.control_timeout), &mut signals).await {
         Ok(None) => {}
         Ok(Some(_)) => {
-            gateway.abort().await;
+            gateway.kill().await;
             return Ok(0);
         }
         Err(error) => {
-            gateway.abort().await;
+            gateway.kill().await;
             return Err(error.into());
         }
     }
@@ -101,7 +95,7 @@ async fn story(args: &Args) -> Result<u8, ProxyError> {
 }
 
 /// Until a signal that asks to end.
-async fn accompany(gateway: &Gateway, signals: &mut Signals) {
+async fn accompany(gateway: &Proxy, signals: &mut Signals) {
     let mut life = gateway.life();
     loop {
         tokio::select! {

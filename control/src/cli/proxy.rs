@@ -12,16 +12,16 @@ use super::output;
 use super::progress::say;
 use crate::sidecar::binary::{self, BinaryError};
 use crate::sidecar::control::ControlAddress;
-use crate::sidecar::process::Ending;
+use crate::sidecar::process::{Ending, Output};
 use crate::sidecar::signals::{Received, Signals};
-use crate::sidecar::{SetupError, StartError};
+use crate::sidecar::{ProxyOptions, SetupError, StartError};
 
 /// Options of a proxy, whatever it is for.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProxyArgs {
     /// Control plane: IP:PORT on loopback, or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_CONTROL")]
-    pub(super) control: ControlAddress,
+    control: ControlAddress,
     /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
     #[arg(long, value_name = "PATH")]
     proxy_bin: Option<PathBuf>,
@@ -33,14 +33,16 @@ pub(super) struct ProxyArgs {
 }
 
 impl ProxyArgs {
-    /// The proxy's executable.
-    pub(super) fn binary(&self) -> Result<PathBuf, BinaryError> {
-        binary::find(self.proxy_bin.as_deref())
-    }
-
-    /// Where it keeps what it needs next time.
-    pub(super) fn data_dir(&self) -> Result<PathBuf, NoDataDir> {
-        self.data_dir.path()
+    /// What the proxy is started with: it prints events from `log` on, and may finish what it has for `drain`.
+    pub(super) fn options(&self, log: &str, drain: Duration) -> Result<ProxyOptions, ProxyError> {
+        Ok(ProxyOptions {
+            control: self.control.clone(),
+            proxy: binary::find(self.proxy_bin.as_deref())?,
+            arguments: vec!["--log".to_owned(), log.to_owned()],
+            data_dir: self.data_dir.path()?,
+            drain,
+            output: Output::Stderr,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use super::progress::{say, tell_life, tell_registration};
 use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, ready_or_signal};
 use crate::sidecar::environment::{Dependency, is_dns_label};
-use crate::sidecar::process::{Life, Output};
+use crate::sidecar::process::Life;
 use crate::sidecar::signals::{Received, Signals};
 use crate::sidecar::{Sidecar, SidecarOptions, tied};
 
@@ -141,12 +141,7 @@ fn options(args: &Args) -> Result<SidecarOptions, ProxyError> {
         advertise: args.advertise,
         dependencies: args.to.clone(),
         labels: args.label.iter().cloned().collect(),
-        control: args.proxy.control.clone(),
-        proxy: args.proxy.binary()?,
-        arguments: vec!["--log".to_owned(), args.proxy_log.clone()],
-        data_dir: args.proxy.data_dir()?,
-        drain: args.drain_timeout,
-        output: Output::Stderr,
+        proxy: args.proxy.options(&args.proxy_log, args.drain_timeout)?,
     })
 }
 

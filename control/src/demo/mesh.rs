@@ -12,15 +12,14 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::board::Board;
 use super::folder::Folder;
-use super::place::{DRAIN, MeshError, NAMESPACE, Place, READY_TIMEOUT, any, watch};
+use super::place::{MeshError, NAMESPACE, Place, READY_TIMEOUT, any, watch};
 use super::replica::{Replica, ReplicaNow};
 use super::toy::SERVICES;
 use crate::report::{Status, SyncState};
 use crate::server::{self, Listen, Server};
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::port::{Reservation, ReserveError};
-use crate::sidecar::process::Output;
-use crate::sidecar::{Gateway, GatewayOptions};
+use crate::sidecar::{GatewayOptions, Proxy, start_gateway};
 
 /// Replicas of each toy.
 const REPLICAS: u8 = 2;
@@ -52,7 +51,7 @@ pub(super) struct Mesh {
     options: server::Options,
     place: Place,
     server: Mutex<Option<Server>>,
-    gateway: Gateway,
+    gateway: Proxy,
     gateway_port: Reservation,
     replicas: Vec<Replica>,
     _control_ports: [Reservation; 2],
@@ -87,21 +86,16 @@ impl Mesh {
         let server = Server::start(options.clone()).await?;
         let control = ControlAddress::Tcp(listen.address());
 
-        let gateway = Gateway::start(GatewayOptions {
+        let place = Place { control, proxy, folder: folder.path().to_owned(), board, events };
+        let gateway = start_gateway(GatewayOptions {
             namespace: NAMESPACE.to_owned(),
             name: GATEWAY.to_owned(),
             bind: gateway_port.address().ip(),
             admin: any(),
-            control: control.clone(),
-            proxy: proxy.clone(),
-            arguments: Vec::new(),
-            data_dir: folder.path().to_owned(),
-            drain: DRAIN,
-            output: Output::File(folder.path().join(GATEWAY_LOG)),
+            proxy: place.proxy_options(GATEWAY_LOG),
         })
         .map_err(|source| MeshError::Setup { who: WHO_GATEWAY.to_owned(), source })?;
-        watch(WHO_GATEWAY.to_owned(), gateway.life(), events.clone());
-        let place = Place { control, proxy, folder: folder.path().to_owned(), board, events };
+        watch(WHO_GATEWAY.to_owned(), gateway.life(), place.events.clone());
         let mut replicas = Vec::new();
         for service in SERVICES {
             for number in 1..=REPLICAS {

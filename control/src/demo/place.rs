@@ -13,8 +13,8 @@ use super::board::Board;
 use crate::server;
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::port::ReserveError;
-use crate::sidecar::process::Life;
-use crate::sidecar::{SetupError, StartError};
+use crate::sidecar::process::{Life, Output};
+use crate::sidecar::{ProxyOptions, SetupError, StartError};
 
 /// Namespace of everything, so that `ringway run` without more joins the same mesh.
 pub(super) const NAMESPACE: &str = "default";
@@ -23,7 +23,7 @@ pub(super) const NAMESPACE: &str = "default";
 pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long proxies may finish at the end.
-pub(super) const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// What gateway and replicas have in common.
 #[derive(Debug)]
@@ -38,6 +38,18 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// For a proxy that writes to `log`.
+    pub(super) fn proxy_options(&self, log: &str) -> ProxyOptions {
+        ProxyOptions {
+            control: self.control.clone(),
+            proxy: self.proxy.clone(),
+            arguments: Vec::new(),
+            data_dir: self.folder.clone(),
+            drain: DRAIN,
+            output: Output::File(self.folder.join(log)),
+        }
+    }
+
     /// Why a proxy is not ready, with the last it said.
     pub(super) fn not_ready(&self, who: &str, log: &str, source: StartError) -> MeshError {
         let said = fs::read_to_string(self.folder.join(log)).unwrap_or_default();

@@ -5,12 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
-use super::place::{DRAIN, MeshError, NAMESPACE, Place, READY_TIMEOUT, any, watch};
+use super::place::{MeshError, NAMESPACE, Place, READY_TIMEOUT, any, watch};
 use super::toy::{Environment, Service, Toy};
 use crate::model::Registration;
 use crate::sidecar::environment::Dependency;
 use crate::sidecar::port::{Reservation, ReserveError};
-use crate::sidecar::process::Output;
 use crate::sidecar::{Sidecar, SidecarOptions};
 
 /// One of the replicas of a toy, whether it runs or not.
@@ -84,12 +83,7 @@ impl Replica {
             advertise: Ipv4Addr::LOCALHOST.into(),
             dependencies: if self.service == Service::Pay { vec![ledger] } else { Vec::new() },
             labels: Default::default(),
-            control: place.control.clone(),
-            proxy: place.proxy.clone(),
-            arguments: Vec::new(),
-            data_dir: place.folder.clone(),
-            drain: DRAIN,
-            output: Output::File(place.folder.join(log)),
+            proxy: place.proxy_options(log),
         }
     }
 

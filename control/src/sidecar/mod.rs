@@ -2,7 +2,8 @@
 //!
 //! [`Sidecar`] joins the parts for an application without an orchestrator: [`port`] reserves, [`folder`] remembers,
 //! [`bootstrap`] writes, [`process`] starts and supervises, [`lease`] registers, [`environment`] tells the application.
-//! [`Gateway`] uses the same parts without the last two. [`tied`] sees to it that nothing outlives its parent.
+//! [`start_gateway`] needs the same parts without the last two; [`Proxy`] is what both start. [`tied`] sees to it that
+//! nothing outlives its parent.
 //!
 //! Trusted: the command line, the control plane's address, the proxy binary. Nothing here reads traffic.
 
@@ -17,11 +18,11 @@ mod gateway;
 pub mod lease;
 pub mod port;
 pub mod process;
+mod proxy;
 pub mod signals;
-mod start;
 pub mod tied;
 mod workload;
 
-pub use gateway::{Gateway, GatewayOptions};
-pub use start::{SetupError, StartError};
+pub use gateway::{GatewayOptions, start_gateway};
+pub use proxy::{Proxy, ProxyOptions, SetupError, StartError};
 pub use workload::{Sidecar, SidecarOptions};

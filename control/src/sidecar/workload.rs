@@ -9,14 +9,13 @@ use proto::control::Registration;
 use tokio::sync::watch;
 
 use super::backoff::random;
-use super::bootstrap::{Bootstrap, Role, SidecarRole, ToRole};
-use super::control::ControlAddress;
+use super::bootstrap::{Role, SidecarRole, ToRole};
 use super::environment::{self, Dependency};
 use super::folder::{Folder, Kept};
 use super::lease::{Lease, LeaseStatus};
 use super::port::{Reservation, ReserveError};
-use super::process::{Ending, Life, Output, Process, ProcessOptions};
-use super::start::{self, SetupError, StartError};
+use super::process::{Ending, Life};
+use super::proxy::{Proxy, ProxyOptions, SetupError, StartError};
 
 /// A sidecar takes one worker and leaves its place to the scheduler: the application has the better claim to a core.
 const SIDECAR_ARGUMENTS: &[&str] = &["--workers", "1", "--no-pin"];
@@ -38,18 +37,8 @@ pub struct SidecarOptions {
     pub dependencies: Vec<Dependency>,
     /// What selectors of Services match.
     pub labels: BTreeMap<String, String>,
-    /// Where the control plane is.
-    pub control: ControlAddress,
-    /// The proxy.
-    pub proxy: PathBuf,
-    /// More of its command line.
-    pub arguments: Vec<String>,
-    /// Where it keeps what it needs next time.
-    pub data_dir: PathBuf,
-    /// How long the proxy may finish what it has when it is stopped.
-    pub drain: Duration,
-    /// Where the proxy's words go.
-    pub output: Output,
+    /// What every proxy needs.
+    pub proxy: ProxyOptions,
 }
 
 /// Dependencies and the local addresses that stand for them.
@@ -58,15 +47,11 @@ type Dependencies = Vec<(Dependency, Reservation)>;
 /// A proxy beside an application, and its place in the mesh.
 #[derive(Debug)]
 pub struct Sidecar {
-    control: ControlAddress,
     inbound: Reservation,
     outbound: Reservation,
-    admin: Reservation,
     dependencies: Dependencies,
     lease: Lease,
-    process: Process,
-    // Last: the bootstrap file is needed for as long as the process may start again.
-    _folder: Folder,
+    proxy: Proxy,
 }
 
 impl Sidecar {
@@ -74,7 +59,7 @@ impl Sidecar {
     pub fn start(options: SidecarOptions) -> Result<Sidecar, SetupError> {
         let SidecarOptions { namespace, service, port, app_protocol, .. } = &options;
         let name: PathBuf = ["run", namespace, &format!("{service}-{port}")].iter().collect();
-        let folder = Folder::open(&options.data_dir, &name)?;
+        let folder = Folder::open(&options.proxy.data_dir, &name)?;
         let before = folder.kept();
         let named = || format!("{service}.{namespace}-{:08x}", random() >> 32);
         let instance = before.instance.clone().unwrap_or_else(named);
@@ -107,23 +92,9 @@ impl Sidecar {
             outbound: outbound.address(),
             to: to.collect(),
         };
-        let bootstrap = Bootstrap {
-            node_id: instance.clone(),
-            role: Role::Sidecar(role),
-            admin: admin.address(),
-            control: options.control.clone(),
-        };
-        let bootstrap = folder.write_bootstrap(&bootstrap.to_json())?;
-        let sidecar_arguments = SIDECAR_ARGUMENTS.iter().map(|argument| (*argument).to_owned());
-        let process = start::process(ProcessOptions {
-            proxy: options.proxy.clone(),
-            bootstrap,
-            data_dir: folder.path().to_owned(),
-            admin: admin.address(),
-            arguments: sidecar_arguments.chain(options.arguments.iter().cloned()).collect(),
-            drain: options.drain,
-            output: options.output.clone(),
-        })?;
+        let mut proxy = options.proxy.clone();
+        proxy.arguments.splice(0..0, SIDECAR_ARGUMENTS.iter().map(|argument| (*argument).to_owned()));
+        let proxy = Proxy::start(proxy, folder, admin, instance.clone(), Role::Sidecar(role))?;
         let registration = Registration {
             instance,
             namespace: namespace.clone(),
@@ -136,14 +107,13 @@ impl Sidecar {
             host: host(),
             app_protocol: app_protocol.clone(),
         };
-        let lease = Lease::open(&options.control, registration);
-        let control = options.control;
-        Ok(Sidecar { control, inbound, outbound, admin, dependencies, lease, process, _folder: folder })
+        let lease = Lease::open(&options.proxy.control, registration);
+        Ok(Sidecar { inbound, outbound, dependencies, lease, proxy })
     }
 
     /// Until the proxy serves, for at most `timeout`.
     pub async fn ready(&self, timeout: Duration) -> Result<(), StartError> {
-        start::until_ready(&self.process, &self.control, timeout).await
+        self.proxy.ready(timeout).await
     }
 
     /// The application accepts: its endpoint takes requests.
@@ -162,7 +132,7 @@ impl Sidecar {
     /// Drains the proxy, then unregisters.
     pub async fn stop(self) -> Ending {
         self.drain();
-        let ending = self.process.stop().await;
+        let ending = self.proxy.stop().await;
         self.lease.close().await;
         ending
     }
@@ -170,12 +140,12 @@ impl Sidecar {
     /// As if its machine had lost power: nothing is drained, nothing is unregistered.
     pub async fn kill(self) {
         drop(self.lease);
-        self.process.kill().await;
+        self.proxy.kill().await;
     }
 
     /// Ends the proxy at once and unregisters: nothing has been served yet.
     pub async fn abort(self) {
-        self.process.kill().await;
+        self.proxy.kill().await;
         self.lease.close().await;
     }
 
@@ -197,7 +167,7 @@ impl Sidecar {
 
     /// The proxy's admin listener.
     pub fn admin(&self) -> SocketAddr {
-        self.admin.address()
+        self.proxy.admin()
     }
 
     /// The local addresses of the dependencies, in the order in which they were declared.
@@ -207,7 +177,7 @@ impl Sidecar {
 
     /// What becomes of the proxy.
     pub fn life(&self) -> watch::Receiver<Life> {
-        self.process.life()
+        self.proxy.life()
     }
 
     /// What the control plane makes of the registration.

@@ -245,6 +245,39 @@ pub fn gateway(id: &str, namespace: &str, name: &str, agent: &str) -> Node {
     }
 }
 
+/// A service on a port with one endpoint.
+pub fn service(name: &str, endpoint_port: u16) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [127.0.0.1]}}]
+ports: [{{port: {endpoint_port}}}]
+"
+    )
+}
+
+/// A route of gateway `edge` to one service.
+pub fn route(service: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: main, namespace: shop}}
+spec:
+  parentRefs: [{{name: edge}}]
+  rules: [{{backendRefs: [{{name: {service}, port: 80}}]}}]
+"
+    )
+}
+
 /// A workload's registration stream.
 pub struct Workload {
     requests: mpsc::Sender<RegisterRequest>,
