@@ -12,6 +12,8 @@ use proto::pb::envoy::config::{
     endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
 };
 
+use wire::http1::encode;
+
 use crate::{
     Rejected, fields,
     reject::{At, Fault, Reason},
@@ -30,15 +32,30 @@ pub(crate) fn addresses(value: &ClusterLoadAssignment, at: &At<'_>) -> Result<As
     assignment(value, at, fields::address)
 }
 
-/// An assignment of names that DNS resolves. A literal IP address is a name that resolves to itself.
+/// An assignment of names that DNS resolves. A literal IP address is a name that resolves to itself. The names are the
+/// endpoints' hostnames, too, so they must be fit for `Host`.
 pub(crate) fn names(value: &ClusterLoadAssignment, at: &At<'_>) -> Result<Assignment<DnsName>, Fault> {
-    assignment(value, at, |value, at| match fields::place(value, at)? {
-        fields::Place::Name(host, port) => Ok(DnsName { host: host.into(), port }),
+    let mut names = assignment(value, at, |value, at| match fields::place(value, at)? {
+        fields::Place::Name(host, port) => {
+            let at = at.field("socket_address");
+            if host.contains(':') || !encode::is_authority(host.as_bytes()) {
+                let value = host.escape_debug().to_string();
+                return Err(at.field("address").fault(Reason::Invalid { value, expected: "a host name" }));
+            }
+            Ok(DnsName { host: host.into(), port })
+        }
         fields::Place::Address(Address::Socket(address)) => {
             Ok(DnsName { host: address.ip().to_string().into(), port: address.port() })
         }
         fields::Place::Address(Address::Pipe(_)) => Err(at.field("pipe").unsupported()),
-    })
+    })?;
+    for spec in &mut names.endpoints {
+        // An IPv6 address is a `Host` only in brackets.
+        if spec.hostname.is_none() && spec.address.host.contains(':') {
+            spec.hostname = Some(format!("[{}]", spec.address.host).into());
+        }
+    }
+    Ok(names)
 }
 
 /// Accepted without effect: `endpoint_stale_after` (a control plane that is away makes nothing stale, on purpose).
@@ -114,7 +131,12 @@ fn endpoint<A>(
     let mut spec = EndpointSpec::new(address(endpoint.address.as_ref(), &endpoint_at.field("address"))?);
     if !endpoint.hostname.is_empty() {
         let at = endpoint_at.field("hostname");
-        spec.hostname = Some(fields::single_line(&endpoint.hostname, &at)?.into());
+        // It goes into `Host` where a route has `auto_host_rewrite`: what makes none would fail every such request.
+        if !encode::is_authority(endpoint.hostname.as_bytes()) {
+            let value = endpoint.hostname.escape_debug().to_string();
+            return Err(at.fault(Reason::Invalid { value, expected: "`host` or `host:port`" }));
+        }
+        spec.hostname = Some(endpoint.hostname.as_str().into());
     }
     if let Some(weight) = &value.load_balancing_weight {
         spec.weight = positive(weight.value, &at.field("load_balancing_weight"))?;
@@ -133,4 +155,41 @@ fn endpoint<A>(
 fn positive(value: u32, at: &At<'_>) -> Result<NonZeroU32, Fault> {
     NonZeroU32::new(value)
         .ok_or_else(|| at.fault(Reason::OutOfRange { value: 0, least: 1, most: u32::MAX.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::pb::envoy::config::{core::v3 as core, endpoint::v3::Endpoint};
+
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_among_names_has_a_hostname_that_is_fit_for_host() {
+        let hostname_of = |address: &str| {
+            let socket = core::SocketAddress {
+                address: address.to_owned(),
+                port_specifier: Some(core::socket_address::PortSpecifier::PortValue(80)),
+                ..core::SocketAddress::default()
+            };
+            let address = Some(core::address::Address::SocketAddress(socket));
+            let endpoint = Endpoint { address: Some(core::Address { address }), ..Endpoint::default() };
+            let endpoint = LbEndpoint {
+                host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+                ..LbEndpoint::default()
+            };
+            let group =
+                LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() };
+            let value = ClusterLoadAssignment {
+                cluster_name: "a".to_owned(),
+                endpoints: vec![group],
+                ..ClusterLoadAssignment::default()
+            };
+            let names = names(&value, &At::ROOT).unwrap();
+            let resolved = names.endpoints[0].resolved("10.0.0.1:80".parse().unwrap());
+            resolved.hostname.unwrap().to_string()
+        };
+        for (address, hostname) in [("pay.test", "pay.test"), ("10.0.0.7", "10.0.0.7"), ("::1", "[::1]")] {
+            assert_eq!(hostname_of(address), hostname);
+        }
+    }
 }

@@ -288,6 +288,8 @@ fn targets(value: &route::RouteAction, at: &At<'_>) -> Result<Weighted<TargetSpe
     }
 }
 
+/// The sum of the weights must fit into 32 bits, as in Envoy: a control plane that goes beyond has lost count.
+///
 /// Accepted without effect: `total_weight` (Envoy takes the sum, too), `runtime_key_prefix` (there is no runtime).
 fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<TargetSpec>, Fault> {
     use route::weighted_cluster::{RandomValueSpecifier, cluster_weight::HostRewriteSpecifier};
@@ -301,6 +303,7 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
         return Err(clusters_at.fault(Reason::Missing));
     }
     let mut targets = Vec::with_capacity(value.clusters.len());
+    let mut sum = 0u64;
     for (index, cluster) in value.clusters.iter().enumerate() {
         let at = clusters_at.index(index);
         at.refuse_all(&[
@@ -328,7 +331,12 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
                 &at,
             )?,
         };
-        targets.push((cluster.weight.map_or(0, |weight| weight.value), target));
+        let weight = cluster.weight.map_or(0, |weight| weight.value);
+        sum += u64::from(weight);
+        targets.push((weight, target));
+    }
+    if sum > u32::MAX.into() {
+        return Err(clusters_at.fault(Reason::OutOfRange { value: sum, least: 1, most: u32::MAX.into() }));
     }
     Weighted::new(targets).map_err(|_| clusters_at.fault(Reason::Conflict("the sum of the weights is zero")))
 }

@@ -11,7 +11,7 @@ use proto::{
                 bootstrap::v3::Bootstrap,
                 cluster::v3::Cluster,
                 core::v3 as core,
-                endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
+                endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, lb_endpoint::HostIdentifier},
                 listener::v3::{Listener, filter::ConfigType},
                 route::v3::{self as route, RouteConfiguration},
             },
@@ -336,6 +336,10 @@ fn a_route_table_is_refused_where_it_is_wrong() {
                 |of: &mut RouteConfiguration| weighted(of).clusters[1].name.clear(),
             "r: virtual_hosts[0].routes[0].route.weighted_clusters.clusters: the sum of the weights is zero" =>
                 |of: &mut RouteConfiguration| weighted(of).clusters.iter_mut().for_each(|of| of.weight = None),
+            "r: virtual_hosts[0].routes[0].route.weighted_clusters.clusters: 4294967296 is not between 1 and 4294967295" =>
+                |of: &mut RouteConfiguration| {
+                    weighted(of).clusters[0].weight = Some(protobuf::UInt32Value { value: u32::MAX });
+                },
             "r: virtual_hosts[0].routes[0].route.regex_rewrite: prefix_rewrite is set as well" =>
                 |of: &mut RouteConfiguration| {
                     let of = forward(of);
@@ -470,6 +474,12 @@ fn a_cluster_is_refused_where_it_is_wrong() {
                 of.cluster_discovery_type = kind(fields::DiscoveryType::LogicalDns);
                 of.load_assignment.as_mut().unwrap().endpoints.clear();
             },
+            "a: load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: `a b:c` is not \
+             a host name" => move |of: &mut Cluster| {
+                of.cluster_discovery_type = kind(fields::DiscoveryType::StrictDns);
+                let endpoint = &mut of.load_assignment.as_mut().unwrap().endpoints[0].lb_endpoints[0];
+                socket(&mut address_of(endpoint).address).address = "a b:c".into();
+            },
             "a: circuit_breakers.thresholds[0].max_connections: 10 is not between 1024 and 4294967295" =>
                 |of: &mut Cluster| {
                     let max_connections = Some(protobuf::UInt32Value { value: 10 });
@@ -528,7 +538,7 @@ fn of_typed_balancing_policies_the_first_known_one_is_taken() {
 
 #[test]
 fn an_assignment_is_refused_where_it_is_wrong() {
-    fn endpoint(of: &mut ClusterLoadAssignment) -> &mut pb::envoy::config::endpoint::v3::LbEndpoint {
+    fn endpoint(of: &mut ClusterLoadAssignment) -> &mut LbEndpoint {
         &mut of.endpoints[0].lb_endpoints[0]
     }
     check(
@@ -550,6 +560,8 @@ fn an_assignment_is_refused_where_it_is_wrong() {
                 |of: &mut ClusterLoadAssignment| {
                     endpoint(of).host_identifier = Some(HostIdentifier::EndpointName("x".into()));
                 },
+            "a: endpoints[0].lb_endpoints[0].endpoint.hostname: `a b` is not `host` or `host:port`" =>
+                |of: &mut ClusterLoadAssignment| address_of(endpoint(of)).hostname = "a b".into(),
             "a: endpoints[0].lb_endpoints[0].endpoint.address: required" => |of: &mut ClusterLoadAssignment| {
                 endpoint(of).host_identifier = Some(HostIdentifier::Endpoint(Default::default()));
             },
@@ -564,6 +576,13 @@ fn an_assignment_is_refused_where_it_is_wrong() {
                 },
         ],
     );
+}
+
+fn address_of(of: &mut LbEndpoint) -> &mut Endpoint {
+    match &mut of.host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
