@@ -39,6 +39,11 @@ const ROUTES: &str = r#"
 - {match: {prefix: /to-prefix}, redirect: {prefix_rewrite: /p, response_code: PERMANENT_REDIRECT}}
 - {match: {prefix: /to-port}, redirect: {port_redirect: 8443, response_code: SEE_OTHER}}
 - {match: {prefix: /to-bare}, redirect: {path_redirect: /bare, strip_query: true}}
+- {match: {prefix: /to-no-path}, redirect: {path_redirect: "", host_redirect: other.test}}
+- {match: {prefix: /to-no-prefix}, redirect: {prefix_rewrite: "", host_redirect: other.test}}
+- {match: {path: /to-no-exact}, redirect: {prefix_rewrite: "", host_redirect: other.test}}
+- {match: {prefix: /to-query}, redirect: {path_redirect: "/new?of=ours"}}
+- {match: {prefix: /no-rewrite/}, route: {cluster: origin, prefix_rewrite: ""}}
 - {match: {prefix: /rewrite/}, route: {cluster: origin, prefix_rewrite: /}}
 - {match: {path_separated_prefix: /sep}, route: {cluster: origin, prefix_rewrite: /short}}
 - {match: {prefix: /re/}, route: {cluster: origin, regex_rewrite: {pattern: {regex: "^/re/([^/]+)/(.*)$"}, substitution: "/\\2/of/\\1"}}}
@@ -105,7 +110,15 @@ const REQUESTS: &[Request] = &[
     ("GET", "/to-prefix/x?y=1", "a.test", &[]),
     ("GET", "/to-port/x", "a.test", &[]),
     ("GET", "/to-bare?y=1", "a.test", &[]),
+    ("GET", "/to-no-path/x?y=1", "a.test", &[]),
+    ("GET", "/to-no-path", "a.test", &[]),
+    ("GET", "/to-no-prefix/x?y=1", "a.test", &[]),
+    ("GET", "/to-no-prefix", "a.test", &[]),
+    ("GET", "/to-no-exact?y=1", "a.test", &[]),
+    ("GET", "/to-query?y=1", "a.test", &[]),
+    ("GET", "/no-rewrite/a?b=c", "a.test", &[]),
     ("GET", "/rewrite/a/b?c=d", "a.test", &[]),
+    ("GET", "/rewrite/", "a.test", &[]),
     ("GET", "/sep", "a.test", &[]),
     ("GET", "/sep/x", "a.test", &[]),
     ("GET", "/sep?x", "a.test", &[]),

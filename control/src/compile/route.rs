@@ -200,16 +200,23 @@ fn forward_action(rule: &Rule, forward: &Forward, path: &Path) -> RouteAction {
     };
     match (&forward.rewrite_path, &rule.matching.path) {
         // What matched is the whole path.
-        (Some(PathRewrite::Full(full)), PathMatch::Exact(_)) => action.prefix_rewrite.clone_from(full),
+        (Some(PathRewrite::Full(full)), PathMatch::Exact(_)) => {
+            full_path(full).clone_into(&mut action.prefix_rewrite)
+        }
         (Some(PathRewrite::Full(full)), _) => {
             action.regex_rewrite = Some(RegexMatchAndSubstitute {
                 pattern: Some(regex("^/.*$")),
-                substitution: full.replace('\\', "\\\\"),
+                substitution: full_path(full).replace('\\', "\\\\"),
             });
         }
         (Some(PathRewrite::Prefix(_)) | None, _) => {}
     }
     action
+}
+
+/// A whole path that takes the place of another. Nothing is the path `/`; to Envoy it would be no rewrite at all.
+fn full_path(path: &str) -> &str {
+    if path.is_empty() { "/" } else { path }
 }
 
 /// What forwarding has in common. Without a limit it must say so: Envoy's is 15 s.
@@ -284,10 +291,10 @@ fn redirected_prefix(to: &RequestRedirect) -> Option<&str> {
 }
 
 fn redirect(to: &RequestRedirect, path: &Path, listener_port: u16) -> RedirectAction {
-    let full = to.path.as_ref().and_then(|path| path.replace_full_path.clone());
+    let full = to.path.as_ref().and_then(|path| path.replace_full_path.as_deref().map(full_path));
     let path_rewrite = match (&path.replacement, full) {
         (Some(prefix), _) => Some(PathRewriteSpecifier::PrefixRewrite(prefix.clone())),
-        (None, Some(full)) => Some(PathRewriteSpecifier::PathRedirect(full)),
+        (None, Some(full)) => Some(PathRewriteSpecifier::PathRedirect(full.to_owned())),
         (None, None) => None,
     };
     let scheme = to.scheme.map(|scheme| match scheme {

@@ -82,18 +82,21 @@ fn a_prefix_or_the_whole_path_is_replaced() {
     // Prefix and element: what only begins alike is another path.
     rewrite("/foo", "/").expect("edge", 80, &[("GET h/food", "404")]);
 
-    let full = |path: &str| {
+    let full = |path: &str, to: &str| {
         Mesh::new(&route(
             "full",
             &format!(
                 "rules: [{{matches: [{{path: {path}}}], filters: [{{type: URLRewrite, urlRewrite: {{path: \
-                 {{type: ReplaceFullPath, replaceFullPath: /one}}}}}}], backendRefs: [{{name: v1, port: 8080}}]}}]"
+                 {{type: ReplaceFullPath, replaceFullPath: {to}}}}}}}], backendRefs: [{{name: v1, port: 8080}}]}}]"
             ),
         ))
     };
-    full("{value: /full/one}").expect("edge", 80, &[("GET h/full/one/two?a=b", "v1 /one?a=b")]);
-    full("{type: Exact, value: /full}").expect("edge", 80, &[("GET h/full", "v1 /one")]);
-    full("{type: RegularExpression, value: '/f.*'}").expect("edge", 80, &[("GET h/full", "v1 /one")]);
+    for (to, path) in [("/one", "/one"), ("''", "/")] {
+        let (plain, with_query) = (format!("v1 {path}"), format!("v1 {path}?a=b"));
+        full("{value: /full/one}", to).expect("edge", 80, &[("GET h/full/one/two?a=b", &with_query)]);
+        full("{type: Exact, value: /full}", to).expect("edge", 80, &[("GET h/full", &plain)]);
+        full("{type: RegularExpression, value: '/f.*'}", to).expect("edge", 80, &[("GET h/full", &plain)]);
+    }
 }
 
 /// HTTPRouteRewriteHost
@@ -135,6 +138,7 @@ fn a_redirect_changes_what_it_names() {
         rule("/host-and-status", "{hostname: example.org, statusCode: 301}"),
         rule("/prefix", "{path: {type: ReplacePrefixMatch, replacePrefixMatch: /replacement}}"),
         rule("/full", "{path: {type: ReplaceFullPath, replaceFullPath: /replacement}}"),
+        rule("/root", "{path: {type: ReplaceFullPath, replaceFullPath: ''}}"),
         rule("/strip", "{path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}"),
         rule("/scheme", "{scheme: https}"),
         rule("/scheme-and-host", "{scheme: https, hostname: example.org}"),
@@ -150,6 +154,7 @@ fn a_redirect_changes_what_it_names() {
         80,
         &[
             ("GET h/host", "302 http://example.org/host"),
+            ("GET h/root/x?a=b", "302 http://h/?a=b"),
             ("GET h/host-and-status", "301 http://example.org/host-and-status"),
             ("GET h/prefix/lemon", "302 http://h/replacement/lemon"),
             ("GET h/full/path/original", "302 http://h/replacement"),

@@ -400,6 +400,12 @@ fn redirect(value: &route::RedirectAction, at: &At<'_>) -> Result<Redirect, Faul
     let port = fields::between(value.port_redirect, 0, u16::MAX.into(), &at.field("port_redirect"))? as u16;
     let path = match &value.path_rewrite_specifier {
         None => RedirectPath::Keep,
+        // Empty is as good as not set, as Envoy has it, though one of them is.
+        Some(PathRewriteSpecifier::PathRedirect(path) | PathRewriteSpecifier::PrefixRewrite(path))
+            if path.is_empty() =>
+        {
+            RedirectPath::Keep
+        }
         Some(PathRewriteSpecifier::PathRedirect(path)) => {
             let at = at.field("path_redirect");
             RedirectPath::Full(fields::single_line(path, &at)?.as_bytes().into())
