@@ -30,13 +30,25 @@ pub struct GatewaySpec {
     /// Where the gateway is to be reached; `ringway gateway --bind` decides here.
     pub addresses: Unused,
     /// What is made for the gateway; nothing is.
-    pub infrastructure: Unused,
+    pub infrastructure: Option<GatewayInfrastructure>,
     /// Which ListenerSets may add listeners; none can yet.
     pub allowed_listeners: Unused,
     /// TLS of the whole gateway; not yet.
     pub tls: Unused,
     /// Which routes without parents attach; none do.
     pub default_scope: Unused,
+}
+
+/// What is made for a gateway, and how.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayInfrastructure {
+    /// Labels of what is made; nothing is.
+    pub labels: Unused,
+    /// Annotations of what is made; nothing is.
+    pub annotations: Unused,
+    /// Parameters for the controller; there are none, so a Gateway with a reference is not served.
+    pub parameters_ref: Unused,
 }
 
 /// One port of a gateway, for some hostnames and one protocol.

@@ -24,8 +24,8 @@ pub use filter::{
     Scheme, UrlRewrite,
 };
 pub use gateway::{
-    AllowedRoutes, FromNamespaces, GatewayClassSpec, GatewaySpec, Listener, ReferenceGrantFrom,
-    ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
+    AllowedRoutes, FromNamespaces, GatewayClassSpec, GatewayInfrastructure, GatewaySpec, Listener,
+    ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
 };
 pub use meta::{
     Envelope, Ignored, LabelOperator, LabelRequirement, LabelSelector, Metadata, Port, Unused, UnusedField,

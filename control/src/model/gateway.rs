@@ -62,12 +62,23 @@ pub(super) struct TcpAttached {
 /// Why a listener is not served.
 enum Problem {
     Protocol,
-    Conflict { reason: &'static str, with: String },
+    Conflict {
+        reason: &'static str,
+        with: String,
+    },
+    /// Nothing is wrong with the listener; its Gateway is not accepted.
+    Gateway,
 }
 
 impl Draft<'_> {
     pub(super) fn is_ours(&self) -> bool {
         self.class == Class::Ours
+    }
+
+    /// What the parameters say cannot be known, so serving without them may be wrong in any way.
+    fn wants_parameters(&self) -> bool {
+        let infrastructure = self.document.spec.infrastructure.as_ref();
+        infrastructure.is_some_and(|infrastructure| infrastructure.parameters_ref.is_some())
     }
 }
 
@@ -79,7 +90,13 @@ pub(super) fn collect(documents: &Documents) -> BTreeMap<Name, Draft<'_>> {
         let class = class(documents, &gateway.spec.gateway_class_name);
         let mut listeners: Vec<_> = gateway.spec.listeners.iter().map(ListenerDraft::new).collect();
         mark_conflicts(&mut listeners);
-        drafts.insert(key.into(), Draft { key, document: gateway, class, listeners });
+        let mut draft = Draft { key, document: gateway, class, listeners };
+        if draft.wants_parameters() {
+            draft.listeners.iter_mut().for_each(|listener| {
+                listener.problem.get_or_insert(Problem::Gateway);
+            });
+        }
+        drafts.insert(key.into(), draft);
     }
     drafts
 }
@@ -228,6 +245,9 @@ fn status(draft: &Draft<'_>) -> Value {
         .collect();
     let unserved = format!("not served: {}", unserved.join(", "));
     let accepted = match (served, valid == draft.listeners.len()) {
+        _ if draft.wants_parameters() => {
+            say.no("Accepted", "InvalidParameters", "there are no parameters for a Gateway".to_owned())
+        }
         (0, _) => say.no("Accepted", "ListenersNotValid", unserved),
         (_, true) => say.yes("Accepted", "Accepted", "every listener is valid"),
         (_, false) => say.yes("Accepted", "ListenersNotValid", &unserved),
@@ -255,7 +275,7 @@ fn listener_status(draft: &ListenerDraft<'_>, say: Say) -> Value {
 
 fn listener_conditions(draft: &ListenerDraft<'_>, say: Say) -> Vec<Condition> {
     let (accepted, conflicted) = match &draft.problem {
-        None => (
+        None | Some(Problem::Gateway) => (
             say.yes("Accepted", "Accepted", "the listener is valid"),
             say.no("Conflicted", "NoConflicts", String::new()),
         ),

@@ -125,6 +125,30 @@ fn a_listener_that_cannot_be_served_says_why_and_the_others_serve() {
     }
 }
 
+/// GatewayInvalidParametersRef
+#[test]
+fn a_gateway_with_parameters_is_not_served_and_its_listeners_are_valid_all_the_same() {
+    let gateway = |infrastructure: &str| {
+        Mesh::new(&format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: g, namespace: infra}}\n\
+             spec: {{gatewayClassName: ringway, listeners: [{{name: http, port: 80, protocol: HTTP}}], \
+             infrastructure: {infrastructure}}}\n"
+        ))
+    };
+    let good = gateway("{labels: {team: web}}");
+    assert_eq!(
+        conditions(good.status("Gateway infra/g")),
+        "Accepted=True/Accepted Programmed=True/Programmed"
+    );
+
+    let mesh = gateway("{parametersRef: {group: example.com, kind: Size, name: large}}");
+    let status = conditions(mesh.status("Gateway infra/g"));
+    assert_eq!(status, "Accepted=False/InvalidParameters Programmed=False/Invalid");
+    let listener = "Accepted=True/Accepted ResolvedRefs=True/ResolvedRefs Programmed=False/Invalid \
+                    Conflicted=False/NoConflicts";
+    assert_eq!(mesh.listener("Gateway infra/g", "http").0, listener);
+}
+
 /// A Gateway of another controller is neither served nor judged; one of no controller waits.
 #[test]
 fn only_gateways_of_our_classes_are_served() {
