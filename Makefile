@@ -4,10 +4,14 @@
 #   make test    everything a change must pass: lint, docs, all tests
 #   make bench   CPU per request beside other proxies (minutes); bench/run --help for more
 #   make lint    formatting, clippy, docs
+#
+# And one that needs Go, which setup.sh does not install:
+#
+#   make conformance    Gateway API's own suite; which tests fail, and why, is in control/tests/conformance/expected.txt
 
 built := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench lint
+.PHONY: demo test bench lint conformance
 
 demo:
 	@deploy/setup.sh build
@@ -26,3 +30,6 @@ lint:
 
 bench:
 	bench/run
+
+conformance:
+	control/tests/conformance/run
