@@ -5,6 +5,7 @@
 //! no lock. Resources are judged here (they may be wrong); nothing that fails here touches what the workers serve.
 
 mod discovery;
+mod hosts;
 mod operator;
 mod pace;
 mod start;
@@ -29,6 +30,7 @@ use crate::{
     admin::{self, pages::State},
     bootstrap::Bootstrap,
     dns, drain,
+    dynamic_host::Wanted,
     report::Identity,
     state::{LastGood, StateFile},
     telemetry::{access_log::AccessLog, registry::Registry},
@@ -66,6 +68,7 @@ pub struct ControlThread {
     registry: Registry,
     workers: Workers,
     resolver: dns::Resolver,
+    hosts: hosts::Hosts,
     /// What the workers serve or are about to.
     snapshot: Arc<Snapshot>,
     /// Until all workers serve `snapshot`.
@@ -112,6 +115,7 @@ struct Discovered {
 struct Inbox {
     discovery: mpsc::Receiver<transport::Event>,
     names: mpsc::Receiver<dns::Answer>,
+    hosts: hosts::Inbox,
     questions: mpsc::Receiver<admin::Question>,
     stop: drain::Stop,
 }
@@ -121,9 +125,10 @@ struct Inbox {
 enum Event {
     Discovery(transport::Event),
     Name(dns::Answer),
+    Host(Wanted),
     Question(admin::Question),
     Stop,
-    /// A look at the workers, an expired name, a snapshot or a write to disk is due.
+    /// A look at the workers, an expired name, an unused host, a snapshot or a write to disk is due.
     Due,
 }
 
@@ -134,6 +139,7 @@ impl ControlThread {
             match self.next_event(&mut inbox).await {
                 Event::Discovery(event) => self.on_discovery(event),
                 Event::Name(answer) => self.on_name(answer),
+                Event::Host(wanted) => self.on_host(&wanted),
                 Event::Question(question) => self.on_question(question),
                 Event::Stop => break,
                 Event::Due => {}
@@ -153,6 +159,7 @@ impl ControlThread {
             Some(question) = inbox.questions.recv() => Event::Question(question),
             () = sleep_until(at.into()), if due.is_some() => Event::Due,
             Some(answer) = inbox.names.recv() => Event::Name(answer),
+            Ok(wanted) = inbox.hosts.next() => Event::Host(wanted),
             Some(event) = inbox.discovery.recv() => Event::Discovery(event),
         }
     }
@@ -161,7 +168,7 @@ impl ControlThread {
         let adoption = self.adoption.map(|adoption| adoption.look_at);
         let expiry = self.session.as_ref().and_then(Session::deadline);
         let assembly = (!self.waiting.is_empty()).then(|| self.pace.due());
-        [adoption, expiry, assembly, self.state_due].into_iter().flatten().min()
+        [adoption, expiry, assembly, self.hosts.due(), self.state_due].into_iter().flatten().min()
     }
 
     fn do_what_is_due(&mut self) {
@@ -176,6 +183,10 @@ impl ControlThread {
                 Update::Absent { type_url: kind.type_url(), name: name.to_string() }
             };
             self.waiting.extend(expired.into_iter().map(absent));
+        }
+        if self.hosts.due().is_some_and(|due| due <= now) {
+            let ControlThread { hosts, assembler, snapshot, .. } = self;
+            self.waiting.extend(hosts.end(snapshot, |cluster| assembler.dns_cache(cluster), now));
         }
         self.assemble(now);
         if self.state_due.is_some_and(|due| due <= now) {
@@ -208,7 +219,7 @@ impl ControlThread {
             self.snapshot = snapshot;
             self.adoption = Some(Adoption { look_at: now + ADOPTION_LOOK_FIRST, pause: ADOPTION_LOOK_FIRST });
         }
-        self.resolver.watch(self.assembler.dns_clusters());
+        self.watch_names();
         self.subscribe();
         self.pace.spent(now, Instant::now());
         self.when_settled();
@@ -278,12 +289,27 @@ impl ControlThread {
     }
 
     fn on_name(&mut self, answer: dns::Answer) {
-        tracing::debug!(cluster = %answer.cluster, host = %answer.host, addresses = ?answer.addresses, "name looked up");
-        self.take(vec![Update::Dns {
-            cluster: answer.cluster.to_string(),
-            host: answer.host.to_string(),
-            addresses: answer.addresses,
-        }]);
+        let dns::Answer { cluster, name, addresses } = answer;
+        tracing::debug!(%cluster, %name, ?addresses, "name looked up");
+        // The answer for a host that was given up meanwhile would keep it for ever.
+        if self.assembler.dns_cache(&cluster).is_some() && !self.hosts.is_known(&cluster, &name) {
+            return;
+        }
+        self.take(vec![Update::Dns { cluster: cluster.to_string(), host: name.to_string(), addresses }]);
+    }
+
+    /// A request named a host that its worker does not know.
+    fn on_host(&mut self, wanted: &Wanted) {
+        let Some(cache) = self.assembler.dns_cache(&wanted.cluster) else { return };
+        if self.hosts.want(wanted, cache, Instant::now()) {
+            self.watch_names();
+        }
+    }
+
+    fn watch_names(&mut self) {
+        let ControlThread { assembler, hosts, resolver, .. } = self;
+        let configured = assembler.dns_clusters().flat_map(|(cluster, dns)| dns::questions(cluster, dns));
+        resolver.watch(configured.chain(hosts.questions(|cluster| assembler.dns_cache(cluster))));
     }
 
     /// Writes what is good now, off this thread; one write at a time.

@@ -1,4 +1,4 @@
-//! Looks up the names of STRICT_DNS and LOGICAL_DNS clusters, again and again, off the workers.
+//! Looks up the names of DNS clusters, and those that requests name, again and again, off the workers.
 //!
 //! The system's resolver answers (getaddrinfo on tokio's blocking pool), so `/etc/hosts` and search domains count as they
 //! do for every other program. Its answers carry no time to live: names are looked up at the cluster's refresh rate.
@@ -33,22 +33,43 @@ const ADDRESSES_MAX: usize = 1024;
 pub struct Answer {
     /// The cluster that asked.
     pub cluster: Arc<str>,
-    /// The name.
-    pub host: Arc<str>,
+    /// What the cluster calls it.
+    pub name: Arc<str>,
     /// Its addresses, best first.
     pub addresses: Vec<IpAddr>,
 }
 
 /// What is looked up.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Question {
-    cluster: Arc<str>,
-    host: Arc<str>,
-    family: DnsFamily,
-    refresh_rate: Duration,
+pub struct Question {
+    /// The cluster that asks.
+    pub cluster: Arc<str>,
+    /// What the cluster calls it.
+    pub name: Arc<str>,
+    /// The name to look up.
+    pub host: Arc<str>,
+    /// Which addresses are wanted.
+    pub family: DnsFamily,
+    /// Time between two look-ups.
+    pub refresh_rate: Duration,
+    /// An operator wrote the name, and shall know when it does not exist. Whoever wrote it into a request is told in the
+    /// answer.
+    pub is_configured: bool,
 }
 
-/// By cluster and host.
+/// The questions of a cluster whose names are configured.
+pub fn questions<'a>(cluster: &'a Arc<str>, dns: &'a Dns) -> impl Iterator<Item = Question> {
+    dns.assignment.endpoints.iter().map(|endpoint| Question {
+        cluster: cluster.clone(),
+        name: endpoint.address.host.clone(),
+        host: endpoint.address.host.clone(),
+        family: dns.family,
+        refresh_rate: dns.refresh_rate,
+        is_configured: true,
+    })
+}
+
+/// By cluster and name.
 type Tasks = BTreeMap<(Arc<str>, Arc<str>), (Question, AbortHandle)>;
 
 /// Runs one task per name of each cluster.
@@ -67,30 +88,22 @@ impl Resolver {
         (Resolver { answers, permits, running: Tasks::new() }, received)
     }
 
-    /// Looks up the names of exactly these clusters from now on.
-    pub fn watch<'a>(&mut self, clusters: impl Iterator<Item = (&'a Arc<str>, &'a Dns)>) {
+    /// Looks up exactly these from now on.
+    pub fn watch(&mut self, questions: impl Iterator<Item = Question>) {
         let mut before = mem::take(&mut self.running);
-        for (cluster, dns) in clusters {
-            for endpoint in &dns.assignment.endpoints {
-                let question = Question {
-                    cluster: cluster.clone(),
-                    host: endpoint.address.host.clone(),
-                    family: dns.family,
-                    refresh_rate: dns.refresh_rate,
-                };
-                let key = (question.cluster.clone(), question.host.clone());
-                if self.running.contains_key(&key) {
-                    continue;
-                }
-                if before.get(&key).is_some_and(|(running, _)| *running == question)
-                    && let Some(running) = before.remove(&key)
-                {
-                    self.running.insert(key, running);
-                    continue;
-                }
-                let task = look_up(question.clone(), self.permits.clone(), self.answers.clone());
-                self.running.insert(key, (question, tokio::spawn(task).abort_handle()));
+        for question in questions {
+            let key = (question.cluster.clone(), question.name.clone());
+            if self.running.contains_key(&key) {
+                continue;
             }
+            if before.get(&key).is_some_and(|(running, _)| *running == question)
+                && let Some(running) = before.remove(&key)
+            {
+                self.running.insert(key, running);
+                continue;
+            }
+            let task = look_up(question.clone(), self.permits.clone(), self.answers.clone());
+            self.running.insert(key, (question, tokio::spawn(task).abort_handle()));
         }
         for (_, stopped) in before.into_values() {
             stopped.abort();
@@ -110,7 +123,7 @@ async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sen
             Ok(addresses) if !addresses.is_empty() => Some(addresses),
             failed => {
                 wait = wait.min(RETRY_MAX);
-                if known.is_none() {
+                if known.is_none() && question.is_configured {
                     let error = failed
                         .err()
                         .map_or("no address of the wanted family".into(), |error| error.to_string());
@@ -121,7 +134,7 @@ async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sen
         };
         if let Some(addresses) = addresses.filter(|addresses| is_news(known.as_deref(), addresses)) {
             known = Some(addresses.clone());
-            let answer = Answer { cluster: question.cluster.clone(), host: question.host.clone(), addresses };
+            let answer = Answer { cluster: question.cluster.clone(), name: question.name.clone(), addresses };
             if answers.send(answer).await.is_err() {
                 return;
             }
@@ -215,12 +228,12 @@ mod tests {
         let (mut resolver, mut answers) = Resolver::new();
         let config = dns(&["127.0.0.1", "localhost", "no-such-name.invalid"]);
         let cluster: Arc<str> = "c".into();
-        resolver.watch([(&cluster, &config)].into_iter());
-        resolver.watch([(&cluster, &config)].into_iter());
+        resolver.watch(questions(&cluster, &config));
+        resolver.watch(questions(&cluster, &config));
         let mut found = Vec::new();
         for _ in 0..3 {
             let answer = answers.recv().await.unwrap();
-            found.push((answer.host.to_string(), answer.addresses));
+            found.push((answer.name.to_string(), answer.addresses));
         }
         found.sort();
         let expected =

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, rc::Rc};
 
 use policy::{
     cluster::Cluster,
+    dynamic_host::DynamicHost,
     endpoint::{Endpoint, EndpointId, EndpointState, WorkerId},
     limits,
     route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
@@ -21,6 +22,7 @@ use wire::{
 
 use crate::{
     downstream::{After, Downstream, Manager},
+    dynamic_host::{self, Host},
     head_edits::{self, EditList, Forwarded},
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
@@ -142,10 +144,24 @@ async fn forward_to<'a, I: Io>(
     let connects_max = (usize::from(forward.connect_retries) + 1).min(limits::CONNECT_ATTEMPTS_MAX);
     let mut repeats_left = REPEATS_MAX;
     let deadline = forward.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+    let looked_up;
+    let host = match dynamic_host::of(cluster, downstream).map_err(nothing_sent)? {
+        Host::Any => None,
+        Host::Known(host) => Some(host),
+        Host::Unknown(name) => {
+            // Boxed: it happens once per host, and every exchange would carry its size.
+            let found = Box::pin(dynamic_host::look_up(worker, downstream, cluster, name, deadline)).await;
+            looked_up = found.map_err(nothing_sent)?;
+            Some(&*looked_up)
+        }
+    };
+    if let Some(host) = host {
+        dynamic_host::enter(host, downstream).map_err(nothing_sent)?;
+    }
 
     loop {
         // ---- Nothing sent: any endpoint may be tried, any answer given. ----
-        let endpoint = match pick(worker, cluster, bound_cluster, &tried) {
+        let endpoint = match pick(worker, (cluster, host), bound_cluster, &tried) {
             Some(endpoint) => endpoint,
             None => return Err(nothing_sent(tried.error.unwrap_or(ExchangeError::NoHealthyEndpoint))),
         };
@@ -237,12 +253,12 @@ impl Again {
 
 fn pick<'a, I: Io>(
     worker: &Worker<I>,
-    cluster: &'a Cluster,
+    (cluster, host): (&'a Cluster, Option<&'a DynamicHost>),
     bound: &BoundCluster,
     tried: &Tried,
 ) -> Option<&'a Endpoint> {
     let mut rng = worker.rng.borrow_mut();
-    let endpoint = cluster.pick_endpoint(&mut bound.pick.borrow_mut(), &mut rng, tried.ids());
+    let endpoint = cluster.pick_endpoint(host, &mut bound.pick.borrow_mut(), &mut rng, tried.ids());
     if endpoint.is_none() && tried.count == 0 {
         bound.stats.counters.upstream_cx_none_healthy.inc();
     }

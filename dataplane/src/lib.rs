@@ -13,6 +13,7 @@ pub mod control_thread;
 pub mod dns;
 pub mod downstream;
 pub mod drain;
+pub mod dynamic_host;
 pub mod exchange;
 pub mod head_edits;
 pub mod listener;

@@ -73,6 +73,21 @@ pub enum ExchangeError {
     /// The cluster has no endpoint to pick.
     #[error("no healthy endpoint")]
     NoHealthyEndpoint,
+    /// A dynamic forward cluster, and the authority of the request is not a host.
+    #[error("the authority is not a host with an optional port")]
+    AuthorityNoHost,
+    /// The name of the host has no address.
+    #[error("no address found for the host of the request")]
+    HostNotFound,
+    /// The host was not looked up in time.
+    #[error("the host of the request was not looked up in time")]
+    LookUpTimeout,
+    /// As many hosts are known as may be.
+    #[error("too many different hosts")]
+    HostsOverflow,
+    /// The host of the request is where this proxy listens for such requests.
+    #[error("the request leads back to this proxy")]
+    ForwardingLoop,
     /// A rewrite gave a path or host that cannot be sent.
     #[error("rewritten request cannot be sent: {0}")]
     Rewrite(EncodeError),
@@ -132,6 +147,11 @@ pub fn row(error: ExchangeError) -> Row {
         E::NoRoute => row(404, "NR", "no-route", Policy),
         E::NoCluster => row(503, "NC", "unknown-cluster", Policy),
         E::NoHealthyEndpoint => row(503, "UH", "no-healthy-endpoint", Upstream),
+        E::AuthorityNoHost => row(400, "DPE", "authority-no-host", Downstream),
+        E::HostNotFound => row(503, "DF", "host-not-found", Upstream),
+        E::LookUpTimeout => row(503, "DF", "look-up-timeout", Upstream),
+        E::HostsOverflow => row(503, "UO", "too-many-hosts", Policy),
+        E::ForwardingLoop => row(508, "-", "forwarding-loop", Policy),
         E::Rewrite(_) => row(500, "-", "rewrite-unsendable", Policy),
         E::ConnectFailed => row(503, "UF", "connect-failed", Upstream),
         E::ConnectTimeout => row(503, "UF", "connect-timeout", Upstream),
@@ -292,6 +312,11 @@ mod tests {
             E::NoRoute,
             E::NoCluster,
             E::NoHealthyEndpoint,
+            E::AuthorityNoHost,
+            E::HostNotFound,
+            E::LookUpTimeout,
+            E::HostsOverflow,
+            E::ForwardingLoop,
             E::Rewrite(EncodeError::Path),
             E::ConnectFailed,
             E::ConnectTimeout,
@@ -321,6 +346,11 @@ mod tests {
                 "404 NR no-route",
                 "503 NC unknown-cluster",
                 "503 UH no-healthy-endpoint",
+                "400 DPE authority-no-host",
+                "503 DF host-not-found",
+                "503 DF look-up-timeout",
+                "503 UO too-many-hosts",
+                "508 - forwarding-loop",
                 "500 - rewrite-unsendable",
                 "503 UF connect-failed",
                 "503 UF connect-timeout",

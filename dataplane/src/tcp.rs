@@ -91,7 +91,7 @@ async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy) -> Option<Upst
     while tried.len() < limits::CONNECT_ATTEMPTS_MAX {
         let picked = {
             let mut rng = worker.rng.borrow_mut();
-            cluster.pick_endpoint(&mut bound_cluster.pick.borrow_mut(), &mut rng, &tried)
+            cluster.pick_endpoint(None, &mut bound_cluster.pick.borrow_mut(), &mut rng, &tried)
         };
         let Some(endpoint) = picked else {
             stats.counters.upstream_cx_none_healthy.inc();

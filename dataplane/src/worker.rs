@@ -19,10 +19,15 @@ use policy::{
     route::RouteScratch,
     snapshot::Snapshot,
 };
-use runtime::{BufferPool, Io, Listener, io::ListenerClose, mailbox::Mailbox};
+use runtime::{
+    BufferPool, Io, Listener,
+    io::ListenerClose,
+    mailbox::{self, Mailbox},
+};
 
 use crate::{
     downstream::Waiting,
+    dynamic_host::{DynamicHosts, Wanted},
     listener,
     telemetry::{
         access_log::AccessLog,
@@ -84,6 +89,15 @@ impl Bound {
     }
 }
 
+/// Where a worker tells others something.
+#[derive(Clone, Debug)]
+pub struct Outlets {
+    /// Where exchanges are logged.
+    pub access_log: AccessLog,
+    /// How it asks for hosts that requests name and its snapshot does not know.
+    pub wanted: mailbox::Sender<Wanted>,
+}
+
 /// Everything the tasks of one worker share.
 pub struct Worker<I: Io> {
     /// Network and time.
@@ -100,6 +114,8 @@ pub struct Worker<I: Io> {
     pub stats: Arc<WorkerStats>,
     /// Where exchanges are logged.
     pub access_log: AccessLog,
+    /// Hosts that requests name.
+    pub hosts: DynamicHosts,
     /// Its connections that speak HTTP, or of which it is not known yet what they speak.
     pub waiting: Connections,
     bound: RefCell<Rc<Bound>>,
@@ -118,7 +134,7 @@ impl<I: Io> Worker<I> {
         bound: Box<Bound>,
         seed: u64,
         stats: Arc<WorkerStats>,
-        access_log: AccessLog,
+        outlets: Outlets,
     ) -> Rc<Worker<I>> {
         let buffers = BufferPool::new(limits::RECV_BUFFER_BYTES, BUFFERS_KEPT_MAX);
         let pools = Pools::new(buffers.clone());
@@ -130,7 +146,8 @@ impl<I: Io> Worker<I> {
             buffers,
             rng: RefCell::new(Rng::new(seed)),
             stats,
-            access_log,
+            access_log: outlets.access_log,
+            hosts: DynamicHosts::new(outlets.wanted),
             waiting: Connections::default(),
             bound: RefCell::new(Rc::from(bound)),
             listening: RefCell::default(),
@@ -177,6 +194,7 @@ impl<I: Io> Worker<I> {
         self.stats.counters.snapshot_version.set(bound.snapshot.version);
         self.pools.adopt(endpoint_ids(&bound.snapshot));
         let before = self.bound.replace(Rc::from(bound));
+        self.hosts.look_again();
         for name in closed {
             for close in self.listening.borrow_mut().remove(&name).unwrap_or_default() {
                 close.close();
@@ -208,7 +226,7 @@ impl<I: Io> Worker<I> {
 }
 
 fn endpoint_ids(snapshot: &Snapshot) -> impl Iterator<Item = EndpointId> {
-    let endpoints = snapshot.clusters.iter().flat_map(|(_, cluster)| cluster.endpoints.all());
+    let endpoints = snapshot.clusters.iter().flat_map(|(_, cluster)| cluster.all_endpoints());
     endpoints.map(|endpoint| endpoint.state.id())
 }
 

@@ -15,8 +15,8 @@ use runtime::{
 };
 
 use crate::{
-    telemetry::{access_log::AccessLog, metrics::WorkerStats},
-    worker::{Bound, Order, Worker},
+    telemetry::metrics::WorkerStats,
+    worker::{Bound, Order, Outlets, Worker},
 };
 
 /// How the workers run.
@@ -28,8 +28,8 @@ pub struct Options {
     pub is_pinned: bool,
     /// Seeds the workers' random numbers.
     pub seed: u64,
-    /// Where exchanges are logged.
-    pub access_log: AccessLog,
+    /// What each of them has to tell others something.
+    pub outlets: Outlets,
 }
 
 /// Why a worker does not run.
@@ -186,7 +186,7 @@ impl Birth {
         drop(self.started);
         let id = WorkerId(u16::try_from(self.worker).unwrap_or(u16::MAX));
         let seed = self.options.seed.wrapping_add(u64::from(id.0));
-        Worker::new(io, id, self.bound, seed, self.stats, self.options.access_log).run(self.mailbox).await;
+        Worker::new(io, id, self.bound, seed, self.stats, self.options.outlets).run(self.mailbox).await;
     }
 }
 

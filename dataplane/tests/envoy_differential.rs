@@ -63,10 +63,10 @@ const ROUTES: &str = r#"
 - {match: {prefix: /pass}, route: {cluster: origin}}
 "#;
 
-/// Method, target, host, further headers.
-type Request = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+/// Method, target, host (`ORIGIN` in it is the origin's port), further headers.
+type Request<'a> = (&'static str, &'static str, &'a str, &'static [(&'static str, &'static str)]);
 
-const REQUESTS: &[Request] = &[
+const REQUESTS: &[Request<'static>] = &[
     ("GET", "/exact", "a.test", &[]),
     ("GET", "/exact?x=1", "a.test", &[]),
     ("GET", "/EXACT", "a.test", &[]),
@@ -150,6 +150,12 @@ const REQUESTS: &[Request] = &[
     ("GET", "/", "wild.test", &[]),
     ("GET", "/", "prefix.anything", &[]),
     ("GET", "/", "unknown.test", &[]),
+    ("GET", "/outside/x", "localhost:ORIGIN", &[]),
+    ("GET", "/outside/x", "LOCALHOST:ORIGIN", &[]),
+    ("POST", "/outside/x", "127.0.0.1:ORIGIN", &[("content-length", "0")]),
+    ("GET", "/outside/x", "127.0.0.1:1", &[]),
+    ("GET", "/outside/x", "no-such-name.invalid", &[]),
+    ("GET", "/outside/rewritten", "no-such-name.invalid", &[]),
 ];
 
 #[test]
@@ -158,9 +164,11 @@ fn the_same_file_and_the_same_requests_give_the_same_answers_as_envoy() {
     let origin = start_origin();
     let envoy = Proxy::envoy(dir.path(), origin);
     let ringway = Proxy::ringway(dir.path(), origin);
+    let port = origin.port().to_string();
     let differences: Vec<String> = REQUESTS
         .iter()
-        .filter_map(|request| {
+        .filter_map(|(method, target, host, headers)| {
+            let request = &(*method, *target, &*host.replace("ORIGIN", &port), *headers);
             let (theirs, ours) = (ask(envoy.address, request), ask(ringway.address, request));
             (theirs != ours).then(|| format!("{request:?}\n  envoy:   {theirs:?}\n  ringway: {ours:?}"))
         })
@@ -203,15 +211,31 @@ static_resources:
             - name: prefix
               domains: ["prefix.*"]
               routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: prefix}}}}}}]
+            - name: outside
+              domains: ["localhost:{origin_port}", "127.0.0.1:{origin_port}", "127.0.0.1:1", no-such-name.invalid]
+              routes:
+              - {{match: {{prefix: /outside/rewritten}}, route: {{cluster: outside, host_rewrite_literal: "localhost:{origin_port}"}}}}
+              - {{match: {{prefix: /outside}}, route: {{cluster: outside}}}}
             - name: a
               domains: [a.test, "a.test:80"]
               routes: {indented}
           http_filters:
+          - name: envoy.filters.http.dynamic_forward_proxy
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig
+              dns_cache_config: {{name: outside, dns_lookup_family: V4_PREFERRED}}
           - name: envoy.filters.http.router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
               suppress_envoy_headers: true
   clusters:
+  - name: outside
+    lb_policy: CLUSTER_PROVIDED
+    cluster_type:
+      name: envoy.clusters.dynamic_forward_proxy
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
+        dns_cache_config: {{name: outside, dns_lookup_family: V4_PREFERRED}}
   - name: origin
     type: STATIC
     load_assignment:
@@ -348,11 +372,11 @@ struct Answer {
     body: String,
 }
 
-fn ask(proxy: SocketAddr, request: &Request) -> Answer {
+fn ask(proxy: SocketAddr, request: &Request<'_>) -> Answer {
     try_ask(proxy, request).unwrap_or_else(|| panic!("{proxy} gave no answer to {request:?}"))
 }
 
-fn try_ask(proxy: SocketAddr, (method, target, host, headers): &Request) -> Option<Answer> {
+fn try_ask(proxy: SocketAddr, (method, target, host, headers): &Request<'_>) -> Option<Answer> {
     let mut connection = TcpStream::connect(proxy).ok()?;
     connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut text = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n");

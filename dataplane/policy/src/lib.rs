@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod balance;
 pub mod cluster;
+pub mod dynamic_host;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod limits;

@@ -156,3 +156,18 @@ pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Time between two look-ups of a DNS name (Envoy: `dns_refresh_rate`).
 pub const DNS_REFRESH_RATE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Time between two look-ups of a host that requests name (Envoy: `DnsCacheConfig.dns_refresh_rate`).
+pub const DYNAMIC_HOST_REFRESH_RATE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How long such a host is kept when no request names it (Envoy: `host_ttl`).
+pub const DYNAMIC_HOST_TTL_DEFAULT: Duration = Duration::from_secs(300);
+
+/// Such hosts of one cluster at a time (Envoy: `max_hosts`).
+pub const DYNAMIC_HOSTS_DEFAULT: usize = 1024;
+
+/// The most that may be configured: each is looked up again and again.
+pub const DYNAMIC_HOSTS_MAX: usize = 16 * 1024;
+
+/// How long a request waits until its host is looked up (Envoy: `dns_query_timeout`).
+pub const DNS_QUERY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);

@@ -87,8 +87,8 @@ impl fmt::Display for Address {
 
 /// Values by name, with a position that is fixed for the life of the snapshot (counters are resolved to it).
 ///
-/// The keys are the configuration's and no request names one directly, so nobody can choose keys that collide; the
-/// hash is seeded nevertheless.
+/// The hash is seeded with a secret: the hosts of dynamic forward clusters are named by requests, and nobody shall choose
+/// names that collide.
 #[derive(Debug)]
 pub struct Named<T> {
     entries: Vec<(Arc<str>, Arc<T>)>,

@@ -89,7 +89,7 @@ pub fn clusters(snapshot: &Snapshot, is_static: impl Fn(&str) -> bool) -> String
         if let Discovery::Eds { service_name } = &cluster.config.discovery {
             let _ = writeln!(page, "{name}::eds_service_name::{service_name}");
         }
-        for endpoint in cluster.endpoints.all() {
+        for endpoint in cluster.all_endpoints() {
             let spec = &endpoint.spec;
             let mut line = |field: &str, value: &dyn std::fmt::Display| {
                 let _ = writeln!(page, "{name}::{}::{field}::{value}", spec.address);

@@ -21,7 +21,7 @@ use runtime::{
 use tokio::sync::{mpsc, watch};
 use translate::assemble::{Assembler, Options as AssemblerOptions, Update};
 
-use super::{ControlThread, Inbox, discovery, operator::CpuTimes, pace::Pace};
+use super::{ControlThread, Inbox, discovery, hosts, operator::CpuTimes, pace::Pace};
 use crate::{
     admin,
     bootstrap::{AdminAddress, Bootstrap, Role},
@@ -29,6 +29,7 @@ use crate::{
     report::Identity,
     state::{LastGood, StateFile},
     telemetry::{access_log::AccessLog, registry::Registry},
+    worker::Outlets,
     workers::{self, Workers},
     xds::{
         Kind,
@@ -151,11 +152,12 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         route_tables: Named::default(),
         clusters: Named::default(),
     });
+    let (wanted, hosts) = hosts::Inbox::new().map_err(StartError::Runtime)?;
     let worker_options = workers::Options {
         driver: driver.driver,
         is_pinned,
         seed: rng.next_u64(),
-        access_log: access_log.clone(),
+        outlets: Outlets { access_log: access_log.clone(), wanted },
     };
     let workers = Workers::start(registry.bind(&nothing, &mut rng), &worker_options)?;
     tracing::info!(
@@ -186,6 +188,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         registry,
         workers,
         resolver,
+        hosts: hosts::Hosts::default(),
         snapshot: nothing,
         adoption: None,
         is_live: false,
@@ -206,7 +209,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
     control_thread.take(updates);
     // A file without resources is a whole configuration, too.
     control_thread.when_settled();
-    Ok((control_thread, Inbox { discovery: discovered, names, questions, stop }))
+    Ok((control_thread, Inbox { discovery: discovered, names, hosts, questions, stop }))
 }
 
 /// The standard library seeds its hash maps from the system; the same source seeds everything random here.

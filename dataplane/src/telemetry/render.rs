@@ -174,7 +174,7 @@ impl Page {
             let name = format!("{}{name}", family.prefix);
             self.head(&name, "gauge");
             for (cluster, value) in snapshot.clusters.iter() {
-                let endpoints = value.endpoints.all().iter();
+                let endpoints = value.all_endpoints();
                 let count = endpoints.filter(|of| !is_healthy_only || of.spec.health.is_healthy()).count();
                 self.sample(&name, &[(family.label, &block_name(cluster))], &count);
             }

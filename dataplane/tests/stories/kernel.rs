@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use sim::Behaviour;
 
-use crate::{adoption, bodies, departures, endings, keep_alive, mesh::Setup, refusals, tcp, timeouts};
+use crate::{
+    adoption, bodies, departures, dynamic_forward, endings, keep_alive, mesh::Setup, refusals, tcp, timeouts,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -51,6 +53,7 @@ on_kernel! {
         .origin(adoption::named("second")), adoption::change_under_a_connection;
     a_removed_listener_ends_gently: thinking(), adoption::removed_listener;
     a_drain_ends_gently: thinking(), adoption::drain;
+    hosts_are_looked_up: dynamic_forward::mesh(), dynamic_forward::is_looked_up_once;
     tcp_goes_both_ways: plain().played(1).tcp(None), tcp::both_ways;
     tcp_half_closes_are_passed_on: plain().played(1).tcp(None), tcp::half_closes;
     tcp_resets_are_passed_on: plain().played(1).tcp(None), tcp::resets;

@@ -7,6 +7,7 @@ mod access_log;
 mod adoption;
 mod bodies;
 mod departures;
+mod dynamic_forward;
 mod endings;
 mod keep_alive;
 mod kernel;

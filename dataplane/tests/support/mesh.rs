@@ -16,8 +16,9 @@ use std::{
 };
 
 use dataplane::{
+    dynamic_host::Wanted,
     telemetry::{access_log::AccessLog, metrics::WorkerStats},
-    worker::{Order, Worker},
+    worker::{Order, Outlets, Worker},
 };
 use policy::{
     Weighted,
@@ -29,7 +30,7 @@ use policy::{
 };
 use runtime::{
     Deadline, Io, listen,
-    mailbox::{Bell, Sender, mailbox},
+    mailbox::{Bell, Mailbox, Sender, mailbox},
     monoio::{Choice, Driver, Mono, probe, run},
 };
 use sim::{
@@ -120,6 +121,7 @@ pub(crate) struct Mesh<I: Ground> {
     /// What the current snapshot was made of.
     pub(crate) config: RefCell<Config>,
     proxy_io: I,
+    wanted: Mailbox<Wanted>,
     orders: Sender<Order<I>>,
     binder: RefCell<Binder>,
 }
@@ -134,6 +136,7 @@ impl Setup {
                 manager: HttpConnectionManager::new("ingress".into(), routes),
                 routes: Rc::new(|| vec![route("/", forward_to(APP))]),
                 clusters: BTreeMap::from([(APP.into(), (app, Vec::new()))]),
+                hosts: BTreeMap::new(),
                 tcp: None,
                 is_listening: true,
                 listener_filters: ListenerFilters {
@@ -281,7 +284,7 @@ impl Setup {
         clients_io: I,
         bell: Option<Bell>,
         seed: u64,
-    ) -> (Mesh<I>, runtime::mailbox::Mailbox<Order<I>>) {
+    ) -> (Mesh<I>, Mailbox<Order<I>>) {
         let mut config = self.config;
         let origins: Vec<Origin> = self
             .origins
@@ -296,9 +299,11 @@ impl Setup {
         endpoints.extend(played.iter().map(runtime::Listener::local_addr));
         let mut binder = Binder::default();
         let empty = binder.bind(&Config { is_listening: false, clusters: BTreeMap::new(), ..config.clone() });
-        let (orders, mailbox) = mailbox(bell);
+        let (orders, orders_out) = mailbox(bell);
         let stats = Arc::<WorkerStats>::default();
-        let worker = Worker::new(proxy_io.clone(), WorkerId(0), empty, seed, stats, self.access_log);
+        let (wanted_in, wanted) = mailbox(None);
+        let outlets = Outlets { access_log: self.access_log, wanted: wanted_in };
+        let worker = Worker::new(proxy_io.clone(), WorkerId(0), empty, seed, stats, outlets);
         let mesh = Mesh {
             io: clients_io,
             worker,
@@ -308,6 +313,7 @@ impl Setup {
             origins_io: origins_io.clone(),
             config: RefCell::new(config),
             proxy_io: proxy_io.clone(),
+            wanted,
             orders,
             binder: RefCell::new(binder),
         };
@@ -315,7 +321,7 @@ impl Setup {
         let mesh = Mesh { proxy, ..mesh };
         let bound = mesh.binder.borrow_mut().bind(&mesh.config.borrow());
         mesh.order(Order::Adopt { bound, sockets: vec![(LISTENER.into(), socket)], closed: Vec::new() });
-        (mesh, mailbox)
+        (mesh, orders_out)
     }
 }
 
@@ -342,6 +348,21 @@ impl<I: Ground> Mesh<I> {
         while self.worker.stats.counters.snapshot_version.get() != version {
             self.pass(Duration::from_millis(1)).await;
         }
+    }
+
+    /// The next host that the worker asks for.
+    pub(crate) async fn wanted(&self) -> String {
+        loop {
+            match self.wanted.take() {
+                Some(wanted) => return wanted.host.as_str().to_owned(),
+                None => self.pass(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    /// Whether the worker asks for a host.
+    pub(crate) fn wants_nothing(&self) -> bool {
+        self.wanted.take().is_none()
     }
 
     /// A client with a connection.
@@ -417,7 +438,7 @@ impl<I: Ground> Mesh<I> {
         assert_eq!(self.worker.pools.idle_count(), 0);
         let bound = self.worker.bound();
         for (_, cluster) in bound.snapshot.clusters.iter() {
-            for endpoint in cluster.endpoints.all() {
+            for endpoint in cluster.all_endpoints() {
                 assert_eq!(endpoint.state.in_flight(), 0, "{}", endpoint.spec.address);
             }
         }

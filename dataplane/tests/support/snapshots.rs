@@ -9,7 +9,7 @@ use dataplane::{
 use policy::{
     Rng, Weighted,
     balance::PickState,
-    cluster::{Cluster, ClusterConfig},
+    cluster::{Cluster, ClusterConfig, Discovery},
     endpoint::{Assignment, EndpointIds, EndpointSpec},
     filter_chain::{FilterChain, FilterChainMatch, FilterChains},
     limits,
@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) routes: Rc<dyn Fn() -> Vec<RouteSpec>>,
     /// The clusters with the addresses of their endpoints.
     pub(crate) clusters: BTreeMap<Arc<str>, (ClusterConfig, Vec<SocketAddr>)>,
+    /// What was looked up of the hosts of dynamic forward clusters.
+    pub(crate) hosts: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Speak TCP instead, to [`APP`].
     pub(crate) tcp: Option<TcpProxy>,
     /// The listener is there.
@@ -82,15 +84,16 @@ impl Binder {
         self.version += 1;
         let mut clusters = BTreeMap::new();
         for (name, (cluster, endpoints)) in &config.clusters {
-            let spec = |address: &SocketAddr| EndpointSpec::new(Address::Socket(*address));
-            let assignment = Assignment {
-                endpoints: endpoints.iter().map(spec).collect(),
-                overprovisioning_percent: limits::OVERPROVISIONING_PERCENT_DEFAULT,
-            };
             let previous = self.previous.as_ref().and_then(|snapshot| snapshot.clusters.get(name));
             let previous = previous.map(|cluster| &**cluster);
-            let config = Arc::new(cluster.clone());
-            let cluster = Cluster::assemble(config, &assignment, previous, &mut self.ids, 1);
+            let hosts = config.hosts.iter().map(|(name, addresses)| (name.clone(), assignment(addresses)));
+            let (config, ids) = (Arc::new(cluster.clone()), &mut self.ids);
+            let cluster = match &config.discovery {
+                Discovery::DynamicForward(_) => {
+                    Cluster::assemble_dynamic(config, hosts.collect(), previous, ids, (1, 3))
+                }
+                _ => Cluster::assemble(config, &assignment(endpoints), previous, ids, 1),
+            };
             clusters.insert(name.clone(), Arc::new(cluster));
         }
         let mut listeners = BTreeMap::new();
@@ -116,6 +119,14 @@ impl Binder {
         all.filter(|(_, kind, value)| *kind == Kind::Gauge && *value != 0)
             .map(|(name, _, value)| (name, value))
             .collect()
+    }
+}
+
+fn assignment(addresses: &[SocketAddr]) -> Assignment {
+    let spec = |address: &SocketAddr| EndpointSpec::new(Address::Socket(*address));
+    Assignment {
+        endpoints: addresses.iter().map(spec).collect(),
+        overprovisioning_percent: limits::OVERPROVISIONING_PERCENT_DEFAULT,
     }
 }
 

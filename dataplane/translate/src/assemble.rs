@@ -4,7 +4,7 @@
 //! to the second when it is *warm*:
 //!
 //! - a cluster, when its endpoints are known: at once if they are in it, by EDS (a cached assignment counts), or by
-//!   DNS once every name was looked up;
+//!   DNS once every name was looked up; a dynamic forward cluster at once, since only requests know its hosts;
 //! - a route table, when no cluster that it names is still warming. A cluster that nobody has told us of does not
 //!   hold it back: it may never come;
 //! - a listener, when every route table it names is active and its own clusters are not warming.
@@ -28,7 +28,7 @@ use std::{
 };
 
 use policy::{
-    cluster::{Cluster, ClusterConfig, Discovery, Dns},
+    cluster::{Cluster, ClusterConfig, Discovery, Dns, DnsCache},
     endpoint::{Assignment, EndpointIds},
     limits,
     route::RouteTable,
@@ -78,14 +78,21 @@ pub enum Update {
         /// Its word.
         revision: String,
     },
-    /// A host of a DNS cluster was looked up. No address is an answer as well.
+    /// A host of a DNS cluster or a dynamic forward cluster was looked up. No address is an answer as well.
     Dns {
         /// The cluster.
         cluster: String,
-        /// The host as the cluster names it.
+        /// The host as the cluster names it, or as [`HostName`](policy::dynamic_host::HostName) has it.
         host: String,
         /// Its addresses; a logical DNS cluster uses the first.
         addresses: Vec<IpAddr>,
+    },
+    /// A host of a dynamic forward cluster that no request names any more.
+    HostUnused {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// The host.
+        host: Arc<str>,
     },
 }
 
@@ -218,8 +225,16 @@ impl Assembler {
         let held = self.clusters.active.values().filter(|cluster| !received.contains_key(&cluster.name));
         received.values().chain(held).filter_map(|cluster| match &cluster.value.discovery {
             Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => Some((&cluster.name, dns)),
-            Discovery::Static(_) | Discovery::Eds { .. } => None,
+            Discovery::Static(_) | Discovery::Eds { .. } | Discovery::DynamicForward(_) => None,
         })
+    }
+
+    /// How a dynamic forward cluster looks up the hosts that requests name; `None` for a cluster that is none.
+    pub fn dns_cache(&self, cluster: &str) -> Option<&DnsCache> {
+        match &self.clusters.active.get(cluster)?.value.discovery {
+            Discovery::DynamicForward(cache) => Some(cache),
+            _ => None,
+        }
     }
 
     /// Whether the bootstrap file has a resource of this name, so that no other may have it.
@@ -283,6 +298,11 @@ impl Assembler {
                 let hosts = self.looked_up.entry(cluster.into()).or_default();
                 hosts.insert(host.into(), addresses.into());
             }
+            Update::HostUnused { cluster, host } => {
+                if let Some(hosts) = self.looked_up.get_mut(&cluster) {
+                    hosts.remove(&host);
+                }
+            }
         }
     }
 
@@ -293,6 +313,10 @@ impl Assembler {
             Update::Revision { .. } => return,
             Update::Dns { cluster, .. } => {
                 self.touched.clusters.insert(cluster.as_str().into());
+                return;
+            }
+            Update::HostUnused { cluster, .. } => {
+                self.touched.clusters.insert(cluster.clone());
                 return;
             }
             Update::Cluster(cluster) => {
@@ -346,14 +370,18 @@ impl Assembler {
             }) {
                 continue;
             }
-            let assignment = inputs.assignment(&cluster.value);
-            let built = Cluster::assemble(
-                cluster.value.clone(),
-                &assignment,
-                before.map(|before| &*before.cluster),
-                &mut self.endpoint_ids,
-                self.options.workers,
-            );
+            let (config, before) = (cluster.value.clone(), before.map(|before| &*before.cluster));
+            let Options { workers, seed } = self.options;
+            let ids = &mut self.endpoint_ids;
+            let built = match &config.discovery {
+                Discovery::DynamicForward(_) => {
+                    Cluster::assemble_dynamic(config, inputs.of_each_host(), before, ids, (workers, seed))
+                }
+                _ => {
+                    let assignment = inputs.assignment(&config);
+                    Cluster::assemble(config, &assignment, before, ids, workers)
+                }
+            };
             if let Inputs::Assignment(assignment) = &inputs {
                 self.assignments.active.insert(assignment.name.clone(), assignment.clone());
             }
@@ -383,6 +411,7 @@ impl Assembler {
                 Inputs::of_dns(dns, self.looked_up.get(&cluster.name), limits::ENDPOINTS_PER_CLUSTER_MAX)
             }
             Discovery::LogicalDns(dns) => Inputs::of_dns(dns, self.looked_up.get(&cluster.name), 1),
+            Discovery::DynamicForward(_) => Some(Inputs::of_hosts(self.looked_up.get(&cluster.name))),
         }
     }
 

@@ -17,7 +17,7 @@ use proto::pb::envoy::{
 };
 
 use crate::{
-    Rejected, endpoint, fields, http,
+    Rejected, dynamic_forward, endpoint, fields, http,
     reject::{At, Fault, Reason},
 };
 
@@ -75,12 +75,7 @@ fn discovery(value: &cluster::Cluster, name: &Arc<str>, at: &At<'_>) -> Result<D
     let kind = match &value.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => fields::enumeration(*kind, &at.field("type"))?,
-        Some(ClusterDiscoveryType::ClusterType(custom)) => {
-            let at = at.field("cluster_type");
-            let at = at.field("typed_config");
-            let type_url = custom.typed_config.as_ref().map_or("", |config| &config.type_url);
-            return Err(fields::unknown_extension(type_url, &[], &at));
-        }
+        Some(ClusterDiscoveryType::ClusterType(custom)) => return custom_type(value, custom, at),
     };
     let assignment_at = at.field("load_assignment");
     let assignment = || assignment_at.require(value.load_assignment.as_ref());
@@ -119,6 +114,30 @@ fn discovery(value: &cluster::Cluster, name: &Arc<str>, at: &At<'_>) -> Result<D
     }
 }
 
+/// Of Envoy's clusters that are extensions there is one. Its endpoints are what requests name.
+fn custom_type(
+    value: &cluster::Cluster,
+    custom: &cluster::cluster::CustomClusterType,
+    at: &At<'_>,
+) -> Result<Discovery, Fault> {
+    let type_at = at.field("cluster_type");
+    let config_at = type_at.field("typed_config");
+    let any = config_at.require(custom.typed_config.as_ref())?;
+    if !dynamic_forward::CLUSTER.contains(&fields::type_name(any)) {
+        return Err(fields::unknown_extension(&any.type_url, dynamic_forward::CLUSTER, &config_at));
+    }
+    if value.load_assignment.is_some() {
+        let reason = Reason::Conflict("a dynamic forward cluster gets its endpoints from requests");
+        return Err(at.field("load_assignment").fault(reason));
+    }
+    let lb_policy = cluster::cluster::LbPolicy::ClusterProvided;
+    if value.lb_policy != lb_policy as i32 {
+        let reason = Reason::Conflict("a dynamic forward cluster has lb_policy CLUSTER_PROVIDED");
+        return Err(at.field("lb_policy").fault(reason));
+    }
+    Ok(Discovery::DynamicForward(dynamic_forward::cluster(any, &config_at)?))
+}
+
 /// Resources come over the one ADS stream (`ads`, or `self` in what came over it).
 #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
 pub(crate) fn config_source(value: Option<&ConfigSource>, at: &At<'_>) -> Result<(), Fault> {
@@ -137,23 +156,28 @@ fn dns(
     assignment: &proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment,
     at: &At<'_>,
 ) -> Result<Dns, Fault> {
-    use cluster::cluster::DnsLookupFamily;
     let refresh_rate = match &value.dns_refresh_rate {
         None => limits::DNS_REFRESH_RATE_DEFAULT,
         Some(rate) => positive(rate, &at.field("dns_refresh_rate"))?,
     };
-    let family = match fields::enumeration(value.dns_lookup_family, &at.field("dns_lookup_family"))? {
-        DnsLookupFamily::Auto => DnsFamily::V6Preferred,
-        DnsLookupFamily::V4Only => DnsFamily::V4Only,
-        DnsLookupFamily::V6Only => DnsFamily::V6Only,
-        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
-        DnsLookupFamily::All => DnsFamily::All,
-    };
+    let family = dns_family(value.dns_lookup_family, at)?;
     Ok(Dns {
         assignment: endpoint::names(assignment, &at.field("load_assignment"))?,
         refresh_rate,
         respect_ttl: value.respect_dns_ttl,
         family,
+    })
+}
+
+/// `dns_lookup_family`.
+pub(crate) fn dns_family(value: i32, at: &At<'_>) -> Result<DnsFamily, Fault> {
+    use cluster::cluster::DnsLookupFamily;
+    Ok(match fields::enumeration(value, &at.field("dns_lookup_family"))? {
+        DnsLookupFamily::Auto => DnsFamily::V6Preferred,
+        DnsLookupFamily::V4Only => DnsFamily::V4Only,
+        DnsLookupFamily::V6Only => DnsFamily::V6Only,
+        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
+        DnsLookupFamily::All => DnsFamily::All,
     })
 }
 

@@ -26,6 +26,7 @@ pub mod listener;
 pub mod reject;
 pub mod route;
 
+mod dynamic_forward;
 mod fields;
 mod header;
 mod http;

@@ -219,7 +219,8 @@ fn a_connection_manager_is_refused_where_it_is_wrong() {
             of.http_filters.push(router);
         },
         ".http_filters[0].typed_config: type.googleapis.com/foreign.Filter is not supported by Ringway; supported: \
-         envoy.extensions.filters.http.router.v3.Router" => |of: &mut HttpConnectionManager| {
+         envoy.extensions.filters.http.router.v3.Router, \
+         envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig" => |of: &mut HttpConnectionManager| {
             of.http_filters[0].config_type = Some(
                 pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType::TypedConfig(
                     foreign(),

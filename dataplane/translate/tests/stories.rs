@@ -1,10 +1,10 @@
 //! Stories of configuration changes: what is sent, and what serves after it.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use policy::{
     Weighted,
-    cluster::{ClusterConfig, Discovery, Dns},
+    cluster::{ClusterConfig, Discovery, Dns, DnsCache, DnsFamily},
     endpoint::{Assignment, DnsName, Endpoint, EndpointSpec},
     filter_chain::{FilterChain, FilterChainMatch, FilterChains},
     limits,
@@ -70,7 +70,7 @@ fn describe(snapshot: &Snapshot) -> String {
         format!("{name}>{}", clusters.join("+"))
     });
     let clusters = snapshot.clusters.iter().map(|(name, cluster)| {
-        let all = cluster.endpoints.all().iter();
+        let all = cluster.all_endpoints();
         let addresses: Vec<_> = all.map(|endpoint| endpoint.spec.address.to_string()).collect();
         format!("{name}={}", addresses.join("+"))
     });
@@ -389,6 +389,48 @@ fn a_dns_cluster_is_warm_when_every_name_was_looked_up() {
         proxy.after([found("s", "two", &["::1"])]),
         " |  | l=10.0.0.1:80 s=10.0.0.1:80+10.0.0.2:80+[::1]:80"
     );
+}
+
+#[test]
+fn a_dynamic_forward_cluster_serves_at_once_and_learns_its_hosts_from_answers() {
+    let cluster = |query_timeout: u64| {
+        let cache = DnsCache {
+            refresh_rate: Duration::from_secs(60),
+            family: DnsFamily::V4Preferred,
+            host_ttl: Duration::from_secs(300),
+            hosts_max: 10,
+            query_timeout: Duration::from_secs(query_timeout),
+        };
+        let config = ClusterConfig::new("out".into(), Discovery::DynamicForward(cache));
+        Update::Cluster(accepted("out", "1", config))
+    };
+    let answer = |host: &str, addresses: &[&str]| Update::Dns {
+        cluster: "out".to_owned(),
+        host: host.to_owned(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    };
+    let mut proxy = Proxy::new();
+    assert_eq!(proxy.after([cluster(5)]), " |  | out=");
+    assert!(proxy.assembler.dns_cache("out").is_some() && proxy.assembler.dns_cache("other").is_none());
+    assert_eq!(
+        proxy.after([answer("a.example:80", &["10.0.0.2", "10.0.0.1"])]),
+        " |  | out=10.0.0.1:80+10.0.0.2:80"
+    );
+    let turned = [answer("a.example:80", &["10.0.0.1", "10.0.0.2"])];
+    assert_eq!(proxy.after(turned), "unchanged");
+    let more = [answer("b.example:8080", &["::1"]), answer("no.example:80", &[])];
+    assert_eq!(proxy.after(more), " |  | out=10.0.0.1:80+10.0.0.2:80+[::1]:8080");
+    let hosts = |proxy: &Proxy| {
+        let hosts = &proxy.snapshot.clusters.get("out").unwrap().hosts;
+        hosts.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(&proxy), ["a.example:80", "b.example:8080", "no.example:80"]);
+    assert_eq!(proxy.after([cluster(6)]), " |  | out=10.0.0.1:80+10.0.0.2:80+[::1]:8080");
+    let unused = |host: &str| Update::HostUnused { cluster: "out".into(), host: host.into() };
+    assert_eq!(proxy.after([unused("a.example:80"), unused("no.example:80")]), " |  | out=[::1]:8080");
+    assert_eq!(hosts(&proxy), ["b.example:8080"]);
+    assert_eq!(proxy.after([absent(type_url::CLUSTER, "out")]), " |  | ");
+    assert_eq!(proxy.after([cluster(5)]), " |  | out=", "what was known went with the cluster");
 }
 
 #[test]

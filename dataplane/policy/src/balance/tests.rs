@@ -55,7 +55,7 @@ impl<'a> Picker<'a> {
     }
 
     fn pick(&mut self, avoid: &[EndpointId]) -> Option<&'a Endpoint> {
-        self.cluster.pick_endpoint(&mut self.state, &mut self.rng, avoid)
+        self.cluster.pick_endpoint(None, &mut self.state, &mut self.rng, avoid)
     }
 
     /// The numbers of the next `count` endpoints.

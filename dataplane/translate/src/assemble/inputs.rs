@@ -8,6 +8,7 @@ use std::{
 
 use policy::{
     cluster::{ClusterConfig, Discovery, Dns},
+    dynamic_host::HostName,
     endpoint::{Assignment, DnsName, EndpointSpec},
     limits,
 };
@@ -29,17 +30,19 @@ pub(super) enum Inputs {
 
 impl Inputs {
     /// What of the answers for `dns` is used: the first `most` addresses of each name. `None` while a name was not looked
-    /// up. Servers turn their answers round from one look-up to the next, so addresses are sorted: the same ones must not
-    /// look like a change.
+    /// up.
     pub(super) fn of_dns(dns: &Dns, known: Option<&LookedUp>, most: usize) -> Option<Inputs> {
         let hosts = dns.assignment.endpoints.iter().map(|endpoint| &endpoint.address.host);
-        let used = hosts.map(|host| {
-            let mut addresses: Vec<_> = known?.get(host)?.iter().take(most).copied().collect();
-            addresses.sort_unstable();
-            addresses.dedup();
-            Some((host.clone(), addresses))
-        });
+        let used = hosts.map(|host| Some((host.clone(), in_order(known?.get(host)?, most))));
         used.collect::<Option<_>>().map(Inputs::LookedUp)
+    }
+
+    /// All hosts of a dynamic forward cluster that were looked up so far.
+    pub(super) fn of_hosts(known: Option<&LookedUp>) -> Inputs {
+        let hosts = known.into_iter().flatten();
+        Inputs::LookedUp(
+            hosts.map(|(host, addresses)| (host.clone(), in_order(addresses, usize::MAX))).collect(),
+        )
     }
 
     /// Whether these are the very same inputs.
@@ -50,6 +53,19 @@ impl Inputs {
             (Inputs::LookedUp(one), Inputs::LookedUp(two)) => one == two,
             _ => false,
         }
+    }
+
+    /// The endpoints of each host of a dynamic forward cluster with these inputs.
+    pub(super) fn of_each_host(&self) -> BTreeMap<Arc<str>, Assignment> {
+        let Inputs::LookedUp(hosts) = self else { return BTreeMap::new() };
+        let assignment = |(name, addresses): (&Arc<str>, &Vec<IpAddr>)| {
+            let host = HostName::parse(name.as_bytes())?;
+            let named = EndpointSpec::new(DnsName { host: host.host().into(), port: host.port });
+            let endpoints = addresses.iter().map(|ip| named.resolved(SocketAddr::new(*ip, host.port)));
+            let overprovisioning_percent = limits::OVERPROVISIONING_PERCENT_DEFAULT;
+            Some((name.clone(), Assignment { endpoints: endpoints.collect(), overprovisioning_percent }))
+        };
+        hosts.iter().filter_map(assignment).collect()
     }
 
     /// The endpoints of a cluster with these inputs.
@@ -66,6 +82,15 @@ impl Inputs {
             }),
         }
     }
+}
+
+/// The first `most` addresses of an answer, sorted. Servers turn their answers round from one look-up to the next: the same
+/// addresses must not look like a change.
+fn in_order(addresses: &[IpAddr], most: usize) -> Vec<IpAddr> {
+    let mut addresses: Vec<_> = addresses.iter().take(most).copied().collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// The endpoints at the addresses of each name; no more than a cluster may have, whatever the answers say.

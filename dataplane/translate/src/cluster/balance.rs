@@ -1,7 +1,7 @@
 //! How an endpoint is chosen: `lb_policy` with its configuration, or `load_balancing_policy`, which goes before it.
 
 use policy::{
-    cluster::{Balance, ClusterConfig},
+    cluster::{Balance, ClusterConfig, Discovery},
     limits,
 };
 use proto::pb::{
@@ -78,6 +78,10 @@ fn by_name(value: &cluster::Cluster, config: &mut ClusterConfig, at: &At<'_>) ->
             Balance::RoundRobin
         }
         LbPolicy::Random => Balance::Random,
+        // Of a dynamic forward cluster: the addresses of one host are alike.
+        LbPolicy::ClusterProvided if matches!(config.discovery, Discovery::DynamicForward(_)) => {
+            Balance::Random
+        }
         LbPolicy::LeastRequest => match &value.lb_config {
             Some(LbConfig::LeastRequestLbConfig(least)) => {
                 let at = at.field("least_request_lb_config");
