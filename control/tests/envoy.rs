@@ -11,6 +11,7 @@ use std::process::Stdio;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use hyper::Request;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -26,7 +27,8 @@ struct Envoy {
 }
 
 impl Envoy {
-    fn start(control: SocketAddr, dir: &Path) -> Envoy {
+    /// As the proxy that `metadata` describes.
+    fn start(control: SocketAddr, dir: &Path, metadata: &serde_json::Value) -> Envoy {
         let bootstrap = dir.join("envoy.json");
         let ads = serde_json::json!({
             "api_type": "DELTA_GRPC",
@@ -39,7 +41,7 @@ impl Envoy {
             "node": {
                 "id": "envoy-1",
                 "cluster": "edge",
-                "metadata": {"ringway": {"role": "gateway", "namespace": "shop", "name": "edge", "bind": "127.0.0.1"}},
+                "metadata": {"ringway": metadata},
             },
             "dynamic_resources": {
                 "ads_config": ads,
@@ -97,12 +99,20 @@ async fn free_port() -> u16 {
 struct Caller {
     client: Client<HttpConnector, Empty<Bytes>>,
     url: String,
+    host: String,
 }
 
 impl Caller {
+    /// A caller of `host` at a port of this machine.
+    fn new(port: u16, host: &str) -> Caller {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Caller { client, url: format!("http://127.0.0.1:{port}/"), host: host.to_owned() }
+    }
+
     /// Status and body, or why there is none.
     async fn get(&self) -> Result<(u16, String), String> {
-        let answer = self.client.get(self.url.parse().unwrap()).await.map_err(|error| error.to_string())?;
+        let request = Request::get(&self.url).header("host", &self.host).body(Empty::new()).unwrap();
+        let answer = self.client.request(request).await.map_err(|error| error.to_string())?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
@@ -136,9 +146,10 @@ async fn envoy_routes_by_our_configuration_and_loses_nothing_when_it_changes() {
     let documents =
         [("gateway.yaml", &gateway(port)), ("route.yaml", &route("pay")), ("pay.yaml", &service("pay", pay))];
     let plane = Plane::start(&documents.map(|(file, content)| (file, content.as_str()))).await;
-    let mut envoy = Envoy::start(plane.address(), plane.dir.path());
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let caller = Caller { client, url: format!("http://127.0.0.1:{port}/") };
+    let edge =
+        serde_json::json!({"role": "gateway", "namespace": "shop", "name": "edge", "bind": "127.0.0.1"});
+    let mut envoy = Envoy::start(plane.address(), plane.dir.path(), &edge);
+    let caller = Caller::new(port, "edge");
     caller.eventually_gets("pay", &envoy).await;
     let status = plane.synced(1).await;
     assert!(status.proxies[0].version.starts_with("envoy 1.40"), "{}", status.proxies[0].version);
@@ -179,4 +190,22 @@ async fn envoy_routes_by_our_configuration_and_loses_nothing_when_it_changes() {
     let refusals: Vec<_> = envoy.warnings().into_iter().filter(|line| line.contains("rejected")).collect();
     assert_eq!(refusals, [""; 0]);
     assert!(envoy.process.try_wait().unwrap().is_none(), "Envoy ended: {:?}", envoy.warnings());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_as_a_sidecar_reaches_services_and_hosts_outside_the_mesh() {
+    let (pay, outside) = (origin("pay").await, origin("outside").await);
+    let (inbound, outbound) = (free_port().await, free_port().await);
+    let plane = Plane::start(&[("pay.yaml", service("pay", pay).as_str())]).await;
+    let web = serde_json::json!({
+        "role": "sidecar", "namespace": "shop", "service": "web", "instance": "web-1", "app_protocol": "http",
+        "inbound": format!("127.0.0.1:{inbound}"), "app": "127.0.0.1:1", "outbound": format!("127.0.0.1:{outbound}"),
+    });
+    let envoy = Envoy::start(plane.address(), plane.dir.path(), &web);
+    Caller::new(outbound, "pay.mesh").eventually_gets("pay", &envoy).await;
+    Caller::new(outbound, &format!("localhost:{outside}")).eventually_gets("outside", &envoy).await;
+    let nobody = Caller::new(outbound, "nobody.mesh").get().await;
+    assert_eq!(nobody, Ok((404, "no service of the mesh has this name\n".to_owned())));
+    let refusals: Vec<_> = envoy.warnings().into_iter().filter(|line| line.contains("rejected")).collect();
+    assert_eq!(refusals, [""; 0]);
 }

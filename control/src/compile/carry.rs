@@ -57,7 +57,12 @@ impl Shared {
         }
         let gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Shared { targets, gateways: gateways.into(), namespaces: namespaces.into() }
+        Shared {
+            targets,
+            gateways: gateways.into(),
+            namespaces: namespaces.into(),
+            outside: self.outside.clone(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clusters: one per port of a service, and a sidecar's own application.
+//! Clusters: one per port of a service, a sidecar's own application, and everything outside the mesh.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use proto::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersion, Con
 use proto::pb::google::protobuf::UInt32Value;
 use proto::well_known::to_duration;
 
-use super::{Resource, endpoint};
+use super::{Resource, dynamic_forward, endpoint};
 use crate::model::Target;
 
 /// How long connecting may take. A lost SYN is sent again after one second, so two cover one loss.
@@ -35,6 +35,19 @@ pub(super) fn outbound(target: &Target) -> Arc<Resource> {
         ..base(&name)
     };
     Resource::encode(name, &cluster)
+}
+
+/// The name of the cluster of all hosts outside the mesh.
+pub(super) const OUTSIDE: &str = "outbound|outside";
+
+/// The cluster of all hosts outside the mesh.
+pub(super) fn outside() -> Arc<Resource> {
+    let cluster = Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(dynamic_forward::cluster_type())),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        ..base(OUTSIDE)
+    };
+    Resource::encode(OUTSIDE.to_owned(), &cluster)
 }
 
 /// The cluster of the application a sidecar is beside.

@@ -23,11 +23,12 @@ use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
 };
-use proto::pb::google::protobuf::{Any, BoolValue};
+use proto::pb::google::protobuf::BoolValue;
 use proto::well_known::to_duration;
 
 use super::cluster::{ads, inbound_name, outbound_name};
-use super::{Resource, Sidecar, endpoint, route};
+use super::resource::any;
+use super::{Resource, Sidecar, dynamic_forward, endpoint, route};
 use crate::model::{Backend, Name, Protocol, Target};
 
 /// How long a head may take to arrive at a gateway, where anybody may connect.
@@ -61,7 +62,10 @@ pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
 /// The HTTP proxy for the calls of a sidecar's application.
 pub(super) fn outbound_http(address: SocketAddr, routes: &str) -> Arc<Resource> {
     let name = "outbound|http".to_owned();
-    let filter = http("outbound", rds(routes));
+    let mut manager = manager("outbound", rds(routes));
+    let outside = http_filter("dynamic_forward_proxy", &dynamic_forward::filter());
+    manager.http_filters.insert(0, outside);
+    let filter = filter("http_connection_manager", &manager);
     listener(name, address, TrafficDirection::Outbound, filter)
 }
 
@@ -143,11 +147,7 @@ fn manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
     HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
-        http_filters: vec![HttpFilter {
-            name: "envoy.filters.http.router".to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(any(&router))),
-            ..HttpFilter::default()
-        }],
+        http_filters: vec![http_filter("router", &router)],
         // Envoy's five minutes would cut streams that are only quiet.
         stream_idle_timeout: Some(to_duration(Duration::ZERO)),
         server_header_transformation: ServerHeaderTransformation::PassThrough as i32,
@@ -177,6 +177,10 @@ fn filter<M: Message + prost::Name>(name: &str, config: &M) -> Filter {
     }
 }
 
-fn any<M: Message + prost::Name>(message: &M) -> Any {
-    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+fn http_filter<M: Message + prost::Name>(name: &str, config: &M) -> HttpFilter {
+    HttpFilter {
+        name: format!("envoy.filters.http.{name}"),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(config))),
+        ..HttpFilter::default()
+    }
 }

@@ -10,6 +10,7 @@
 //! | cluster and endpoints of a service's port | `outbound\|PORT\|SERVICE.NAMESPACE` |
 //! | cluster of a sidecar's own application | `inbound\|PORT` |
 //! | a sidecar's listener for its application's callers | `inbound\|IP:PORT` |
+//! | cluster of all hosts outside the mesh | `outbound\|outside` |
 //! | a sidecar's HTTP proxy | `outbound\|http`, with routes `outbound\|http\|NAMESPACE` |
 //! | a sidecar's port for a dependency | `outbound\|tcp\|SERVICE.NAMESPACE:PORT`, with routes `outbound\|PORT\|SERVICE.NAMESPACE\|CALLER-NAMESPACE` |
 //! | a port of a gateway, and its routes | `gateway\|NAMESPACE/NAME\|PORT` |
@@ -23,6 +24,7 @@ use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Rule, Target};
 mod carry;
 mod client;
 mod cluster;
+mod dynamic_forward;
 mod endpoint;
 mod listener;
 mod resource;
@@ -109,6 +111,8 @@ fn sidecar(model: &Model, shared: &Shared, sidecar: &Sidecar) -> View {
         let (routes, used) = shared.outbound(model, &sidecar.namespace);
         view.add_listener(listener::outbound_http(address, &routes.name));
         view.add_routes(routes);
+        let outside = shared.outside();
+        view.clusters.insert(Arc::clone(&outside.name), outside);
         targets.extend(used.iter().cloned());
     }
     for to in &sidecar.to {
@@ -167,6 +171,7 @@ pub struct Shared {
     targets: OnceLock<BTreeMap<Target, Encoded>>,
     gateways: Mutex<BTreeMap<Name, Tables>>,
     namespaces: Mutex<BTreeMap<String, Tables>>,
+    outside: OnceLock<Arc<Resource>>,
 }
 
 impl Shared {
@@ -188,6 +193,10 @@ impl Shared {
         });
         // One that is declared and not known yet has no endpoints.
         all.get(target).cloned().unwrap_or_else(|| encode(target, &[]))
+    }
+
+    fn outside(&self) -> Arc<Resource> {
+        Arc::clone(self.outside.get_or_init(cluster::outside))
     }
 
     fn outbound(&self, model: &Model, namespace: &str) -> (Arc<Resource>, BTreeSet<Target>) {

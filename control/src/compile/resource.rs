@@ -13,6 +13,7 @@ use proto::pb::envoy::config::{
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
+use proto::pb::google::protobuf::Any;
 
 /// One encoded xDS resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,12 +95,16 @@ impl Served for Listener {
 
 impl Served for RouteConfiguration {}
 
+/// A message as the configuration of an extension.
+pub(super) fn any<M: Message + Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
 #[cfg(test)]
 mod tests {
     use proto::pb::envoy::config::cluster::v3::cluster::EdsClusterConfig;
     use proto::pb::envoy::config::listener::v3::{Filter, FilterChain};
     use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
-    use proto::pb::google::protobuf::Any;
 
     use super::*;
 
@@ -140,8 +145,8 @@ mod tests {
                 route_specifier: Some(RouteSpecifier::Rds(rds)),
                 ..HttpConnectionManager::default()
             };
-            let config = Any { type_url: HttpConnectionManager::type_url(), value: manager.encode_to_vec() };
-            let filter = Filter { config_type: Some(ConfigType::TypedConfig(config)), ..Filter::default() };
+            let config_type = Some(ConfigType::TypedConfig(any(&manager)));
+            let filter = Filter { config_type, ..Filter::default() };
             FilterChain { filters: vec![filter], ..FilterChain::default() }
         };
         let listener = Listener {

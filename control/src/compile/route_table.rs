@@ -83,7 +83,7 @@ pub(super) fn outbound(model: &Model, namespace: &str) -> (Arc<Resource>, BTreeS
         let name = format!("{}.{}:{}", target.service.name, target.service.namespace, target.port);
         virtual_hosts.push(VirtualHost { name, domains, routes, ..VirtualHost::default() });
     }
-    virtual_hosts.push(fallback());
+    virtual_hosts.extend(elsewhere());
     let name = format!("outbound|http|{namespace}");
     let table = RouteConfiguration { name: name.clone(), virtual_hosts, ..RouteConfiguration::default() };
     (Resource::encode(name, &table), used)
@@ -112,16 +112,21 @@ impl Domains {
     }
 }
 
-/// What becomes of requests for hosts that are not of the mesh.
-fn fallback() -> VirtualHost {
+/// What becomes of requests for hosts that are not of the mesh: names that can only be of the mesh are answered, others go
+/// where DNS says.
+fn elsewhere() -> [VirtualHost; 2] {
     let body = "no service of the mesh has this name\n".to_owned();
     let body = DataSource { specifier: Some(Specifier::InlineString(body)), watched_directory: None };
-    VirtualHost {
-        name: "unknown".to_owned(),
-        domains: vec!["*".to_owned()],
-        routes: vec![route::everything_answered(404, Some(body))],
+    let virtual_host = |name: &str, domain: &str, route| VirtualHost {
+        name: name.to_owned(),
+        domains: vec![domain.to_owned()],
+        routes: vec![route],
         ..VirtualHost::default()
-    }
+    };
+    [
+        virtual_host("unknown", "*.mesh", route::everything_answered(404, Some(body))),
+        virtual_host("outside", "*", route::everything_to(cluster::OUTSIDE)),
+    ]
 }
 
 /// The routes of a local port for `target` in a sidecar in `namespace`, and where they lead. Any host means it.

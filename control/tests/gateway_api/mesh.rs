@@ -27,10 +27,13 @@ fn a_service_is_reached_by_each_of_its_names() {
             ("GET v1.infra/", "v1"),
             ("GET v1.infra.svc/", "v1"),
             ("GET v1.infra.svc.cluster.local:8080/", "v1"),
-            ("GET v1.mesh:81/", "404"),
+            ("GET v1.mesh:81/", "outside"),
+            ("GET v2.infra.svc.cluster.local:81/", "outside"),
             ("GET web.mesh/", "404"),
             ("GET web.web.mesh/", "web.web"),
-            ("GET example.com/", "404"),
+            ("GET nobody.mesh/", "404"),
+            ("GET example.com/", "outside"),
+            ("GET 10.0.0.1:8080/", "outside"),
         ],
     );
     asked(

@@ -1,12 +1,13 @@
 //! Two applications that know nothing of a mesh, each with a sidecar that is the real proxy.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use rustix::process::{Signal, kill_process};
 
 use super::harness::{Mesh, Run, free_port, until};
+use super::stand_in::serve;
 
 /// The proxy of this build: beside the folder of this executable.
 fn proxy() -> PathBuf {
@@ -70,6 +71,26 @@ fn an_application_reaches_another_by_name_and_by_a_local_port() {
     assert_eq!(web.wait(), 0, "{}", web.rest());
     pay.signal(Signal::TERM);
     assert_eq!(pay.wait(), 128 + 15, "{}", pay.rest());
+}
+
+#[test]
+fn an_application_reaches_hosts_outside_the_mesh() {
+    let mesh = Mesh::with_proxy(proxy());
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = outside.local_addr().unwrap().port();
+    std::thread::spawn(move || serve(&outside, "outside"));
+    let mut web = web_to(&mesh, "pay:80");
+    for host in ["localhost", "127.0.0.1"] {
+        let url = format!("http://{host}:{port}/");
+        assert_eq!(calls(&mut web, &url), format!("{url}: 200 outside"));
+    }
+    for (url, status) in [
+        ("http://nobody.mesh/", "404 no service of the mesh has this name"),
+        ("http://no-such-name.invalid/", "503 no address found for the host of the request"),
+    ] {
+        web.say(url);
+        assert_eq!(web.until(url).trim(), format!("{url}: {status}"));
+    }
 }
 
 #[test]

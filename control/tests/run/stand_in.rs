@@ -46,6 +46,11 @@ fn stand_in_for_a_server() {
     let Some(port) = std::env::var_os("STAND_IN_FOR_SERVER") else { return };
     let name = std::env::var("STAND_IN_IS").unwrap();
     let listener = TcpListener::bind(format!("127.0.0.1:{}", port.to_str().unwrap())).unwrap();
+    serve(&listener, &name);
+}
+
+/// Answers every request with `name`, for ever.
+pub(super) fn serve(listener: &TcpListener, name: &str) -> ! {
     loop {
         let (mut stream, _) = listener.accept().unwrap();
         let mut head = Vec::new();
