@@ -35,9 +35,7 @@ pub(crate) async fn reset_while_it_waits<I: Ground>(mesh: &Mesh<I>) {
         mesh.until("it waits for the response", |mesh| mesh.ledger().contains_key(&id.to_string())).await;
         mesh.pass(pause).await;
         peer.reset();
-        let begun = mesh.io.now();
         ends_when_noticed(mesh).await;
-        assert!(Duration::from_nanos(mesh.io.now() - begun) < SLOW, "{id}");
     }
     assert_eq!(mesh.http("downstream_rq_rx_reset"), 4);
     assert_eq!(mesh.http("downstream_cx_destroy_active_rq"), 4);
