@@ -31,6 +31,11 @@ pub(super) enum Inputs {
 impl Inputs {
     /// What of the answers for `dns` is used: the first `most` addresses of each name. `None` while a name was not looked
     /// up.
+    ///
+    /// A logical DNS cluster moves to the first address of an answer also when the one it had is still in it, as Envoy
+    /// does. Envoy's older implementation lets the connections to the former address live until they end by themselves,
+    /// its newer one replaces the endpoint as Ringway does. An answer that is another one in its order alone never comes
+    /// here.
     pub(super) fn of_dns(dns: &Dns, known: Option<&LookedUp>, most: usize) -> Option<Inputs> {
         let hosts = dns.assignment.endpoints.iter().map(|endpoint| &endpoint.address.host);
         let used = hosts.map(|host| Some((host.clone(), in_order(known?.get(host)?, most))));
