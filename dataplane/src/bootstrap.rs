@@ -15,8 +15,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
+use policy::limits;
 use prost::Message;
 use proto::{
     pb::envoy::config::{
@@ -51,6 +53,9 @@ pub struct Bootstrap {
     pub control_plane: Option<ControlPlane>,
     /// The types that the control plane is asked for.
     pub kinds: Vec<Kind>,
+    /// How long the first answers for listeners and clusters are waited for before the proxy counts as ready without
+    /// them; `None` is for ever (Envoy: `initial_fetch_timeout`).
+    pub fetch_timeouts: Vec<(Kind, Option<Duration>)>,
 }
 
 /// `node.metadata.ringway.role`.
@@ -190,13 +195,20 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
             }
         }
     }
-    let mut kinds = Vec::new();
+    let (mut kinds, mut fetch_timeouts) = (Vec::new(), Vec::new());
     for (field, source, of_field) in [
         ("cds_config", &dynamic.cds_config, [Kind::Cluster, Kind::Endpoints]),
         ("lds_config", &dynamic.lds_config, [Kind::Listener, Kind::RouteTable]),
     ] {
         let Some(source) = source else { continue };
         let path = format!("dynamic_resources.{field}");
+        let timeout = match &source.initial_fetch_timeout {
+            None => limits::INITIAL_FETCH_TIMEOUT_DEFAULT,
+            Some(timeout) => well_known::duration(timeout).ok_or_else(|| {
+                Wrong::new(format!("{path}.initial_fetch_timeout"), "not a duration of zero or more")
+            })?,
+        };
+        fetch_timeouts.push((of_field[0], Some(timeout).filter(|timeout| !timeout.is_zero())));
         match source.config_source_specifier {
             Some(ConfigSourceSpecifier::Ads(_)) if control_plane.is_some() => kinds.extend(of_field),
             Some(ConfigSourceSpecifier::Ads(_)) => {
@@ -227,6 +239,7 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
         resources: updates,
         control_plane,
         kinds,
+        fetch_timeouts,
         node,
     })
 }

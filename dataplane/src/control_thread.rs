@@ -177,12 +177,18 @@ impl ControlThread {
             self.look_at_adoption(now);
         }
         let expired = self.session.as_mut().map(|session| session.expire(now)).unwrap_or_default();
-        if !expired.is_empty() {
-            let absent = |(kind, name): (Kind, Arc<str>)| {
-                tracing::warn!(kind = kind.word(), %name, "the control plane did not send a resource in time");
-                Update::Absent { type_url: kind.type_url(), name: name.to_string() }
-            };
-            self.waiting.extend(expired.into_iter().map(absent));
+        for (kind, name) in expired {
+            match name {
+                Some(name) => {
+                    tracing::warn!(kind = kind.word(), %name, "the control plane did not send a resource in time");
+                    let name = name.to_string();
+                    self.waiting.push(Update::Absent { type_url: kind.type_url(), name });
+                }
+                None => {
+                    tracing::warn!(kind = kind.word(), "the control plane did not answer in time");
+                    self.when_settled();
+                }
+            }
         }
         if self.hosts.due().is_some_and(|due| due <= now) {
             let ControlThread { hosts, assembler, snapshot, .. } = self;

@@ -40,6 +40,8 @@ pub struct ClusterConfig {
     pub locality_weighted: bool,
     /// How long an upstream connection may wait in the pool; `None` is for ever.
     pub idle_timeout: Option<Duration>,
+    /// How long its first endpoints are waited for where they come by EDS; `None` is for ever.
+    pub fetch_timeout: Option<Duration>,
 }
 
 /// Where a cluster's endpoints come from.
@@ -130,6 +132,7 @@ impl ClusterConfig {
             panic_threshold_percent: limits::PANIC_THRESHOLD_PERCENT_DEFAULT,
             locality_weighted: false,
             idle_timeout: Some(limits::UPSTREAM_IDLE_TIMEOUT_DEFAULT),
+            fetch_timeout: Some(limits::INITIAL_FETCH_TIMEOUT_DEFAULT),
         }
     }
 }

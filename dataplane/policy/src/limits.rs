@@ -154,6 +154,9 @@ pub const TCP_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
 /// Time for the listener filters, so for a ClientHello, to finish (Envoy: `listener_filters_timeout`).
 pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
+/// Time that the first answer of a control plane for something is waited for (Envoy: `initial_fetch_timeout`).
+pub const INITIAL_FETCH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+
 /// Time between two look-ups of a DNS name (Envoy: `dns_refresh_rate`).
 pub const DNS_REFRESH_RATE_DEFAULT: Duration = Duration::from_secs(5);
 

@@ -130,7 +130,7 @@ impl ControlThread {
         let now = Instant::now();
         for kind in [Kind::Endpoints, Kind::RouteTable] {
             let wanted = self.assembler.wanted(kind.type_url());
-            self.last_good.retain(kind, |name| wanted.contains(name));
+            self.last_good.retain(kind, |name| wanted.contains_key(name));
             let request = self.session.as_mut().and_then(|session| session.subscribe(kind, wanted, now));
             if let Some(request) = request {
                 self.send(request);

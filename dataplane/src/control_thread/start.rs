@@ -286,7 +286,11 @@ fn new_session(bootstrap: &Bootstrap) -> Session {
         Some(proto::pb::envoy::config::core::v3::node::UserAgentVersionType::UserAgentVersion(
             env!("CARGO_PKG_VERSION").to_owned(),
         ));
-    Session::new(node, bootstrap.kinds.iter().copied())
+    let mut session = Session::new(node, bootstrap.kinds.iter().copied());
+    for (kind, timeout) in &bootstrap.fetch_timeouts {
+        session.limit_first(*kind, *timeout);
+    }
+    session
 }
 
 fn is_named(update: &Update, kind: Kind, name: &str) -> bool {

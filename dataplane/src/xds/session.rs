@@ -22,14 +22,12 @@ use proto::{
     },
 };
 
+use translate::Wanted;
+
 use super::Kind;
 
 #[cfg(test)]
 mod tests;
-
-/// How long a name may stay unanswered, from the request on. Then it counts as absent, so that nothing waits for it any
-/// longer (Envoy: `initial_fetch_timeout`, its default).
-pub const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest reason for one resource in a NACK, in bytes; control planes put them into logs and metadata.
 const REASON_BYTES_MAX: usize = 1024;
@@ -49,15 +47,21 @@ pub struct Session {
 struct Subscription {
     /// The first request of this stream was sent.
     is_started: bool,
-    /// Something was answered, on this stream or a former one, or remembered from the disk.
+    /// Something was answered, on this stream or a former one, or remembered from the disk; or it was waited for long
+    /// enough.
     is_answered: bool,
+    /// How long the first answer to a wildcard is waited for on a stream; `None` is for ever.
+    first_timeout: Option<Duration>,
+    /// When that time is over.
+    first_until: Option<Instant>,
     /// Names asked for; none for a wildcard.
-    wanted: BTreeSet<Arc<str>>,
+    wanted: Wanted,
     /// Accepted versions by name.
     versions: BTreeMap<Arc<str>, String>,
     /// Names whose newest version was refused.
     refused: BTreeSet<Arc<str>>,
-    /// Names that were asked for on this stream and not answered yet, with the time when they count as absent.
+    /// Names that were asked for on this stream and not answered yet, with the time when they count as absent; without
+    /// those that are waited for for ever.
     unanswered: BTreeMap<Arc<str>, Instant>,
 }
 
@@ -110,6 +114,13 @@ impl Session {
         }
     }
 
+    /// How long the first answer to a wildcard is waited for on a stream; `None`, and nothing said, is for ever.
+    pub fn limit_first(&mut self, kind: Kind, timeout: Option<Duration>) {
+        if let Some(subscription) = self.subscriptions.get_mut(&kind) {
+            subscription.first_timeout = timeout;
+        }
+    }
+
     /// A stream begins: its first requests, in order.
     pub fn open(&mut self, now: Instant) -> Vec<DeltaDiscoveryRequest> {
         self.close();
@@ -125,6 +136,7 @@ impl Session {
             subscription.is_started = false;
             // Nobody can answer while there is no stream; the time counts anew from the next request.
             subscription.unanswered.clear();
+            subscription.first_until = None;
         }
     }
 
@@ -165,6 +177,7 @@ impl Session {
             return batch;
         };
         subscription.is_answered = true;
+        subscription.first_until = None;
         let mut seen = BTreeSet::new();
         for (index, resource) in resources.into_iter().enumerate() {
             let refuse = |resource: &Resource, reason: &str| Refused {
@@ -219,31 +232,31 @@ impl Session {
         request
     }
 
-    /// Changes which names of a type are wanted; gives the request that says so if a stream is open.
-    pub fn subscribe(
-        &mut self,
-        kind: Kind,
-        wanted: BTreeSet<Arc<str>>,
-        now: Instant,
-    ) -> Option<DeltaDiscoveryRequest> {
+    /// Changes which names of a type are wanted; gives the request that says so if a stream is open. The times count for
+    /// names that are new.
+    pub fn subscribe(&mut self, kind: Kind, wanted: Wanted, now: Instant) -> Option<DeltaDiscoveryRequest> {
         let subscription = self.subscriptions.get_mut(&kind)?;
-        if kind.is_wildcard() || subscription.wanted == wanted {
+        if kind.is_wildcard() {
             return None;
         }
         let before = mem::replace(&mut subscription.wanted, wanted);
-        for name in before.difference(&subscription.wanted) {
-            subscription.versions.remove(name);
-            subscription.refused.remove(name);
-            subscription.unanswered.remove(name);
+        let new: Vec<_> =
+            subscription.wanted.iter().filter(|(name, _)| !before.contains_key(*name)).collect();
+        let gone: Vec<_> = before.keys().filter(|name| !subscription.wanted.contains_key(*name)).collect();
+        if new.is_empty() && gone.is_empty() {
+            return None;
+        }
+        for name in &gone {
+            subscription.versions.remove(*name);
+            subscription.refused.remove(*name);
+            subscription.unanswered.remove(*name);
         }
         if !subscription.is_started {
             return if self.is_open { self.start(kind, now) } else { None };
         }
-        let names = |names: Vec<&Arc<str>>| names.into_iter().map(ToString::to_string).collect();
-        let new: Vec<_> = subscription.wanted.difference(&before).collect();
-        let gone: Vec<_> = before.difference(&subscription.wanted).collect();
-        subscription.unanswered.extend(new.iter().map(|name| ((*name).clone(), now + FETCH_TIMEOUT)));
-        let (new, gone) = (names(new), names(gone));
+        subscription.unanswered.extend(new.iter().filter_map(|(name, timeout)| until(name, **timeout, now)));
+        let new = new.iter().map(|(name, _)| name.to_string()).collect();
+        let gone = gone.iter().map(ToString::to_string).collect();
         let mut request = self.request(kind.type_url());
         request.resource_names_subscribe = new;
         request.resource_names_unsubscribe = gone;
@@ -252,17 +265,24 @@ impl Session {
 
     /// When [`Session::expire`] will have something to say.
     pub fn deadline(&self) -> Option<Instant> {
-        self.subscriptions.values().flat_map(|subscription| subscription.unanswered.values()).min().copied()
+        let of_one = |subscription: &Subscription| {
+            subscription.unanswered.values().copied().chain(subscription.first_until).min()
+        };
+        self.subscriptions.values().filter_map(of_one).min()
     }
 
-    /// Names that were not answered in time.
-    pub fn expire(&mut self, now: Instant) -> Vec<(Kind, Arc<str>)> {
+    /// What was not answered in time: names, and types of which everything was asked for.
+    pub fn expire(&mut self, now: Instant) -> Vec<(Kind, Option<Arc<str>>)> {
         let mut expired = Vec::new();
         for (kind, subscription) in &mut self.subscriptions {
+            if subscription.first_until.take_if(|until| *until <= now).is_some() {
+                subscription.is_answered = true;
+                expired.push((*kind, None));
+            }
             subscription.unanswered.retain(|name, until| {
                 let is_expired = *until <= now;
                 if is_expired {
-                    expired.push((*kind, name.clone()));
+                    expired.push((*kind, Some(name.clone())));
                 }
                 !is_expired
             });
@@ -277,10 +297,13 @@ impl Session {
             return None;
         }
         subscription.is_started = true;
-        let names: Vec<String> = subscription.wanted.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = subscription.wanted.keys().map(ToString::to_string).collect();
         // What is here already need not come again: an answer to it is not waited for.
-        for name in subscription.wanted.iter().filter(|name| !subscription.versions.contains_key(*name)) {
-            subscription.unanswered.insert(name.clone(), now + FETCH_TIMEOUT);
+        let missing =
+            subscription.wanted.iter().filter(|(name, _)| !subscription.versions.contains_key(*name));
+        subscription.unanswered.extend(missing.filter_map(|(name, timeout)| until(name, *timeout, now)));
+        if !subscription.is_answered && kind.is_wildcard() {
+            subscription.first_until = subscription.first_timeout.map(|timeout| now + timeout);
         }
         let versions =
             subscription.versions.iter().map(|(name, version)| (name.to_string(), version.clone())).collect();
@@ -303,7 +326,7 @@ impl Session {
 
 impl Subscription {
     fn is_wanted(&self, kind: Kind, name: &str) -> bool {
-        kind.is_wildcard() || self.wanted.contains(name)
+        kind.is_wildcard() || self.wanted.contains_key(name)
     }
 
     /// Whether the resource is here in this very version, and no other one was refused since.
@@ -312,6 +335,11 @@ impl Subscription {
             && self.versions.get(&*resource.name) == Some(&resource.version)
             && !self.refused.contains(&*resource.name)
     }
+}
+
+/// When a name that is asked for `now` counts as absent, if ever.
+fn until(name: &Arc<str>, timeout: Option<Duration>, now: Instant) -> Option<(Arc<str>, Instant)> {
+    Some((name.clone(), now.checked_add(timeout?)?))
 }
 
 /// `None` is an ACK. One line for each refused resource, its name first: a control plane can tell from it which ones are

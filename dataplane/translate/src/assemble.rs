@@ -40,7 +40,7 @@ use self::{
     inputs::{Inputs, LookedUp},
     of_type::Type,
 };
-use crate::{Origin, Referring};
+use crate::{Origin, Referring, Wanted, want};
 
 pub use report::{RejectedVersion, TypeStatus, hash_of};
 
@@ -201,22 +201,25 @@ impl Assembler {
     }
 
     /// Names of a type that something refers to: what to subscribe to. Route tables and assignments only.
-    pub fn wanted(&self, type_url: &str) -> BTreeSet<Arc<str>> {
+    pub fn wanted(&self, type_url: &str) -> Wanted {
+        let mut wanted = Wanted::new();
         match type_url {
-            type_url::ROUTE_CONFIGURATION => self
-                .listeners
-                .all()
-                .flat_map(|listener| listener.value.route_tables.iter().cloned())
-                .collect(),
-            type_url::CLUSTER_LOAD_ASSIGNMENT => {
-                let service = |cluster: &Accepted<ClusterConfig>| match &cluster.value.discovery {
-                    Discovery::Eds { service_name } => Some(service_name.clone()),
-                    _ => None,
-                };
-                self.clusters.all().filter_map(service).collect()
+            type_url::ROUTE_CONFIGURATION => {
+                for (name, timeout) in self.listeners.all().flat_map(|listener| &listener.value.route_tables)
+                {
+                    want(&mut wanted, name, *timeout);
+                }
             }
-            _ => BTreeSet::new(),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => {
+                for cluster in self.clusters.all() {
+                    if let Discovery::Eds { service_name } = &cluster.value.discovery {
+                        want(&mut wanted, service_name, cluster.value.fetch_timeout);
+                    }
+                }
+            }
+            _ => {}
         }
+        wanted
     }
 
     /// Clusters whose names are to be looked up: the newest version of each, and one that is removed and still serves.
@@ -426,7 +429,7 @@ impl Assembler {
             let is_there = |name: &Arc<str>| {
                 route_tables.active.contains_key(name) || route_tables.is_given_up(name, serves)
             };
-            !clusters.is_any_warming(&listener.clusters) && listener.route_tables.iter().all(is_there)
+            !clusters.is_any_warming(&listener.clusters) && listener.route_tables.keys().all(is_there)
         });
         let before = listeners.active.len();
         listeners.active.retain(|name, _| listeners.received.contains_key(name));
@@ -457,7 +460,7 @@ impl Assembler {
         self.listeners.absent.clear();
         self.clusters.absent.clear();
         let Assembler { clusters, looked_up, assignments, built, clusters_of, .. } = self;
-        clusters_of.retain(|service_name, _| services.contains(service_name));
+        clusters_of.retain(|service_name, _| services.contains_key(service_name));
         looked_up
             .retain(|name, _| clusters.received.contains_key(name) || clusters.active.contains_key(name));
         assignments.active = built

@@ -65,6 +65,10 @@ pub(crate) fn cluster(value: &cluster::Cluster, at: &At<'_>) -> Result<ClusterCo
     if let Some(timeout) = &value.connect_timeout {
         config.connect_timeout = positive(timeout, &at.field("connect_timeout"))?;
     }
+    if let Some(eds) = &value.eds_cluster_config {
+        let at = at.field("eds_cluster_config");
+        config.fetch_timeout = fetch_timeout(eds.eds_config.as_ref(), &at.field("eds_config"))?;
+    }
     balance::apply(value, &mut config, at)?;
     protocol_options(value, &mut config, at)?;
     Ok(config)
@@ -148,6 +152,12 @@ pub(crate) fn config_source(value: Option<&ConfigSource>, at: &At<'_>) -> Result
         ConfigSourceSpecifier::PathConfigSource(_) => Err(at.field("path_config_source").unsupported()),
         ConfigSourceSpecifier::ApiConfigSource(_) => Err(at.field("api_config_source").unsupported()),
     }
+}
+
+/// How long the first answer from a source is waited for; `None` is for ever.
+pub(crate) fn fetch_timeout(value: Option<&ConfigSource>, at: &At<'_>) -> Result<Option<Duration>, Fault> {
+    let timeout = value.and_then(|source| source.initial_fetch_timeout.as_ref());
+    fields::timeout(timeout, Some(limits::INITIAL_FETCH_TIMEOUT_DEFAULT), &at.field("initial_fetch_timeout"))
 }
 
 #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]

@@ -33,7 +33,7 @@ use proto::pb::{
 };
 
 use crate::{
-    Origin, Referring, cluster, dynamic_forward, fields,
+    Origin, Referring, Wanted, cluster, dynamic_forward, fields,
     reject::{At, Fault, Reason},
     route,
 };
@@ -136,20 +136,22 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
     ])
 }
 
-type Routes = (RouteSource, BTreeSet<Arc<str>>, BTreeSet<Arc<str>>);
+type Routes = (RouteSource, BTreeSet<Arc<str>>, Wanted);
 
 fn routes(value: &hcm::HttpConnectionManager, origin: Origin, at: &At<'_>) -> Result<Routes, Fault> {
     use fields_of::RouteSpecifier;
     match at.field("route_specifier").require(value.route_specifier.as_ref())? {
         RouteSpecifier::RouteConfig(table) => {
             let table = route::table(table, origin, &at.field("route_config"))?;
-            Ok((RouteSource::Inline(table.value), table.clusters, BTreeSet::new()))
+            Ok((RouteSource::Inline(table.value), table.clusters, Wanted::new()))
         }
         RouteSpecifier::Rds(rds) => {
             let at = at.field("rds");
-            cluster::config_source(rds.config_source.as_ref(), &at.field("config_source"))?;
+            let (source, source_at) = (rds.config_source.as_ref(), at.field("config_source"));
+            cluster::config_source(source, &source_at)?;
+            let timeout = cluster::fetch_timeout(source, &source_at)?;
             let name: Arc<str> = fields::name(&rds.route_config_name, &at.field("route_config_name"))?.into();
-            Ok((RouteSource::Named(name.clone()), BTreeSet::new(), BTreeSet::from([name])))
+            Ok((RouteSource::Named(name.clone()), BTreeSet::new(), Wanted::from([(name, timeout)])))
         }
         RouteSpecifier::ScopedRoutes(_) => Err(at.field("scoped_routes").unsupported()),
     }

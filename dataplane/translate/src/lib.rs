@@ -33,7 +33,11 @@ mod http;
 mod resource;
 mod route_match;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use reject::{Fault, Reason, Rejected};
 pub use resource::resource;
@@ -48,6 +52,16 @@ pub enum Origin {
     Dynamic,
 }
 
+/// Names to ask the control plane for, each with the time that its first answer is waited for; `None` is for ever
+/// (Envoy: `initial_fetch_timeout`).
+pub type Wanted = BTreeMap<Arc<str>, Option<Duration>>;
+
+/// Adds a name that is wanted once more. Who waits longer is waited for.
+pub(crate) fn want(wanted: &mut Wanted, name: &Arc<str>, timeout: Option<Duration>) {
+    let longest = wanted.entry(name.clone()).or_insert(timeout);
+    *longest = longest.zip(timeout).map(|(one, other)| one.max(other));
+}
+
 /// A translated resource with the names it refers to.
 #[derive(Debug)]
 pub struct Referring<T> {
@@ -56,5 +70,5 @@ pub struct Referring<T> {
     /// Clusters that it sends traffic to.
     pub clusters: BTreeSet<Arc<str>>,
     /// Route tables that it needs by RDS.
-    pub route_tables: BTreeSet<Arc<str>>,
+    pub route_tables: Wanted,
 }

@@ -21,8 +21,9 @@ use proto::pb::envoy::{
 };
 
 use crate::{
-    Origin, Referring, Rejected, fields, http,
+    Origin, Referring, Rejected, Wanted, fields, http,
     reject::{At, Fault, Reason},
+    want,
 };
 
 const NETWORK_FILTERS: &[&str] = &[
@@ -68,7 +69,7 @@ pub(crate) fn listener(
         at.refuse("socket_options", additional.socket_options.is_some())?;
         addresses.push(fields::address(additional.address.as_ref(), &at.field("address"))?);
     }
-    let mut translated = Chains { origin, clusters: BTreeSet::new(), route_tables: BTreeSet::new() };
+    let mut translated = Chains { origin, clusters: BTreeSet::new(), route_tables: Wanted::new() };
     let chains_at = at.field("filter_chains");
     if value.filter_chains.is_empty() && value.default_filter_chain.is_none() {
         return Err(chains_at.fault(Reason::Missing));
@@ -149,7 +150,7 @@ fn listener_filters(
 struct Chains {
     origin: Origin,
     clusters: BTreeSet<Arc<str>>,
-    route_tables: BTreeSet<Arc<str>>,
+    route_tables: Wanted,
 }
 
 impl Chains {
@@ -191,7 +192,9 @@ impl Chains {
                 let value: HttpConnectionManager = fields::unpack(any, &at)?;
                 let manager = http::connection_manager(&value, self.origin, &at)?;
                 self.clusters.extend(manager.clusters);
-                self.route_tables.extend(manager.route_tables);
+                for (name, timeout) in &manager.route_tables {
+                    want(&mut self.route_tables, name, *timeout);
+                }
                 Ok(NetworkFilter::HttpConnectionManager(manager.value))
             }
             Some(_) => {

@@ -18,7 +18,7 @@ use proto::pb::envoy::{
 use wire::http1::encode;
 
 use crate::{
-    Origin, Referring, Rejected, fields, header, http,
+    Origin, Referring, Rejected, Wanted, fields, header, http,
     reject::{At, Fault, Reason},
     route_match,
 };
@@ -84,7 +84,7 @@ pub(crate) fn table(
     };
     let table = RouteTable::new(spec).map_err(|error| at.fault(Reason::RouteTable(error)))?;
     let clusters = table.clusters().cloned().collect();
-    Ok(Referring { value: Arc::new(table), clusters, route_tables: BTreeSet::new() })
+    Ok(Referring { value: Arc::new(table), clusters, route_tables: Wanted::new() })
 }
 
 /// What the levels below the table must know of it.

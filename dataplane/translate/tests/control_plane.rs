@@ -73,7 +73,7 @@ fn updates(resources: &Value) -> Vec<Update> {
 fn every_resource_of_the_control_plane_is_accepted_and_all_become_active() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../control/tests/golden");
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut clients = 0;
+    let (mut clients, mut names) = (0, 0);
     for file in files.filter(|file| file.to_string_lossy().ends_with(".resources.json")) {
         let golden: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
         for (client, resources) in golden["resources"].as_object().unwrap() {
@@ -83,10 +83,16 @@ fn every_resource_of_the_control_plane_is_accepted_and_all_become_active() {
                 let warming = assembler.status(type_url).warming;
                 assert_eq!(warming, Vec::<Arc<str>>::new(), "{} {client} {type_url}", file.display());
             }
+            // It answers for every name sooner or later, and says so.
+            for type_url in [type_url::ROUTE_CONFIGURATION, type_url::CLUSTER_LOAD_ASSIGNMENT] {
+                let wanted = assembler.wanted(type_url);
+                assert!(wanted.values().all(Option::is_none), "{} {client} {wanted:?}", file.display());
+                names += wanted.len();
+            }
             clients += 1;
         }
     }
-    assert!(clients > 1, "the golden files are elsewhere");
+    assert!(clients > 1 && names > 1, "the golden files are elsewhere");
 }
 
 #[test]

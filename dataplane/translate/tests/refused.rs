@@ -471,6 +471,19 @@ fn a_cluster_is_refused_where_it_is_wrong() {
                 of.load_assignment = None;
                 of.eds_cluster_config = Some(Default::default());
             },
+            "a: eds_cluster_config.eds_config.initial_fetch_timeout: `-1.000000000s` is not a duration of zero or more" =>
+                move |of: &mut Cluster| {
+                    of.cluster_discovery_type = kind(fields::DiscoveryType::Eds);
+                    of.load_assignment = None;
+                    let ads = core::config_source::ConfigSourceSpecifier::Ads(Default::default());
+                    let source = core::ConfigSource {
+                        config_source_specifier: Some(ads),
+                        initial_fetch_timeout: duration(-1),
+                        ..Default::default()
+                    };
+                    let eds = fields::EdsClusterConfig { eds_config: Some(source), ..Default::default() };
+                    of.eds_cluster_config = Some(eds);
+                },
             "a: load_assignment: a LOGICAL_DNS cluster has exactly one endpoint" => move |of: &mut Cluster| {
                 of.cluster_discovery_type = kind(fields::DiscoveryType::LogicalDns);
                 of.load_assignment.as_mut().unwrap().endpoints.clear();

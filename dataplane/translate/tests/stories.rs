@@ -18,7 +18,7 @@ use policy::{
 use proto::type_url;
 
 use translate::{
-    Origin, Referring,
+    Origin, Referring, Wanted,
     assemble::{Accepted, Assembler, Options, RejectedVersion, Update, hash_of},
 };
 
@@ -49,6 +49,10 @@ impl Proxy {
                 describe(&self.snapshot)
             }
         }
+    }
+
+    fn wanted(&self, type_url: &str) -> BTreeSet<Arc<str>> {
+        self.assembler.wanted(type_url).into_keys().collect()
     }
 
     fn warming(&self, type_url: &str) -> Vec<String> {
@@ -129,7 +133,7 @@ fn names(names: &[&str]) -> BTreeSet<Arc<str>> {
 
 fn table(name: &str, clusters: &[&str]) -> Update {
     let value = Arc::new(table_of(name, clusters));
-    let referring = Referring { value, clusters: names(clusters), route_tables: BTreeSet::new() };
+    let referring = Referring { value, clusters: names(clusters), route_tables: Wanted::new() };
     Update::RouteTable(accepted(name, "1", referring))
 }
 
@@ -151,7 +155,11 @@ fn listener_with(name: &str, routes: RouteSource, clusters: &[&str], route_table
     Update::Listener(accepted(
         name,
         "1",
-        Referring { value: Arc::new(listener), clusters: names(clusters), route_tables: names(route_tables) },
+        Referring {
+            value: Arc::new(listener),
+            clusters: names(clusters),
+            route_tables: names(route_tables).into_iter().map(|name| (name, None)).collect(),
+        },
     ))
 }
 
@@ -196,11 +204,32 @@ fn everything_warms_in_the_order_of_its_references() {
 fn what_to_ask_for_follows_from_what_was_received() {
     let mut proxy = Proxy::new();
     proxy.after([listener("web", "r"), eds_of("a", "a.service")]);
-    assert_eq!(proxy.assembler.wanted(type_url::ROUTE_CONFIGURATION), names(&["r"]));
-    assert_eq!(proxy.assembler.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT), names(&["a.service"]));
+    assert_eq!(proxy.wanted(type_url::ROUTE_CONFIGURATION), names(&["r"]));
+    assert_eq!(proxy.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT), names(&["a.service"]));
     proxy.after([absent(type_url::LISTENER, "web"), absent(type_url::CLUSTER, "a")]);
-    assert_eq!(proxy.assembler.wanted(type_url::ROUTE_CONFIGURATION), names(&[]));
-    assert_eq!(proxy.assembler.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT), names(&[]));
+    assert_eq!(proxy.wanted(type_url::ROUTE_CONFIGURATION), names(&[]));
+    assert_eq!(proxy.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT), names(&[]));
+}
+
+#[test]
+fn who_waits_longest_for_a_name_decides_how_long_it_is_waited_for() {
+    let seconds = |count| Some(Duration::from_secs(count));
+    let eds = |name: &str, fetch_timeout| {
+        let discovery = Discovery::Eds { service_name: "s".into() };
+        let config = ClusterConfig { fetch_timeout, ..ClusterConfig::new(name.into(), discovery) };
+        Update::Cluster(accepted(name, "1", config))
+    };
+    for (timeouts, longest) in [
+        ([seconds(1), seconds(1)], seconds(1)),
+        ([seconds(1), seconds(9)], seconds(9)),
+        ([None, seconds(9)], None),
+        ([seconds(9), None], None),
+    ] {
+        let mut proxy = Proxy::new();
+        proxy.after([eds("a", timeouts[0]), eds("b", timeouts[1])]);
+        let wanted = proxy.assembler.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT);
+        assert_eq!(wanted, Wanted::from([("s".into(), longest)]), "{timeouts:?}");
+    }
 }
 
 #[test]
@@ -225,7 +254,7 @@ fn a_removed_cluster_stays_until_no_route_names_it() {
     let moved = assignment("a", &["10.0.0.9:80"]);
     assert_eq!(proxy.after([moved]), "web | r>a | a=10.0.0.9:80", "it still gets its endpoints");
     assert_eq!(proxy.after([table("r", &[])]), "web | r> | ");
-    assert_eq!(proxy.assembler.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT), names(&[]));
+    assert_eq!(proxy.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT), names(&[]));
 }
 
 #[test]
@@ -239,7 +268,7 @@ fn a_removed_route_table_stays_until_no_listener_names_it() {
 fn a_listener_changes_over_when_its_new_routes_are_there() {
     let mut proxy = serving();
     assert_eq!(proxy.after([listener("web", "s")]), "unchanged");
-    assert_eq!(proxy.assembler.wanted(type_url::ROUTE_CONFIGURATION), names(&["r", "s"]));
+    assert_eq!(proxy.wanted(type_url::ROUTE_CONFIGURATION), names(&["r", "s"]));
     assert_eq!(proxy.after([table("s", &["a"])]), "web | s>a | a=10.0.0.1:80");
     assert_eq!(proxy.after([inline("web", &["b"]), eds("b")]), "unchanged");
     let there = assignment("b", &["10.0.0.2:80"]);

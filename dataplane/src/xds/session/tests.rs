@@ -2,8 +2,10 @@
 
 use super::*;
 
-fn names(names: &[&str]) -> BTreeSet<Arc<str>> {
-    names.iter().map(|name| Arc::from(*name)).collect()
+const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+fn names(names: &[&str]) -> Wanted {
+    names.iter().map(|name| (Arc::from(*name), Some(FETCH_TIMEOUT))).collect()
 }
 
 fn session() -> Session {
@@ -230,7 +232,45 @@ fn a_name_that_nobody_answers_counts_as_absent_after_a_while() {
     assert_eq!(session.deadline(), Some(now + FETCH_TIMEOUT));
     take(&mut session, response(Kind::RouteTable, "n1", &["r=1"], &["s"]), &[]);
     assert!(session.expire(now + FETCH_TIMEOUT - Duration::from_millis(1)).is_empty());
-    assert_eq!(session.expire(now + FETCH_TIMEOUT), [(Kind::RouteTable, "t".into())]);
+    assert_eq!(session.expire(now + FETCH_TIMEOUT), [(Kind::RouteTable, Some("t".into()))]);
+    assert!(session.deadline().is_none());
+}
+
+#[test]
+fn each_name_is_waited_for_as_long_as_who_needs_it_says() {
+    let mut session = session();
+    let (now, second) = (Instant::now(), Duration::from_secs(1));
+    session.open(now);
+    let wanted = |quick| Wanted::from([("quick".into(), quick), ("patient".into(), None)]);
+    session.subscribe(Kind::Endpoints, wanted(Some(second)), now);
+    assert_eq!(session.deadline(), Some(now + second));
+    assert!(session.subscribe(Kind::Endpoints, wanted(Some(second * 9)), now).is_none(), "no name is new");
+    assert_eq!(session.expire(now + second), [(Kind::Endpoints, Some("quick".into()))]);
+    assert!(session.deadline().is_none());
+    // On the next stream it counts as it was said last.
+    session.open(now);
+    assert_eq!(session.deadline(), Some(now + second * 9));
+    session.subscribe(Kind::Endpoints, Wanted::new(), now);
+    assert!(session.deadline().is_none());
+}
+
+#[test]
+fn a_first_state_that_does_not_come_in_time_is_not_waited_for_unless_for_ever() {
+    let mut session = session();
+    let now = Instant::now();
+    session.limit_first(Kind::Cluster, Some(FETCH_TIMEOUT));
+    session.limit_first(Kind::Listener, None);
+    assert!(session.deadline().is_none(), "nobody can answer while there is no stream");
+    session.open(now);
+    assert_eq!(session.deadline(), Some(now + FETCH_TIMEOUT));
+    assert_eq!(session.expire(now + FETCH_TIMEOUT), [(Kind::Cluster, None)]);
+    assert!(session.is_answered(Kind::Cluster) && !session.is_answered(Kind::Listener));
+    assert!(session.deadline().is_none());
+    session.open(now);
+    assert!(session.deadline().is_none(), "what was waited for once is not waited for again");
+    session.limit_first(Kind::Listener, Some(FETCH_TIMEOUT));
+    session.open(now);
+    take(&mut session, response(Kind::Listener, "n1", &[], &[]), &[]);
     assert!(session.deadline().is_none());
 }
 

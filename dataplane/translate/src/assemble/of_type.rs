@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Accepted, RejectedVersion};
-use crate::Origin;
+use crate::{Origin, Wanted};
 
 /// One type's resources by name.
 #[derive(Debug)]
@@ -55,12 +55,12 @@ impl<T> Type<T> {
     }
 
     /// Forgets every resource that is not in `wanted`. What is wanted and was removed stays active.
-    pub(super) fn keep(&mut self, wanted: &BTreeSet<Arc<str>>) -> bool {
+    pub(super) fn keep(&mut self, wanted: &Wanted) -> bool {
         let before = self.active.len();
-        self.received.retain(|name, _| wanted.contains(name));
-        self.active.retain(|name, _| wanted.contains(name));
-        self.absent.retain(|name| wanted.contains(name));
-        self.rejected.retain(|name, _| wanted.contains(name));
+        self.received.retain(|name, _| wanted.contains_key(name));
+        self.active.retain(|name, _| wanted.contains_key(name));
+        self.absent.retain(|name| wanted.contains_key(name));
+        self.rejected.retain(|name, _| wanted.contains_key(name));
         self.active.len() != before
     }
 
