@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub enum Listen {
 
 /// Why a text is not a [`Listen`].
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} is neither IP:PORT nor unix:PATH")]
+#[error("expected IP:PORT, localhost:PORT or unix:PATH, not {text:?}")]
 pub struct ListenError {
     text: String,
 }
@@ -88,8 +88,10 @@ pub enum StartError {
         address: SocketAddr,
     },
     /// An address cannot be bound.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address} ({option})")]
     Bind {
+        /// What says otherwise on the command line.
+        option: &'static str,
         /// The address or path.
         address: String,
         /// Why.
@@ -104,7 +106,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// Two control planes would overwrite each other's files.
-    #[error("the data directory {path} belongs to another control plane that runs")]
+    #[error(
+        "the data directory {path} belongs to another control plane that runs; --data-dir names another place"
+    )]
     DataDirInUse {
         /// The directory.
         path: PathBuf,
@@ -136,7 +140,7 @@ impl Server {
         let directory = Directory::open(&config)?;
         let data_dir_lock = take_data_dir(&data_dir)?;
         let (incoming, listen) = Incoming::bind(listen).await?;
-        let bind = |source| StartError::Bind { address: api.to_string(), source };
+        let bind = |source| StartError::Bind { option: "--api", address: api.to_string(), source };
         let api_listener = TcpListener::bind(api).await.map_err(bind)?;
         let api = api_listener.local_addr().map_err(bind)?;
 
@@ -280,7 +284,7 @@ enum Incoming {
 
 impl Incoming {
     async fn bind(listen: Listen) -> Result<(Incoming, Listen), StartError> {
-        let failed = |source| StartError::Bind { address: listen.to_string(), source };
+        let failed = |source| StartError::Bind { option: "--listen", address: listen.to_string(), source };
         match &listen {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -326,7 +330,11 @@ impl FromStr for Listen {
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(Listen::Unix(path.into()));
         }
-        text.parse().map(Listen::Tcp).map_err(|_| ListenError { text: text.to_owned() })
+        let address = match text.strip_prefix("localhost:") {
+            Some(port) => port.parse().ok().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into()),
+            None => text.parse().ok(),
+        };
+        address.map(Listen::Tcp).ok_or_else(|| ListenError { text: text.to_owned() })
     }
 }
 

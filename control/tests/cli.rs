@@ -107,8 +107,8 @@ fn serve_refuses_what_it_cannot_serve_with_one_line() {
         ([&missing, any, any, config], format!("error: cannot read the directory {missing}: ")),
         ([config, "0.0.0.0:0", any, config], "error: listen address 0.0.0.0:0 is not loopback".into()),
         ([config, any, "192.0.2.1:0", config], "error: api address 192.0.2.1:0 is not loopback".into()),
-        ([config, &taken, any, config], format!("error: cannot listen on {taken}: ")),
-        ([config, any, &taken, config], format!("error: cannot listen on {taken}: ")),
+        ([config, &taken, any, config], format!("error: cannot listen on {taken} (--listen): ")),
+        ([config, any, &taken, config], format!("error: cannot listen on {taken} (--api): ")),
         ([config, any, any, &file], format!("error: cannot use the data directory {file}: ")),
     ];
     for ([config, listen, api, data], start) in table {

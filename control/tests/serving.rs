@@ -346,7 +346,10 @@ async fn a_data_directory_belongs_to_one_control_plane_at_a_time() {
     let second =
         ringway::server::Server::start(support::options(plane.dir.path(), Duration::from_secs(60))).await;
     let data = plane.dir.path().join("data");
-    let said = format!("the data directory {} belongs to another control plane that runs", data.display());
+    let said = format!(
+        "the data directory {} belongs to another control plane that runs; --data-dir names another place",
+        data.display()
+    );
     assert_eq!(second.unwrap_err().to_string(), said);
     plane.restart().await;
 }
@@ -378,7 +381,7 @@ async fn a_unix_socket_serves_as_well_and_is_gone_afterwards() {
     assert_eq!(ads.next().await.type_url, CLUSTER);
     let other = ringway::server::Options { data_dir: dir.path().join("other"), ..options };
     let second = ringway::server::Server::start(other).await.unwrap_err().to_string();
-    assert_eq!(second, format!("cannot listen on unix:{}", path.display()));
+    assert_eq!(second, format!("cannot listen on unix:{} (--listen)", path.display()));
     server.stop().await;
     assert!(!path.exists());
 }

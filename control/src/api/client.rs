@@ -36,7 +36,7 @@ pub enum ApiError {
         url: String,
     },
     /// Nobody answers.
-    #[error("the control plane's API at {url} cannot be reached")]
+    #[error("no control plane answers at {url} (`ringway serve` is one; --api names another)")]
     Unreachable {
         /// What was asked.
         url: String,
@@ -113,7 +113,7 @@ impl Api {
 
     async fn bytes(&self, url: &str) -> Result<Bytes, ApiError> {
         let uri: Uri = url.parse().map_err(|_| ApiError::Address { url: url.to_owned() })?;
-        let unreachable = |source| ApiError::Unreachable { url: url.to_owned(), source };
+        let unreachable = |source| ApiError::Unreachable { url: self.base.clone(), source };
         let answer = self.client.get(uri).await.map_err(unreachable)?;
         if !answer.status().is_success() {
             return Err(ApiError::Status { url: url.to_owned(), status: answer.status() });

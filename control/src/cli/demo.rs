@@ -14,7 +14,7 @@ use crate::sidecar::binary::{self, BinaryError};
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-Control plane, gateway, five toy services of two replicas with a sidecar each, and a steady load, on loopback and
+Control plane, gateway, five toy services of two replicas with a sidecar each, and a steady load, on loopback and \
 without root. Ctrl-C leaves no process, port or file.
 
 Exit codes: 0 when it was ended, 1 if it cannot start.
@@ -22,8 +22,10 @@ Exit codes: 0 when it was ended, 1 if it cannot start.
 Examples:
   ringway demo
   ringway demo --plain --for 30s --rate 500
-  ringway demo break dead-replica        in another terminal, while the demo runs
-  ringway demo kill control-plane"
+  ringway demo break dead-replica
+  ringway demo kill control-plane
+
+The last two are for another terminal while the demo runs."
 )]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
+use hyper::StatusCode;
+
 use super::progress::{say, tell_life};
-use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, ready_or_signal};
+use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, log_filter, ready_or_signal};
+use crate::sidecar::admin;
 use crate::sidecar::environment::is_dns_label;
 use crate::sidecar::signals::Signals;
 use crate::sidecar::{GatewayOptions, Proxy, start_gateway};
@@ -14,7 +17,7 @@ use crate::sidecar::{GatewayOptions, Proxy, start_gateway};
 /// Which Gateway, and where.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The proxy opens the ports that the Gateway's listeners name, takes the CPUs it may use, and is started again on the
+The proxy opens the ports that the Gateway's listeners name, takes the CPUs it may use, and is started again on the \
 same ports if it dies. SIGTERM and Ctrl-C let it finish what it has.
 
 Exit codes: 0 after a signal, 1 if it cannot start.
@@ -33,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
     admin: SocketAddr,
     /// Least important events that the proxy prints: error, warn, info, debug
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
     proxy_log: String,
     /// How long the proxy may finish what it has
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -88,10 +91,26 @@ async fn story(args: &Args) -> Result<u8, ProxyError> {
             return Err(error.into());
         }
     }
-    say(&format!("gateway {namespace}/{name} on {}, admin http://{}", args.bind, gateway.admin()));
+    announce(&args.gateway, &gateway).await;
     accompany(&gateway, &mut signals).await;
     drained_or_signal(gateway.stop(), args.drain_timeout, &mut signals).await;
     Ok(0)
+}
+
+/// What is served, and where; a Gateway that is not among the documents opens nothing, and a typing error looks so.
+async fn announce(gateway: &GatewayName, proxy: &Proxy) {
+    let GatewayName { namespace, name } = gateway;
+    say(&format!("gateway {namespace}/{name}, admin http://{}", proxy.admin()));
+    let Ok((StatusCode::OK, listeners)) = admin::ask(proxy.admin(), "/listeners").await else { return };
+    let open = listeners.lines().filter_map(|line| line.rsplit_once("::")).map(|(_, address)| address);
+    let open = open.collect::<Vec<_>>().join(", ");
+    match open.is_empty() {
+        true => say(
+            "nothing is open: `ringway status --documents` shows its listeners and why, and `ringway status` \
+            what the proxy refused",
+        ),
+        false => say(&format!("open on {open}")),
+    }
 }
 
 /// Until a signal that asks to end.

@@ -19,7 +19,20 @@ mod status;
 
 /// Ringway: a service mesh for teams to whom the proxy's latency matters.
 #[derive(Debug, Parser)]
-#[command(name = "ringway", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "ringway",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Exit codes are those that each command names; 2 if the command line is wrong.
+
+Examples:
+  ringway demo
+  ringway serve --config ./mesh
+  ringway run --name orders --port 8080 -- ./my-app
+  ringway status --wait"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -73,6 +86,7 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example_in_its_help() {
+        assert!(Cli::command().render_long_help().to_string().contains("Examples:"));
         for command in Cli::command().get_subcommands_mut() {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Examples:"), "{}", command.get_name());

@@ -120,7 +120,9 @@ pub(super) fn print_error(error: &dyn Error) {
         line += &format!(": {cause}");
         source = cause.source();
     }
-    eprintln!("{} {line}", painted("error:", Tone::Bad, stderr_has_colour()));
+    let line = format!("{} {line}\n", painted("error:", Tone::Bad, stderr_has_colour()));
+    // In one write, since others may write, too; if it fails there is nowhere to say so.
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 #[cfg(test)]

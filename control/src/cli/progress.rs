@@ -1,11 +1,14 @@
 //! What `ringway run` and `ringway gateway` say while they run: lines on standard error, which is all they may use.
 
+use std::io::{self, Write as _};
+
 use crate::sidecar::lease::LeaseStatus;
 use crate::sidecar::process::Life;
 
-/// One line.
+/// One line, in one write: proxy and application say theirs at the same time.
 pub(super) fn say(line: &str) {
-    eprintln!("ringway: {line}");
+    // Standard error that cannot be written to leaves nowhere to say so.
+    let _ = io::stderr().write_all(format!("ringway: {line}\n").as_bytes());
 }
 
 /// What became of the proxy, as far as it is news.

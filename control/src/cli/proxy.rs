@@ -46,6 +46,16 @@ impl ProxyArgs {
     }
 }
 
+/// `--proxy-log`: a level, or tracing directives. A word that is neither would be taken for the name of a part, and
+/// silence all others.
+pub(super) fn log_filter(text: &str) -> Result<String, &'static str> {
+    let is_level = text.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    match is_level || text.contains('=') {
+        true => Ok(text.to_owned()),
+        false => Err("expected error, warn, info, debug, or directives such as warn,dataplane::xds=debug"),
+    }
+}
+
 /// Why there is no proxy.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {

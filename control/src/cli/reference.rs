@@ -9,7 +9,7 @@ use crate::document::reference;
 /// Where to.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ringway reference | less\n  ringway reference --schema ~/.local/share/ringway/schema"
+    after_help = "Exit codes: 0, or 1 if the schemas cannot be written.\n\nExamples:\n  ringway reference | less\n  ringway reference --schema ~/.local/share/ringway/schema"
 )]
 pub(super) struct Args {
     /// Write a JSON Schema per document kind, for editors, into this directory instead

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::progress::{say, tell_life, tell_registration};
-use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, ready_or_signal};
+use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, log_filter, ready_or_signal};
 use crate::sidecar::environment::{Dependency, is_dns_label};
 use crate::sidecar::process::Life;
 use crate::sidecar::signals::{Received, Signals};
@@ -34,10 +34,13 @@ const LOOK_MAX: Duration = Duration::from_millis(200);
 /// The application, and its place in the mesh.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The application listens on 127.0.0.1:PORT and gets HTTP_PROXY (and http_proxy, NO_PROXY), so that http://pay.mesh
+The application listens on 127.0.0.1:PORT and gets HTTP_PROXY (and http_proxy, NO_PROXY), so that http://pay.mesh \
 reaches service pay, and RINGWAY_<SERVICE>_<PORT>_ADDR for each --to.
 
-Exit codes: those of the application, 128+N if signal N killed it; 125 if the sidecar cannot be started or the
+Two replicas on one machine need two ports, and would make two ports of their service. A Service document with a \
+target port that has a name, `ports: [{port: 80, targetPort: http}]`, takes both as one.
+
+Exit codes: those of the application, 128+N if signal N killed it; 125 if the sidecar cannot be started or the \
 application never accepts, 126 and 127 if the application cannot be started.
 
 Examples:
@@ -68,7 +71,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
     /// Least important events that the proxy prints: error, warn, info, debug
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = log_filter)]
     proxy_log: String,
     /// Longest wait for the application to accept on its port
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]

@@ -13,15 +13,17 @@ use crate::server::{self, Listen, Options, Server, StartError};
 /// What to serve, and where.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The directory is watched: a change is served within 100 ms. A document that cannot be used is reported with
+The directory is watched: a change is served within 100 ms. A document that cannot be used is reported with \
 file:line:column, its last good version and all others serve.
 
 Exit codes: 0 after Ctrl-C or SIGTERM, 1 if it cannot start.
 
 Examples:
   ringway serve --config ./mesh
-  ringway serve --config ./mesh --listen 127.0.0.1:0 --api 127.0.0.1:0     ports are chosen and printed
-  ringway serve --config ./mesh --listen unix:/run/ringway/xds.sock")]
+  ringway serve --config ./mesh --listen 127.0.0.1:0 --api 127.0.0.1:0
+  ringway serve --config ./mesh --listen unix:/run/ringway/xds.sock
+
+Port 0 lets the system choose; what was chosen is printed.")]
 pub(super) struct Args {
     /// Directory of YAML or JSON documents, read at any depth
     #[arg(long, value_name = "DIR")]

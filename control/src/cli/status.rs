@@ -1,5 +1,6 @@
 //! `ringway status`: is the newest revision active everywhere?
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,17 +16,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What to show.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-STATE is synced (the newest revision is active), pending, nack (the proxy refused some of it, its last good version
-serves) or offline (it goes on with what it has). REVISION is wanted/active.
+STATE is synced (the newest revision is active), pending, nack (the proxy refused some of it, its last good version \
+serves) or offline (it goes on with what it has). REVISION is wanted/active, AGE since when it is active. What is in \
+the directory when the command is started counts, read by the control plane or not.
 
-Exit codes: 0 everything is active everywhere, 1 not everything (with --wait: not within the timeout, or some document
-cannot be used), 2 the control plane cannot be reached.
+Exit codes: 0 everything is active everywhere, 1 not everything (with --wait: not within the timeout) or some \
+document cannot be used, 2 no control plane answers.
 
 Examples:
   ringway status
   ringway status --wait --timeout 10s && echo 'rolled out'
   ringway status --documents
-  ringway status --documents -o json | jq '.documents[] | select(.kind == \"HTTPRoute\") | .status'")]
+  ringway status --documents -o json | jq '.documents[].status'")]
 pub(super) struct Args {
     /// The control plane's API
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15080", env = "RINGWAY_API")]
@@ -133,7 +135,7 @@ fn waiting_for(status: &Result<Status, ApiError>) -> String {
 }
 
 fn print_status(out: &mut impl Write, colour: bool, status: &Status) -> io::Result<()> {
-    let head = ["APP", "ROLE", "HOST", "VERSION", "REVISION", "AGE", "STATE", "IO", "SNAPSHOT", "NODE"];
+    let head = ["APP", "ROLE", "HOST", "VERSION", "REVISION", "AGE", "STATE", "IO", "WORKERS", "NODE"];
     let rows: Vec<_> = status.proxies.iter().map(proxy_row).collect();
     if rows.is_empty() {
         writeln!(out, "no proxy is connected")?;
@@ -145,6 +147,10 @@ fn print_status(out: &mut impl Write, colour: bool, status: &Status) -> io::Resu
             let what = painted("refused", Tone::Bad, colour);
             writeln!(out, "{what} by {}: {} {}: {}", proxy.node, refused.kind, refused.name, refused.reason)?;
         }
+    }
+    for (reason, nodes) in without_io_uring(&status.proxies) {
+        let what = painted("epoll", Tone::Wait, colour);
+        writeln!(out, "{what} in {}: {reason}", nodes.join(", "))?;
     }
     let synced = status.proxies.iter().filter(|proxy| proxy.state == SyncState::Synced).count();
     let (count, revision) = (status.proxies.len(), &status.revision);
@@ -161,6 +167,15 @@ fn print_status(out: &mut impl Write, colour: bool, status: &Status) -> io::Resu
     Ok(())
 }
 
+/// Why proxies do without io_uring, each reason once with the nodes it holds for.
+fn without_io_uring(proxies: &[ProxyRow]) -> BTreeMap<&str, Vec<&str>> {
+    let mut reasons = BTreeMap::<_, Vec<_>>::new();
+    for proxy in proxies.iter().filter(|proxy| !proxy.io_driver_reason.is_empty()) {
+        reasons.entry(proxy.io_driver_reason.as_str()).or_default().push(proxy.node.as_str());
+    }
+    reasons
+}
+
 fn proxy_row(proxy: &ProxyRow) -> [Cell; 10] {
     let (state, tone) = match proxy.state {
         SyncState::Synced => ("synced", Tone::Good),
@@ -174,7 +189,7 @@ fn proxy_row(proxy: &ProxyRow) -> [Cell; 10] {
     } else {
         format!("{}/{active}", proxy.revision_wanted)
     };
-    let snapshot = if proxy.snapshot == 0 { String::new() } else { proxy.snapshot.to_string() };
+    let workers = if proxy.workers == 0 { String::new() } else { proxy.workers.to_string() };
     let age = if proxy.revision_active.is_empty() { String::new() } else { age(proxy.active_age_ms) };
     [
         proxy.app.as_str().into(),
@@ -185,7 +200,7 @@ fn proxy_row(proxy: &ProxyRow) -> [Cell; 10] {
         age.into(),
         Cell::toned(state, tone),
         proxy.io_driver.as_str().into(),
-        snapshot.into(),
+        workers.into(),
         proxy.node.as_str().into(),
     ]
 }

@@ -124,7 +124,10 @@ impl Reader<'_> {
             _ => Err(self.refusal(
                 Some(&key),
                 "kind",
-                format!("kind `{}` of `{}` is not known", header.kind, header.api_version),
+                format!(
+                    "kind `{}` of `{}` is not known; `ringway reference` lists those that are",
+                    header.kind, header.api_version
+                ),
             )),
         }?;
         if let Err(Violation { path, reason }) = validate(&object) {

@@ -31,12 +31,20 @@ pub enum BinaryError {
         #[source]
         source: io::Error,
     },
+    /// It is another program.
+    #[error("{} is no {PROXY}: --version prints {printed:?}", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// Its first line.
+        printed: String,
+    },
     /// It is of another version.
     #[error("{} is version {found}, this ringway is {VERSION}: install both from one release", path.display())]
     Version {
         /// The file.
         path: PathBuf,
-        /// What it printed; `unknown` if that was no version.
+        /// What it printed.
         found: String,
     },
 }
@@ -68,12 +76,11 @@ fn check_version(path: PathBuf) -> Result<PathBuf, BinaryError> {
         Err(source) => return Err(BinaryError::Run { path, source }),
     };
     let printed = String::from_utf8_lossy(&output.stdout);
-    match printed.split_whitespace().nth(1) {
-        Some(VERSION) => Ok(path),
-        found => {
-            let found = found.unwrap_or("unknown").to_owned();
-            Err(BinaryError::Version { path, found })
-        }
+    let printed = printed.lines().next().unwrap_or_default();
+    match printed.split_once(' ') {
+        Some((PROXY, VERSION)) => Ok(path),
+        Some((PROXY, found)) => Err(BinaryError::Version { path, found: found.to_owned() }),
+        _ => Err(BinaryError::Other { path, printed: printed.to_owned() }),
     }
 }
 
@@ -110,10 +117,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good = script(&dir.path().join("good"), &format!("#!/bin/sh\necho {PROXY} {VERSION}\n"));
         assert_eq!(check_version(good.clone()).unwrap(), good);
-        for (printed, found) in [("ringway-proxy 9.9.9", "version 9.9.9"), ("", "version unknown")] {
-            let bad = script(&dir.path().join("bad"), &format!("#!/bin/sh\necho {printed}\n"));
+        let table = [
+            ("ringway-proxy 9.9.9", format!("is version 9.9.9, this ringway is {VERSION}")),
+            ("true (GNU coreutils) 9.1", "is no ringway-proxy: --version prints \"true (GNU".to_owned()),
+            ("", "is no ringway-proxy: --version prints \"\"".to_owned()),
+        ];
+        for (printed, said) in table {
+            let bad = script(&dir.path().join("bad"), &format!("#!/bin/sh\necho '{printed}'\n"));
             let error = check_version(bad).unwrap_err().to_string();
-            assert!(error.contains(found) && error.contains(VERSION), "{error}");
+            assert!(error.contains(&said), "{error}");
         }
         let missing = check_version(dir.path().join("none")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot run ") && missing.ends_with("none --version"), "{missing}");

@@ -1,6 +1,7 @@
 //! What an application is told of the mesh: a proxy for its HTTP calls, an address for each declared dependency.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
@@ -42,6 +43,20 @@ impl Dependency {
         let name: String =
             name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }).collect();
         format!("RINGWAY_{name}_{}_ADDR", self.port)
+    }
+}
+
+impl fmt::Display for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.service)?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, ".{namespace}")?;
+        }
+        write!(f, ":{}", self.port)?;
+        if let Some(local) = self.local_port {
+            write!(f, "={local}")?;
+        }
+        Ok(())
     }
 }
 

@@ -31,7 +31,8 @@ pub fn start_gateway(options: GatewayOptions) -> Result<Proxy, SetupError> {
     let folder = Folder::open(&proxy.data_dir, &folder)?;
     let before = folder.kept();
     let node_id = before.instance.unwrap_or_else(|| format!("{name}.{namespace}-{:08x}", random() >> 32));
-    let admin = Reservation::new(admin)?;
+    let admin = Reservation::new(admin)
+        .map_err(|source| SetupError::Port { option: format!("--admin {admin}"), source })?;
     folder.keep(&Kept { instance: Some(node_id.clone()), ..Kept::default() })?;
     let role = Role::Gateway(GatewayRole { namespace, name, bind });
     Proxy::start(proxy, folder, admin, node_id, role)

@@ -106,8 +106,14 @@ pub enum SetupError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// A port cannot be had.
-    #[error(transparent)]
-    Port(#[from] ReserveError),
+    #[error("{option}")]
+    Port {
+        /// The option that asks for it.
+        option: String,
+        /// Why.
+        #[source]
+        source: ReserveError,
+    },
     /// Two dependencies have one variable.
     #[error("two dependencies would both be {variable}")]
     Ambiguous {
@@ -135,7 +141,8 @@ pub enum StartError {
         why: String,
     },
     /// The control plane cannot be reached, and there is no last good configuration.
-    #[error("no control plane at {control} for {}", humantime::format_duration(*waited))]
+    #[error("no control plane at {control} for {} (`ringway serve` is one; --control names another)",
+        humantime::format_duration(*waited))]
     Control {
         /// Where it should be.
         control: ControlAddress,

@@ -64,9 +64,11 @@ impl Sidecar {
         let named = || format!("{service}.{namespace}-{:08x}", random() >> 32);
         let instance = before.instance.clone().unwrap_or_else(named);
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let inbound = reserve(before.inbound, options.advertise)?;
-        let outbound = reserve(before.outbound, loopback)?;
-        let admin = reserve(before.admin, loopback)?;
+        let inbound = reserve(before.inbound, options.advertise)
+            .map_err(wanted_by(|| format!("--advertise {}", options.advertise)))?;
+        let own = || "a port of the sidecar".to_owned();
+        let outbound = reserve(before.outbound, loopback).map_err(wanted_by(own))?;
+        let admin = reserve(before.admin, loopback).map_err(wanted_by(own))?;
         let dependencies = reserve_dependencies(&options.dependencies, &before.to)?;
         folder.keep(&Kept {
             instance: Some(instance.clone()),
@@ -186,6 +188,11 @@ impl Sidecar {
     }
 }
 
+/// A port that cannot be had is said with the option that asks for it.
+fn wanted_by(option: impl FnOnce() -> String) -> impl FnOnce(ReserveError) -> SetupError {
+    move |source| SetupError::Port { option: option(), source }
+}
+
 /// The port of last time if it is on the wanted address and free, else any.
 fn reserve(before: Option<SocketAddr>, ip: IpAddr) -> Result<Reservation, ReserveError> {
     let before = before.filter(|before| before.ip() == ip);
@@ -204,9 +211,10 @@ fn reserve_dependencies(
             return Err(SetupError::Ambiguous { variable });
         }
         let local = match to.local_port {
-            Some(port) => Reservation::new(SocketAddr::new(loopback, port))?,
-            None => reserve(before.get(&variable).copied(), loopback)?,
+            Some(port) => Reservation::new(SocketAddr::new(loopback, port)),
+            None => reserve(before.get(&variable).copied(), loopback),
         };
+        let local = local.map_err(wanted_by(|| format!("--to {to}")))?;
         reserved.push((to.clone(), local));
     }
     Ok(reserved)

@@ -88,12 +88,13 @@ pub enum DirectoryError {
 impl Directory {
     /// Reads `path` and watches it from then on.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let unreadable = |source| DirectoryError::Read { path: path.to_owned(), source };
+        // Before anything is said of watching it.
+        std::fs::read_dir(path).map_err(unreadable)?;
         // Watch first: what changes while we read is read again.
         let changes = Arc::new(Notify::new());
         let watcher = watch(path, &changes);
-        let state = State::default()
-            .next(path)
-            .map_err(|source| DirectoryError::Read { path: path.to_owned(), source })?;
+        let state = State::default().next(path).map_err(unreadable)?;
         report(&state.documents, &Documents::default());
         Ok(Self { path: path.to_owned(), state: Arc::new(state), changes, dirty: false, watcher })
     }

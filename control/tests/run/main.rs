@@ -187,7 +187,21 @@ fn what_cannot_work_is_said_and_nothing_is_started() {
             "two dependencies would both be RINGWAY_PAY_80_ADDR",
         ),
         (&["--proxy-bin", "/etc/passwd"], false, 125, "cannot run /etc/passwd --version: Permission denied"),
-        (&away, true, 125, &format!("no control plane at {nobody} for 200ms: Connection refused")),
+        (
+            &away,
+            true,
+            125,
+            &format!(
+                "no control plane at {nobody} for 200ms (`ringway serve` is one; --control names another): Connection refused"
+            ),
+        ),
+        (
+            &["--to", &format!("pay:80={port}")],
+            false,
+            125,
+            &format!("--to pay:80={port}: cannot reserve 127.0.0.1:{port}"),
+        ),
+        (&["--proxy-log", "loud"], false, 2, "expected error, warn, info, debug"),
         (&["--control-timeout", "200ms"], true, 125, "the proxy was not ready within 200ms"),
         (&["--ready-timeout", "100ms"], false, 125, "nothing accepts on 127.0.0.1:"),
         (&["--control", "10.0.0.1:1"], false, 2, "10.0.0.1:1 is not on this machine"),

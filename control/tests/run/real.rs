@@ -157,7 +157,7 @@ fn a_gateway_serves_its_routes_survives_its_proxy_and_ends_when_told() {
     let mesh = Mesh::with_documents(proxy(), &documents);
     let _pay = pay(&mesh);
     let mut gateway = Run::start(mesh.gateway("default/front"), port);
-    gateway.until("gateway default/front on 127.0.0.1");
+    gateway.until(&format!("open on 127.0.0.1:{port}"));
     until(|| get(port).ends_with("\r\n\r\npay"));
     kill_process(gateway.proxy(), Signal::KILL).unwrap();
     gateway.until("proxy ready again");
@@ -177,4 +177,13 @@ fn get(port: u16) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+#[test]
+fn a_gateway_that_is_not_among_the_documents_says_that_nothing_is_open() {
+    let mesh = Mesh::with_documents(proxy(), "");
+    let mut gateway = Run::start(mesh.gateway("default/fornt"), 0);
+    gateway.until("nothing is open");
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
 }
