@@ -213,13 +213,17 @@ impl ControlThread {
         }
         let updates = mem::take(&mut self.waiting);
         if let Some(snapshot) = self.assembler.apply(updates) {
-            tracing::info!(
-                version = snapshot.version,
-                listeners = snapshot.listeners.len(),
-                route_tables = snapshot.route_tables.len(),
-                clusters = snapshot.clusters.len(),
-                "snapshot published"
-            );
+            match snapshot.shares_configuration_with(&self.snapshot) {
+                // Endpoints come and go all the time; nobody acts on that.
+                true => tracing::debug!(version = snapshot.version, "endpoints published"),
+                false => tracing::info!(
+                    version = snapshot.version,
+                    listeners = snapshot.listeners.len(),
+                    route_tables = snapshot.route_tables.len(),
+                    clusters = snapshot.clusters.len(),
+                    "snapshot published"
+                ),
+            }
             let ControlThread { sockets, registry, rng, workers, .. } = self;
             xds::publish::publish(&snapshot, sockets, registry, rng, workers);
             self.snapshot = snapshot;

@@ -37,6 +37,14 @@ impl Snapshot {
             RouteSource::Named(name) => self.route_tables.get(name).map(|table| &**table),
         }
     }
+
+    /// Whether the two share their listeners, their route tables and what is configured of their clusters, so that they
+    /// differ in endpoints at most.
+    pub fn shares_configuration_with(&self, other: &Snapshot) -> bool {
+        self.listeners.is_like(&other.listeners, Arc::ptr_eq)
+            && self.route_tables.is_like(&other.route_tables, Arc::ptr_eq)
+            && self.clusters.is_like(&other.clusters, |one, two| Arc::ptr_eq(&one.config, &two.config))
+    }
 }
 
 /// A listening address with what is done with its connections.
@@ -129,6 +137,11 @@ impl<T> Named<T> {
     /// All names and values, by position, so in the order of the names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<T>)> {
         self.entries.iter().map(|(name, value)| (name, value))
+    }
+
+    fn is_like(&self, other: &Named<T>, is_same: impl Fn(&Arc<T>, &Arc<T>) -> bool) -> bool {
+        self.len() == other.len()
+            && self.iter().zip(other.iter()).all(|(one, two)| one.0 == two.0 && is_same(one.1, two.1))
     }
 
     /// How many there are.

@@ -318,6 +318,25 @@ fn what_did_not_change_is_shared_with_the_snapshot_before() {
 }
 
 #[test]
+fn snapshots_that_differ_in_endpoints_alone_share_their_configuration() {
+    let mut proxy = serving();
+    for (update, shares) in [
+        (assignment("a", &["10.0.0.2:80"]), true),
+        (table("r", &["a"]), false),
+        (eds("a"), false),
+        (eds("b"), false),
+        (listener("web", "r"), false),
+        (absent(type_url::CLUSTER, "b"), false),
+    ] {
+        let before = proxy.snapshot.clone();
+        let text = format!("{update:?}");
+        proxy.after([update, assignment("b", &["10.0.0.3:80"])]);
+        assert_ne!(proxy.snapshot.version, before.version, "{text}");
+        assert_eq!(proxy.snapshot.shares_configuration_with(&before), shares, "{text}");
+    }
+}
+
+#[test]
 fn what_does_not_exist_holds_nobody_back() {
     let mut proxy = Proxy::new();
     let updates = [eds("a"), table("r", &["a"]), listener("web", "r")];
