@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::backend::{Backends, Broken, Reference};
+use super::backend::{Backends, Broken, Reference, Referrer, Side};
 use super::gateway::{Draft, ListenerDraft, TcpAttached};
 use super::host::HostPattern;
 use super::http_route::{self, Rules};
@@ -62,6 +62,25 @@ struct Route<'a> {
     hostnames: &'a [String],
 }
 
+/// The rules of an HTTPRoute for one side, and what is wrong with them.
+struct Judged {
+    rules: Vec<Rule>,
+    broken: Vec<Broken>,
+    /// What is not served, by rule.
+    dropped: Vec<String>,
+    /// No rule is served.
+    nothing_left: bool,
+}
+
+impl Judged {
+    fn new(Rules { rules, broken, unsupported }: Rules, document: &Envelope<HttpRouteSpec>) -> Self {
+        let nothing_left = !unsupported.is_empty() && unsupported.len() == document.spec.rules.len();
+        let dropped =
+            unsupported.iter().map(|(position, what)| format!("spec.rules[{position}]: {what}")).collect();
+        Self { rules, broken, dropped, nothing_left }
+    }
+}
+
 impl<'d> Attacher<'_, 'd> {
     fn http_route(
         &mut self,
@@ -70,25 +89,26 @@ impl<'d> Attacher<'_, 'd> {
         backends: &Backends<'_>,
     ) -> Value {
         let route = Route { name: key.into(), kind: "HTTPRoute", hostnames: &document.spec.hostnames };
-        let Rules { rules, broken, unsupported } =
-            http_route::rules(&route.name, document, backends, self.refusal);
         let say = Say::of(&document.metadata);
-        let nothing_left = !unsupported.is_empty() && unsupported.len() == document.spec.rules.len();
-        let what: Vec<_> =
-            unsupported.iter().map(|(position, what)| format!("spec.rules[{position}]: {what}")).collect();
-        let what = what.join("; ");
-        let partially = (!unsupported.is_empty() && !nothing_left)
-            .then(|| say.yes("PartiallyInvalid", "UnsupportedValue", &format!("Dropped Rule: {what}")));
-
+        let refusal = self.refusal;
+        let mut sides = BTreeMap::new();
         let mut statuses = Vec::new();
         for parent in &document.spec.parent_refs {
+            let side = if is_service(parent) { Side::Mesh } else { Side::Gateway };
+            let referrer = Referrer { route: &route.name, kind: route.kind, side };
+            let Judged { rules, broken, dropped, nothing_left } = sides.entry(side).or_insert_with(|| {
+                Judged::new(http_route::rules(referrer, document, backends, refusal), document)
+            });
             let attached = match nothing_left {
-                true => Err(Refused { reason: "UnsupportedValue", message: what.clone() }),
-                false => self.http_parent(&route, parent, &rules),
+                true => Err(Refused { reason: "UnsupportedValue", message: dropped.join("; ") }),
+                false => self.http_parent(&route, parent, rules),
             };
             if let Some(attached) = attached.transpose() {
-                let mut conditions = route_conditions(say, attached, &broken);
-                conditions.extend(partially.clone().filter(|_| conditions[0].status));
+                let mut conditions = route_conditions(say, attached, broken);
+                if conditions[0].status && !dropped.is_empty() {
+                    let message = format!("Dropped Rule: {}", dropped.join("; "));
+                    conditions.push(say.yes("PartiallyInvalid", "UnsupportedValue", &message));
+                }
                 statuses.push(parent_status(parent, &conditions));
             }
         }
@@ -136,6 +156,7 @@ impl<'d> Attacher<'_, 'd> {
         backends: &Backends<'_>,
     ) -> Value {
         let route = Route { name: key.into(), kind: "TCPRoute", hostnames: &[] };
+        let referrer = Referrer { route: &route.name, kind: route.kind, side: Side::Gateway };
         let mut broken = Vec::new();
         let resolved: Vec<Backend> = document
             .spec
@@ -150,7 +171,7 @@ impl<'d> Attacher<'_, 'd> {
                     name: &backend.name,
                     port: backend.port.map(Port::get),
                 };
-                let target = backends.resolve(&reference, &route.name, route.kind);
+                let target = backends.resolve(&reference, referrer);
                 Backend {
                     target: target.map_err(|error| broken.push(error)).ok(),
                     weight: backend.weight,

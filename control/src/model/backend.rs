@@ -17,6 +17,26 @@ pub(super) struct Reference<'a> {
     pub(super) port: Option<u16>,
 }
 
+/// The route that refers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Referrer<'a> {
+    pub(super) route: &'a Name,
+    pub(super) kind: &'static str,
+    pub(super) side: Side,
+}
+
+/// Whose requests a route is for at a parent. It decides whether a reference to another namespace needs a
+/// ReferenceGrant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    /// Those that come in through a Gateway: a reference opens a service to callers that could not reach it, so its
+    /// namespace must have agreed.
+    Gateway,
+    /// Calls to a Service of the mesh: the caller reaches the other service by its name just as well, so there is
+    /// nothing to agree to (GEP-1294).
+    Mesh,
+}
+
 /// Why a reference leads nowhere: reason and message of the route's `ResolvedRefs`.
 #[derive(Debug, Clone)]
 pub(super) struct Broken {
@@ -44,15 +64,14 @@ impl<'a> Backends<'a> {
         Self { services, grants }
     }
 
-    /// Where `reference` of the route `from` of this kind leads.
+    /// Where `reference` of a route leads.
     pub(super) fn resolve(
         &self,
         reference: &Reference<'_>,
-        from: &Name,
-        kind: &str,
+        referrer: Referrer<'_>,
     ) -> Result<Target, Broken> {
         let namespace = match reference.namespace {
-            None | Some("") => &from.namespace,
+            None | Some("") => &referrer.route.namespace,
             Some(namespace) => namespace,
         };
         let service = Name::new(namespace, reference.name);
@@ -62,7 +81,8 @@ impl<'a> Backends<'a> {
             return broken("InvalidKind", format!("a backend of kind {kind} cannot be forwarded to"));
         }
         // Before anything is said of what is there: without a grant that is nobody's business.
-        if service.namespace != from.namespace && !self.granted(&service, from, kind) {
+        let abroad = service.namespace != referrer.route.namespace;
+        if abroad && referrer.side == Side::Gateway && !self.granted(&service, referrer) {
             let message =
                 format!("no ReferenceGrant in {namespace} lets this route refer to Service {service}");
             return broken("RefNotPermitted", message);
@@ -82,11 +102,13 @@ impl<'a> Backends<'a> {
         Ok(Target { service, port })
     }
 
-    fn granted(&self, service: &Name, route: &Name, kind: &str) -> bool {
+    fn granted(&self, service: &Name, referrer: Referrer<'_>) -> bool {
         self.grants.iter().any(|(namespace, from, to)| {
             **namespace == *service.namespace
                 && from.iter().any(|from| {
-                    from.group == GATEWAY_GROUP && from.kind == kind && *from.namespace == *route.namespace
+                    from.group == GATEWAY_GROUP
+                        && from.kind == referrer.kind
+                        && *from.namespace == *referrer.route.namespace
                 })
                 && to.iter().any(|to| {
                     to.group.is_empty()

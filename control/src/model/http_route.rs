@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backend::{Backends, Broken, Reference};
+use super::Refusal;
+use super::backend::{Backends, Broken, Reference, Referrer};
 use super::rule::{Action, Backend, Forward, PathRewrite, RequestMatch, Rule};
-use super::{Name, Refusal};
 use crate::document::{
     Envelope, FilterType, GatewayDuration, HeaderModifier, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
     PathModifier, Port,
@@ -21,12 +21,12 @@ pub(super) struct Rules {
     pub(super) unsupported: Vec<(usize, String)>,
 }
 
-/// The rules of the route called `name`.
+/// The rules of the route that refers.
 ///
 /// Many routes share one table, and a proxy takes a table as a whole: so each rule is first shown to the proxy's own
 /// code alone, and one that it refuses is refused here, with its reason, before it can hold back its neighbours.
 pub(super) fn rules(
-    name: &Name,
+    referrer: Referrer<'_>,
     route: &Envelope<HttpRouteSpec>,
     backends: &Backends<'_>,
     refusal: Refusal,
@@ -38,7 +38,7 @@ pub(super) fn rules(
             false => rule.matches.iter().map(RequestMatch::from_document).collect(),
         };
         let mut problem = None;
-        let action = match action(rule, name, backends, &mut outcome.broken) {
+        let action = match action(rule, referrer, backends, &mut outcome.broken) {
             Ok(action) => action,
             Err(what) => {
                 problem = Some(what);
@@ -48,7 +48,7 @@ pub(super) fn rules(
         let action = Arc::new(action);
         for (index, matching) in matches.into_iter().enumerate() {
             let good = Rule {
-                route: name.clone(),
+                route: referrer.route.clone(),
                 position: (position, index),
                 created: route.metadata.creation_timestamp,
                 matching,
@@ -73,7 +73,7 @@ pub(super) fn rules(
 /// What happens to the requests of a rule; an error says what it wants that is not served.
 fn action(
     rule: &HttpRouteRule,
-    route: &Name,
+    referrer: Referrer<'_>,
     backends: &Backends<'_>,
     broken: &mut Vec<Broken>,
 ) -> Result<Action, String> {
@@ -105,8 +105,7 @@ fn action(
             name: &backend.name,
             port: backend.port.map(Port::get),
         };
-        let target =
-            backends.resolve(&reference, route, "HTTPRoute").map_err(|error| broken.push(error)).ok();
+        let target = backends.resolve(&reference, referrer).map_err(|error| broken.push(error)).ok();
         let mut one = Backend {
             target,
             weight: backend.weight,

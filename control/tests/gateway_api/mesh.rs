@@ -82,6 +82,24 @@ rules:
     asked(&mesh, "infra", &[("GET v1.infra.mesh/v2", "v2"), ("GET v1.infra.mesh/", "404")]);
 }
 
+/// MeshConsumerRoute, and GEP-1294 on ReferenceGrants: within the mesh a route opens nothing that was closed before.
+#[test]
+fn a_route_of_a_service_needs_no_grant_and_at_a_gateway_the_same_route_does() {
+    let both = route_at(
+        "both",
+        "{kind: Service, name: v1, port: 8080}, {name: edge}",
+        "rules: [{backendRefs: [{name: web, namespace: web, port: 8080}]}]",
+    );
+    let mesh = Mesh::new(&both);
+    asked(&mesh, "infra", &[("GET v1.infra.mesh/", "web.web")]);
+    mesh.expect("edge", 80, &[("GET h/", "500")]);
+    let expected = [
+        "Accepted=True/Accepted ResolvedRefs=True/ResolvedRefs",
+        "Accepted=True/Accepted ResolvedRefs=False/RefNotPermitted",
+    ];
+    assert_eq!(mesh.route_conditions("HTTPRoute infra/both"), expected);
+}
+
 #[test]
 fn a_route_of_a_service_says_whether_it_is_there() {
     let cases = [
