@@ -1,5 +1,5 @@
 // The part of a Kubernetes API server that the suite's clients speak to, in front of a Store: create, read, list,
-// update, patch, delete, status, logs of pods. JSON only; no watch, no validation, no access control.
+// update, patch, delete, status, logs of pods and commands in them. JSON only; no watch, no validation, no access control.
 
 package conformance
 
@@ -24,8 +24,7 @@ import (
 type APIServer struct {
 	kinds Kinds
 	store *Store
-	// logs says where the output of a pod is.
-	logs func(namespace, pod string) string
+	pods  *Pods
 }
 
 // place is what a path means.
@@ -38,8 +37,15 @@ func (a *APIServer) ServeHTTP(answer http.ResponseWriter, request *http.Request)
 	at, err := a.place(request.URL.Path)
 	var result any
 	if err == nil && at.detail == "log" {
-		http.ServeFile(answer, request, a.logs(at.namespace, at.name))
+		http.ServeFile(answer, request, a.pods.log(at.namespace, at.name))
 		return
+	}
+	if err == nil && at.detail == "exec" {
+		if caller, found := a.pods.caller(at.namespace, at.name); found {
+			execute(answer, request, caller)
+			return
+		}
+		err = apierrors.NewNotFound(at.kind.groupResource(), at.name)
 	}
 	if err == nil {
 		result, err = a.act(at, request)

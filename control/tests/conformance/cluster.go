@@ -54,7 +54,7 @@ func startCluster(directory, definitions, echo, binaries string) (*Cluster, erro
 	if err != nil {
 		return nil, err
 	}
-	cluster.server = &http.Server{Handler: &APIServer{kinds, cluster.store, cluster.pods.log}}
+	cluster.server = &http.Server{Handler: &APIServer{kinds, cluster.store, cluster.pods}}
 	go func() {
 		_ = cluster.server.Serve(listener)
 	}()
@@ -89,8 +89,8 @@ func (c *Cluster) Run(ctx context.Context) error {
 }
 
 func (c *Cluster) stop() {
-	c.ringway.Stop()
 	c.pods.Stop()
+	c.ringway.Stop()
 	_ = c.server.Close()
 }
 

@@ -65,11 +65,23 @@ var extended = []features.FeatureName{
 	features.SupportHTTPRoute303RedirectStatusCode,
 	features.SupportHTTPRoute307RedirectStatusCode,
 	features.SupportHTTPRoute308RedirectStatusCode,
+	features.SupportMeshConsumerRoute,
+	features.SupportMeshHTTPRouteBackendRequestHeaderModification,
+	features.SupportMeshHTTPRouteNamedRouteRule,
+	features.SupportMeshHTTPRouteQueryParamMatching,
+	features.SupportMeshHTTPRouteRedirectPath,
+	features.SupportMeshHTTPRouteRedirectPort,
+	features.SupportMeshHTTPRouteRewritePath,
+	features.SupportMeshHTTPRouteSchemeRedirect,
 }
 
 // TestMain judges; the tests run in a process inside of a network of their own.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if caller := os.Getenv(callerVariable); caller != "" {
+		fmt.Fprintln(os.Stderr, serveCommands(caller))
+		os.Exit(1)
+	}
 	if isInside() {
 		os.Exit(m.Run())
 	}
@@ -81,7 +93,7 @@ func TestMain(m *testing.M) {
 	os.Exit(outcome.judge(os.Stdout))
 }
 
-// TestConformance runs the profile GATEWAY-HTTP. One line per test goes to the standard error, the rest to the log.
+// TestConformance runs all profiles. One line per test goes to the standard error, the rest to the log.
 func TestConformance(t *testing.T) {
 	must := func(err error) {
 		if err != nil {
@@ -122,10 +134,13 @@ func TestConformance(t *testing.T) {
 			GatewayClassName:     gatewayClass,
 			CleanupTestResources: true,
 			SupportedFeatures:    extended,
-			ConformanceProfiles:  []suite.ConformanceProfileName{suite.GatewayHTTPConformanceProfileName},
-			TimeoutConfig:        timeouts(),
-			RunTest:              *only,
-			Implementation:       reports.Implementation{Organization: "ringway", Project: "ringway"},
+			ConformanceProfiles: []suite.ConformanceProfileName{
+				suite.GatewayHTTPConformanceProfileName, suite.GatewayTCPConformanceProfileName,
+				suite.MeshHTTPConformanceProfileName,
+			},
+			TimeoutConfig:  timeouts(),
+			RunTest:        *only,
+			Implementation: reports.Implementation{Organization: "ringway", Project: "ringway"},
 		},
 		Client: api, ClientOptions: clientOptions, Clientset: clientset, RestConfig: cluster.Config,
 		ManifestFS: []fs.FS{manifests{}},

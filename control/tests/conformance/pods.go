@@ -48,6 +48,8 @@ type pod struct {
 	name      string
 	process   *Process
 	listeners []net.Listener
+	// caller is where a pod of the mesh takes commands.
+	caller string
 }
 
 // Reconcile starts what is missing and ends what is gone.
@@ -104,31 +106,16 @@ func (p *Pods) start(at key, deployment *apps.Deployment) error {
 	address := fmt.Sprintf("127.2.%d.%d", p.count/250, p.count%250+1)
 	// As in a cluster: the Deployment, its ReplicaSet, the pod. The suite takes names apart.
 	one := &pod{name: fmt.Sprintf("%s-conformance-%d", at.name, len(p.running[at]))}
-	container := deployment.Spec.Template.Spec.Containers[0]
-	if strings.Contains(container.Image, "/echo-basic:") {
-		environment := []string{"POD_NAME=" + one.name, "NAMESPACE=" + at.namespace}
-		for _, variable := range container.Env {
-			if variable.ValueFrom == nil && !strings.HasPrefix(variable.Name, "TLS_") {
-				environment = append(environment, variable.Name+"="+variable.Value)
-			}
-		}
-		for i, ports := range podPorts {
-			behind := 20000 + p.count*len(podPorts) + i
-			for _, variable := range ports.variables {
-				environment = append(environment, fmt.Sprintf("%s=%d", variable, behind))
-			}
-			listener, err := net.Listen("tcp", fmt.Sprintf("%s:%d", address, ports.port))
-			if err != nil {
-				return err
-			}
-			go forward(listener, fmt.Sprintf("127.0.0.1:%d", behind))
-			one.listeners = append(one.listeners, listener)
-		}
-		process, err := start(p.log(at.namespace, one.name), environment, p.echo)
-		if err != nil {
-			return err
-		}
-		one.process = process
+	behind := 20000 + p.count*len(podPorts)
+	var err error
+	switch container := deployment.Spec.Template.Spec.Containers[0]; {
+	case strings.Contains(container.Image, "/echo-basic:"):
+		err = p.echoPod(at, one, container.Env, address, behind)
+	case strings.Contains(container.Image, "/echo-advanced:"):
+		err = p.meshPod(at, one, address, behind)
+	}
+	if err != nil {
+		return err
 	}
 	p.running[at] = append(p.running[at], one)
 	return p.cluster.create(&core.Pod{
@@ -142,6 +129,44 @@ func (p *Pods) start(at key, deployment *apps.Deployment) error {
 			Conditions: []core.PodCondition{{Type: core.PodReady, Status: core.ConditionTrue}},
 		},
 	})
+}
+
+// echoPod starts an echo server whose ports are in a row from the one given.
+func (p *Pods) echoPod(at key, one *pod, variables []core.EnvVar, address string, behind int) error {
+	environment := []string{"POD_NAME=" + one.name, "NAMESPACE=" + at.namespace}
+	for _, variable := range variables {
+		if variable.ValueFrom == nil && !strings.HasPrefix(variable.Name, "TLS_") {
+			environment = append(environment, variable.Name+"="+variable.Value)
+		}
+	}
+	for i, ports := range podPorts {
+		for _, variable := range ports.variables {
+			environment = append(environment, fmt.Sprintf("%s=%d", variable, behind+i))
+		}
+		listener, err := net.Listen("tcp", fmt.Sprintf("%s:%d", address, ports.port))
+		if err != nil {
+			return err
+		}
+		go forward(listener, fmt.Sprintf("127.0.0.1:%d", behind+i))
+		one.listeners = append(one.listeners, listener)
+	}
+	process, err := start(p.log(at.namespace, one.name), environment, p.echo)
+	one.process = process
+	return err
+}
+
+// caller is where a pod takes commands.
+func (p *Pods) caller(namespace, name string) (string, bool) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	for at, pods := range p.running {
+		for _, one := range pods {
+			if at.namespace == namespace && one.name == name && one.caller != "" {
+				return one.caller, true
+			}
+		}
+	}
+	return "", false
 }
 
 func (p *Pods) stop(namespace string, one *pod) {
@@ -234,9 +259,11 @@ func (p *Pods) slice(service *core.Service) *discovery.EndpointSlice {
 		if number == 0 {
 			number = port.Port
 		}
-		slice.Ports = append(slice.Ports, discovery.EndpointPort{
-			Name: &port.Name, Port: &number, Protocol: &port.Protocol,
-		})
+		protocol := port.Protocol
+		if protocol == "" {
+			protocol = core.ProtocolTCP
+		}
+		slice.Ports = append(slice.Ports, discovery.EndpointPort{Name: &port.Name, Port: &number, Protocol: &protocol})
 	}
 	selector := labels.SelectorFromSet(service.Spec.Selector)
 	for _, object := range p.cluster.store.List(p.cluster.kinds.of("", "Pod"), service.Namespace, selector) {
