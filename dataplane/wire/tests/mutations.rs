@@ -146,11 +146,15 @@ fn an_accepted_request_means_the_same_upstream() {
         if head.method != Method::Options {
             assert_eq!(second.path(), view.path(), "{shown}");
         }
-        assert!(!again.options.names && !again.upgrade && !again.options.close, "{shown}");
+        assert!(!again.upgrade && !again.options.close, "{shown}");
+        let te: Vec<_> = again.headers.iter().filter(|header| header.known == Known::Te).collect();
+        assert!(te.len() <= 1 && te.iter().all(|te| te.value.of(&sent) == b"trailers"), "{shown}");
+        assert_eq!(again.options.names, !te.is_empty(), "{shown}");
         for header in &again.headers {
             let line = header.line.of(&sent);
             let kept = bytes.windows(line.len()).any(|run| run == line);
-            assert!(kept || header.known == Known::Host, "{shown}");
+            let is_ours = matches!(header.known, Known::Host | Known::Te) || line == b"Connection: te\r\n";
+            assert!(kept || is_ours, "{shown}");
         }
     }
     assert!(accepted > ROUNDS / 20 && refused > ROUNDS / 20, "{accepted} accepted, {refused} refused");

@@ -11,6 +11,7 @@
 
 use super::answer::connection_line;
 use super::edits::Filter;
+use super::fields::list;
 use crate::head::{
     ConnectionOptions, Framing, Known, Method, RequestView, ResponseView, Span, TargetForm, Version,
 };
@@ -116,10 +117,21 @@ pub fn request(
     let mut out = Pieces::new(sink);
     request_line(view, edits, &mut out);
 
-    let mut host = false;
+    let (mut host, mut trailers) = (false, false);
     for header in &head.headers {
         let keep = match header.known {
             Known::Other => filter.keeps(header),
+            Known::Te => {
+                let wanted = head.version == Version::Http11 && takes_trailers(header.value.of(view.bytes));
+                let is_first = wanted && !core::mem::replace(&mut trailers, true);
+                if is_first && header.value.of(view.bytes) != TRAILERS {
+                    out.keep(Span { start: header.line.start, end: header.value.start });
+                    out.insert(TRAILERS);
+                    out.keep(Span { start: header.value.end, end: header.line.end });
+                    continue;
+                }
+                is_first
+            }
             Known::Host => {
                 host = true;
                 if let Some(authority) = edits.authority {
@@ -134,8 +146,7 @@ pub fn request(
             Known::Connection => !own_connection && only_keep_alive(head.options),
             Known::Upgrade => upgrade,
             Known::Expect => head.version == Version::Http11,
-            Known::Te
-            | Known::KeepAlive
+            Known::KeepAlive
             | Known::ProxyConnection
             | Known::ProxyAuthenticate
             | Known::ProxyAuthorization => false,
@@ -158,13 +169,28 @@ pub fn request(
         out.insert(b"\r\n");
     }
     filter.for_added(|piece| out.insert(piece));
-    if upgrade {
-        out.insert(b"Connection: upgrade\r\n");
-    } else if edits.close {
-        out.insert(b"Connection: close\r\n");
-    }
+    // `TE` is our own here, and says so (RFC 9110 §10.1.4).
+    out.insert(match (upgrade, edits.close, trailers) {
+        (true, _, false) => b"Connection: upgrade\r\n",
+        (true, _, true) => b"Connection: upgrade, te\r\n",
+        (false, true, false) => b"Connection: close\r\n",
+        (false, true, true) => b"Connection: close, te\r\n",
+        (false, false, true) => b"Connection: te\r\n",
+        (false, false, false) => b"",
+    });
     out.finish(head.end);
     Ok(())
+}
+
+const TRAILERS: &[u8] = b"trailers";
+
+/// Whether a `TE` value says that trailers may come. That goes on, alone, since we send on whatever trailers come; the
+/// transfer codings beside it would be ours to decode (RFC 9110 §10.1.4).
+fn takes_trailers(value: &[u8]) -> bool {
+    list(value).any(|coding| {
+        let name = coding.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(TRAILERS)
+    })
 }
 
 /// Gives the pieces of a response head for downstream.
@@ -513,7 +539,7 @@ mod tests {
     fn what_ends_at_this_hop_goes_no_further() {
         let host = "GET / HTTP/1.1\r\nHost: a\r\n";
         let cases = [
-            ("Keep-Alive: timeout=5\r\nTE: trailers\r\nProxy-Connection: x\r\nA: b\r\n", "A: b\r\n"),
+            ("Keep-Alive: timeout=5\r\nTE: deflate\r\nProxy-Connection: x\r\nA: b\r\n", "A: b\r\n"),
             ("Proxy-Authorization: x\r\nProxy-Authenticate: y\r\n", ""),
             ("Connection: close\r\n", ""),
             ("Upgrade: websocket\r\nConnection: upgrade\r\n", ""),
@@ -545,6 +571,37 @@ mod tests {
         let old = "PUT / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
         let written = forwarded_text(old, &HeadEdits::default());
         assert_eq!(written, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn a_wish_for_trailers_goes_on_alone_and_as_our_own() {
+        let host = "GET / HTTP/1.1\r\nHost: a\r\n";
+        let cases = [
+            ("te: trailers\r\n", "te: trailers\r\nConnection: te\r\n"),
+            ("TE: Trailers\r\nA: b\r\n", "TE: trailers\r\nA: b\r\nConnection: te\r\n"),
+            ("Connection: TE\r\nTE: trailers\r\n", "TE: trailers\r\nConnection: te\r\n"),
+            ("te: deflate;q=0.5 , trailers\r\n", "te: trailers\r\nConnection: te\r\n"),
+            ("te:  trailers;x=y, gzip \r\n", "te:  trailers \r\nConnection: te\r\n"),
+            ("te: gzip\r\nte: trailers\r\nte: trailers\r\n", "te: trailers\r\nConnection: te\r\n"),
+            ("te: chunked\r\n", ""),
+            ("te: trailersx, x trailers\r\n", ""),
+            ("te:\r\n", ""),
+        ];
+        for (lines, expected) in cases {
+            let written = forwarded_text(&[host, lines, "\r\n"].concat(), &HeadEdits::default());
+            assert_eq!(written, [host, expected, "\r\n"].concat(), "{lines:?}");
+        }
+        let input = [host, "te: trailers\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"].concat();
+        for (upgrade, close, expected) in [
+            (true, false, "te: trailers\r\nUpgrade: x\r\nConnection: upgrade, te\r\n"),
+            (false, true, "te: trailers\r\nConnection: close, te\r\n"),
+        ] {
+            let written = forwarded_text(&input, &HeadEdits { upgrade, close, ..HeadEdits::default() });
+            assert_eq!(written, [host, expected, "\r\n"].concat());
+        }
+        // HTTP/1.0 has no chunks, so no trailers.
+        let old = forwarded_text("GET / HTTP/1.0\r\nHost: a\r\nTE: trailers\r\n\r\n", &HeadEdits::default());
+        assert_eq!(old, [host, "\r\n"].concat());
     }
 
     #[test]
