@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::{Metadata, Port, Unused};
+use super::meta::{Metadata, Port, Unused, absent_if_null};
 
 /// A namespace; its labels are what a listener's `allowedRoutes` selects by.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -29,10 +29,10 @@ pub struct Namespace {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Its ports.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub ports: Vec<ServicePort>,
     /// Labels of the Workloads that are its endpoints. EndpointSlices name their Service instead.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub selector: BTreeMap<String, String>,
     /// How Kubernetes publishes it; `ExternalName` has no endpoints here.
     #[serde(rename = "type")]
@@ -99,7 +99,7 @@ pub struct ServicePort {
     /// Port of the workload, by number or name; the same as `port` if absent.
     pub target_port: Option<PortOrName>,
     /// `TCP` if absent; other ports are not served.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub protocol: Transport,
     /// What it carries: `http`, if absent and the name does not begin with `tcp`, or `tcp`, `grpc`,
     /// `kubernetes.io/h2c`…; all but HTTP/1.1 are forwarded per connection.
@@ -151,10 +151,10 @@ pub struct EndpointSlice {
     /// `IPv4` or `IPv6`; `FQDN` is not served.
     pub address_type: AddressType,
     /// The endpoints.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub endpoints: Vec<SliceEndpoint>,
     /// Their ports, by the names of the Service's ports.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub ports: Vec<SlicePort>,
 }
 
@@ -177,7 +177,7 @@ pub struct SliceEndpoint {
     /// Addresses of the endpoint, all equal; the first is used. Loopback is as good as any other.
     pub addresses: Vec<String>,
     /// Whether it can be used.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub conditions: SliceConditions,
     /// Zone it is in.
     pub zone: Option<String>,
@@ -215,7 +215,7 @@ pub struct SlicePort {
     /// The port of the endpoints.
     pub port: Option<Port>,
     /// `TCP` if absent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub protocol: Transport,
     /// Not used: the Service says it.
     pub app_protocol: Unused,

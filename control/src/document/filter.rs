@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::{Ignored, Port};
+use super::meta::{Ignored, Port, absent_if_null};
 
 /// What is changed on the way, or answered instead. `type` says which of the other fields is set.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -68,13 +68,13 @@ impl FilterType {
 #[serde(deny_unknown_fields)]
 pub struct HeaderModifier {
     /// Headers that get this value in place of any other.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub set: Vec<Header>,
     /// Headers that get this value beside any other.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub add: Vec<Header>,
     /// Names of headers that are taken out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub remove: Vec<String>,
 }
 

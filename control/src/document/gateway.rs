@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::meta::{LabelSelector, Port, Unused};
+use super::meta::{LabelSelector, Port, Unused, absent_if_null};
 
 /// Which controller serves the Gateways of a class. Ringway serves classes whose `controllerName` is
 /// `ringway.io/gateway`; the class `ringway` exists without a document.
@@ -25,7 +25,7 @@ pub struct GatewaySpec {
     /// Name of the GatewayClass.
     pub gateway_class_name: String,
     /// The ports.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub listeners: Vec<Listener>,
     /// Where the gateway is to be reached; `ringway gateway --bind` decides here.
     pub addresses: Unused,
@@ -67,7 +67,7 @@ pub struct Listener {
     /// TLS of the listener; not yet.
     pub tls: Unused,
     /// Which routes may attach.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub allowed_routes: AllowedRoutes,
 }
 
@@ -76,10 +76,10 @@ pub struct Listener {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AllowedRoutes {
     /// From which namespaces.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub namespaces: RouteNamespaces,
     /// Of which kinds; all that the protocol can serve if empty.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub kinds: Vec<RouteGroupKind>,
 }
 
@@ -88,7 +88,7 @@ pub struct AllowedRoutes {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteNamespaces {
     /// Which ones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub from: FromNamespaces,
     /// The labels of the Namespace documents, for `Selector`.
     pub selector: Option<LabelSelector>,

@@ -34,7 +34,7 @@ pub struct Metadata {
     /// Namespace; `default` if absent. Kinds without namespaces ignore it.
     pub namespace: Option<String>,
     /// What selectors match.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub labels: BTreeMap<String, String>,
     /// When the object was created. The older of two routes that match equally well wins; objects without it are
     /// all equally old. The file's own time never counts.
@@ -61,6 +61,16 @@ pub struct Metadata {
     pub deletion_timestamp: Unused,
     /// Kubernetes' own.
     pub deletion_grace_period_seconds: Unused,
+}
+
+/// Reads a field whose absence has a meaning. An explicit null, which Kubernetes' own tools write for an empty list,
+/// has the same.
+pub(super) fn absent_if_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A port: 1 to 65535.
@@ -215,10 +225,10 @@ fn collect(value: &serde_json::Value, path: &str, found: &mut Vec<UnusedField>) 
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelSelector {
     /// Labels that must be there with exactly these values.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub match_labels: BTreeMap<String, String>,
     /// Further demands, all of which must hold.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub match_expressions: Vec<LabelRequirement>,
 }
 
@@ -231,7 +241,7 @@ pub struct LabelRequirement {
     /// How it is compared.
     pub operator: LabelOperator,
     /// What it is compared with, for `In` and `NotIn`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub values: Vec<String>,
 }
 

@@ -140,7 +140,7 @@ pub struct NotUsed {
     /// Name, namespace, labels.
     pub metadata: Metadata,
     /// What it refers to.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "meta::absent_if_null")]
     pub spec: NotUsedSpec,
 }
 
@@ -149,7 +149,7 @@ pub struct NotUsed {
 #[serde(rename_all = "camelCase")]
 pub struct NotUsedSpec {
     /// The parents of a route.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "meta::absent_if_null")]
     pub parent_refs: Vec<ParentRef>,
 }
 

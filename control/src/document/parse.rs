@@ -265,6 +265,39 @@ spec: {ports: [{port: 81}]}
     }
 
     #[test]
+    fn an_explicit_null_counts_as_absent() {
+        // As Kubernetes writes a slice without endpoints, and as people leave a field open.
+        let cases = [
+            (
+                "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a, labels: null, \
+                 creationTimestamp: null}, addressType: IPv4, endpoints: null, ports: null}",
+                "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a}, addressType: IPv4}",
+            ),
+            (
+                "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: null, clusterIP: null, \
+                 ports: [{port: 80, protocol: null, targetPort: null}]}, status: null}",
+                "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}",
+            ),
+            (
+                "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: a}, spec: {infrastructure: null, \
+                 gatewayClassName: c, listeners: [{name: b, port: 1, protocol: TCP, hostname: null, allowedRoutes: null}]}}",
+                "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: a}, spec: {\
+                 gatewayClassName: c, listeners: [{name: b, port: 1, protocol: TCP}]}}",
+            ),
+            (
+                "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: a}, spec: {parentRefs: null, \
+                 hostnames: null, rules: [{matches: null, filters: null, backendRefs: null, timeouts: null}]}}",
+                "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: a}, spec: {rules: [{}]}}",
+            ),
+        ];
+        for (null, absent) in cases {
+            let object = |text| read(text).remove(0).map(|document| document.object);
+            assert_eq!(object(null), object(absent), "{null}");
+            assert!(object(null).is_ok(), "{null}: {:?}", object(null));
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_line_and_column() {
         let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n";
         let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n";

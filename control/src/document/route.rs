@@ -7,20 +7,20 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::filter::HttpRouteFilter;
-use super::meta::{Port, Unused};
+use super::meta::{Port, Unused, absent_if_null};
 
 /// Rules for HTTP requests that reach a Gateway, or that the mesh sends to a Service.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpRouteSpec {
     /// The Gateways, or the Services of the mesh, the rules are for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub parent_refs: Vec<ParentRef>,
     /// Attach to default Gateways; there are none.
     pub use_default_gateways: Unused,
     /// Hostnames the rules are for, `*.` in front for all below; those of the listener if empty. Not looked at for
     /// a Service.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub hostnames: Vec<String>,
     /// The rules. One that matches everything if the field is absent.
     #[serde(default = "one_rule")]
@@ -57,13 +57,13 @@ pub struct HttpRouteRule {
     /// Name, unique in the route.
     pub name: Option<String>,
     /// A request matches the rule if it matches one of these; every request does if there are none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub matches: Vec<HttpRouteMatch>,
     /// What is changed on the way, or answered instead.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub filters: Vec<HttpRouteFilter>,
     /// Where requests go, in proportion of the weights.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub backend_refs: Vec<HttpBackendRef>,
     /// How long it may take.
     pub timeouts: Option<HttpRouteTimeouts>,
@@ -80,10 +80,10 @@ pub struct HttpRouteMatch {
     /// Its path; every path if absent.
     pub path: Option<HttpPathMatch>,
     /// Its headers. Of several entries of one name the first counts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub headers: Vec<HttpValueMatch>,
     /// Its query parameters. Of several entries of one name the first counts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub query_params: Vec<HttpValueMatch>,
     /// Its method.
     pub method: Option<HttpMethod>,
@@ -192,7 +192,7 @@ pub struct HttpBackendRef {
     #[schemars(range(max = 1_000_000))]
     pub weight: u32,
     /// What is changed on the way to this backend only: headers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub filters: Vec<HttpRouteFilter>,
 }
 
@@ -215,12 +215,12 @@ pub struct HttpRouteTimeouts {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TcpRouteSpec {
     /// The Gateways the rules are for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub parent_refs: Vec<ParentRef>,
     /// Attach to default Gateways; there are none.
     pub use_default_gateways: Unused,
     /// The rule: exactly one, since nothing of a connection tells several apart.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub rules: Vec<TcpRouteRule>,
 }
 
@@ -231,7 +231,7 @@ pub struct TcpRouteRule {
     /// Name, unique in the route.
     pub name: Option<String>,
     /// Where connections go, in proportion of the weights.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent_if_null")]
     pub backend_refs: Vec<BackendRef>,
 }
 
