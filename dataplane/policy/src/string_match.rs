@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use crate::{regex::Regex, route::RouteScratch};
+use crate::regex::{Regex, RegexCaches};
 
 /// What a byte string is compared with.
 #[derive(Clone, Debug)]
@@ -29,8 +29,8 @@ pub enum StringPattern {
 }
 
 impl StringMatch {
-    /// Whether `value` passes.
-    pub fn matches(&self, value: &[u8], scratch: &mut RouteScratch) -> bool {
+    /// Whether `value` passes. `regexes` is the memory of regular expressions.
+    pub fn matches(&self, value: &[u8], regexes: &mut RegexCaches) -> bool {
         let same = |a: &[u8], b: &[u8]| if self.ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
         match &self.pattern {
             StringPattern::Exact(wanted) => same(value, wanted),
@@ -44,7 +44,44 @@ impl StringMatch {
             StringPattern::Contains(wanted) => {
                 wanted.is_empty() || value.windows(wanted.len()).any(|part| same(part, wanted))
             }
-            StringPattern::Regex(regex) => regex.is_match(value, &mut scratch.regexes),
+            StringPattern::Regex(regex) => regex.is_match(value, regexes),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    #[test]
+    fn one_string_is_compared_in_five_ways_with_and_without_case() {
+        type Way = fn(Arc<[u8]>) -> StringPattern;
+        let ways: [(Way, _, _); 4] = [
+            (StringPattern::Exact, vec!["bc"], vec!["abc", "bcd", "b", "", "Bc"]),
+            (StringPattern::Prefix, vec!["bc", "bcd"], vec!["abc", "b", "", "BC"]),
+            (StringPattern::Suffix, vec!["bc", "abc"], vec!["bcd", "c", "", "BC"]),
+            (StringPattern::Contains, vec!["bc", "abcd", "abc"], vec!["b c", "b", "", "BC"]),
+        ];
+        let mut regexes = RegexCaches::default();
+        for (pattern, hits, misses) in ways {
+            let pattern = pattern(b"bc"[..].into());
+            let strict = StringMatch { pattern: pattern.clone(), ignore_case: false };
+            let loose = StringMatch { pattern, ignore_case: true };
+            for hit in hits {
+                assert!(strict.matches(hit.as_bytes(), &mut regexes), "{strict:?} {hit}");
+                assert!(loose.matches(hit.to_ascii_uppercase().as_bytes(), &mut regexes), "{loose:?} {hit}");
+            }
+            for miss in misses {
+                assert!(!strict.matches(miss.as_bytes(), &mut regexes), "{strict:?} {miss}");
+            }
+        }
+        let empty = StringMatch { pattern: StringPattern::Contains(Arc::default()), ignore_case: false };
+        assert!(empty.matches(b"", &mut regexes) && empty.matches(b"a", &mut regexes));
+        let regex = StringPattern::Regex(Regex::full("b+").unwrap());
+        let regex = StringMatch { pattern: regex, ignore_case: true };
+        assert!(regex.matches(b"bb", &mut regexes));
+        assert!(!regex.matches(b"BB", &mut regexes) && !regex.matches(b"abb", &mut regexes));
     }
 }
