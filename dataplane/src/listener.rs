@@ -4,7 +4,7 @@
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use policy::{limits, network_filter::NetworkFilter, snapshot::ListenerFilters};
+use policy::{network_filter::NetworkFilter, snapshot::ListenerFilters};
 use runtime::{Accepted, Buffer, Deadline, Io, Listener, RecvHalf};
 use wire::tls_sniff::{self, Sniff};
 
@@ -170,7 +170,8 @@ async fn sniff<I: Io>(
                 return Ok(Sniffed { server_name, is_tls: true, bytes });
             }
             Sniff::NotTls => return Ok(Sniffed { bytes, ..Sniffed::default() }),
-            Sniff::Partial if !ended && bytes.len() < limits::CLIENT_HELLO_BYTES_MAX => {}
+            // More bytes than a hello may have are told as malformed.
+            Sniff::Partial if !ended => {}
             Sniff::Partial | Sniff::Malformed => {
                 worker.buffers.put(bytes);
                 return Err(Unknown::NotTold);

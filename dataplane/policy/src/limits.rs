@@ -1,4 +1,5 @@
 //! Every bound of the data plane, with its unit and its reason. Relations between bounds are checked when compiling.
+//! What bounds the parsers of `wire` whoever uses them stands there, beside what it bounds, and is only listed here.
 //!
 //! A bound that Envoy also has keeps Envoy's default unless the reason says why not. Where configuration may set
 //! a value, the constant is either the default (`_DEFAULT`) or the most that is accepted (`_MAX`).
@@ -8,7 +9,8 @@ use core::time::Duration;
 // ---- request and response heads -------------------------------------------------------------------------------
 
 /// Largest receive buffer, in bytes. A buffer belongs to a connection only while bytes are expected on it, so idle
-/// connections do not pay for this.
+/// connections do not pay for this. Between two connections a body is held in one of these each way: reading stops until
+/// the other side took what is there, and this is the back-pressure.
 pub const RECV_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Longest request head, in bytes; also the default (Envoy: `max_request_headers_kb`, 60). A head is parsed where it
@@ -23,17 +25,13 @@ const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RECV_BUFFER_BYTES);
 /// Most header lines in one head (Envoy: `max_headers_count`). Steps that search a head are linear in this.
 pub const HEADERS_COUNT_MAX: usize = 100;
 
-/// Longest request method, in bytes. The longest registered one has 17.
-pub const METHOD_BYTES_MAX: usize = 32;
+pub use wire::http1::{body::EXTENSION_BYTES_MAX, conn::INTERIM_COUNT_MAX, parse::METHOD_BYTES_MAX};
 const _: () = assert!(METHOD_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
-
-/// Longest line that opens a chunk, with its extensions, in bytes. Extensions are never used in earnest; a long one
-/// is an attack on parsers.
-pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
+const _: () = assert!(HEADERS_COUNT_MAX <= wire::http1::parse::HEADERS_COUNT_MAX);
 
 /// Longest trailer section, in bytes.
 pub const TRAILERS_BYTES_MAX: usize = 16 * 1024;
-const _: () = assert!(CHUNK_LINE_BYTES_MAX < TRAILERS_BYTES_MAX && TRAILERS_BYTES_MAX <= RECV_BUFFER_BYTES);
+const _: () = assert!(EXTENSION_BYTES_MAX < TRAILERS_BYTES_MAX && TRAILERS_BYTES_MAX <= RECV_BUFFER_BYTES);
 
 /// Longest request target that a path rewrite may produce, in bytes. A substitution that repeats a group can grow
 /// without end; what is longer than this could not be a head that we would accept ourselves.
@@ -43,17 +41,10 @@ pub const REWRITTEN_TARGET_BYTES_MAX: usize = REQUEST_HEAD_BYTES_MAX;
 pub const LOCATION_BYTES_MAX: usize = 2 * REQUEST_HEAD_BYTES_MAX;
 const _: () = assert!(LOCATION_BYTES_MAX > REWRITTEN_TARGET_BYTES_MAX);
 
-/// Longest TLS ClientHello that is looked at for server name and ALPN, in bytes. RFC 8446 §5.1 allows a record of
-/// this size; post-quantum key shares need more than 1 KiB.
-pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
-const _: () = assert!(CLIENT_HELLO_BYTES_MAX <= RECV_BUFFER_BYTES);
+pub use wire::tls_sniff::HELLO_BYTES_MAX;
+const _: () = assert!(HELLO_BYTES_MAX <= RECV_BUFFER_BYTES);
 
 // ---- bodies ---------------------------------------------------------------------------------------------------
-
-/// Body bytes held between two connections in one direction. Reading stops at this until the other side took some:
-/// this is the back-pressure.
-pub const BODY_BUFFER_BYTES: usize = RECV_BUFFER_BYTES;
-const _: () = assert!(BODY_BUFFER_BYTES >= REQUEST_HEAD_BYTES_MAX);
 
 /// Longest body of a direct response, in bytes (Envoy: `max_direct_response_body_size_bytes`, its default). It is
 /// sent in one piece.
