@@ -23,8 +23,22 @@ use crate::{
     route_match,
 };
 
-const REQUEST_HEADERS: (&str, &str) = ("request_headers_to_add", "request_headers_to_remove");
-const RESPONSE_HEADERS: (&str, &str) = ("response_headers_to_add", "response_headers_to_remove");
+/// The edits of requests at one level. Table, virtual host, route and weighted cluster are messages of different types
+/// that have the same fields.
+macro_rules! request_headers {
+    ($of:expr, $at:expr) => {{
+        const FIELDS: (&str, &str) = ("request_headers_to_add", "request_headers_to_remove");
+        header::ops(&$of.request_headers_to_add, &$of.request_headers_to_remove, FIELDS, $at)
+    }};
+}
+
+/// The same for responses.
+macro_rules! response_headers {
+    ($of:expr, $at:expr) => {{
+        const FIELDS: (&str, &str) = ("response_headers_to_add", "response_headers_to_remove");
+        header::ops(&$of.response_headers_to_add, &$of.response_headers_to_remove, FIELDS, $at)
+    }};
+}
 
 /// Translates a route table that comes by RDS.
 pub fn translate(
@@ -69,18 +83,8 @@ pub(crate) fn table(
         virtual_hosts,
         ignore_port_in_host_matching: value.ignore_port_in_host_matching,
         most_specific_header_mutations_wins: value.most_specific_header_mutations_wins,
-        request_headers: header::ops(
-            &value.request_headers_to_add,
-            &value.request_headers_to_remove,
-            REQUEST_HEADERS,
-            at,
-        )?,
-        response_headers: header::ops(
-            &value.response_headers_to_add,
-            &value.response_headers_to_remove,
-            RESPONSE_HEADERS,
-            at,
-        )?,
+        request_headers: request_headers!(value, at)?,
+        response_headers: response_headers!(value, at)?,
     };
     let table = RouteTable::new(spec).map_err(|error| at.fault(Reason::RouteTable(error)))?;
     let clusters = table.clusters().cloned().collect();
@@ -146,18 +150,8 @@ fn virtual_host(
         name: fields::name(&value.name, &at.field("name"))?.into(),
         domains,
         routes,
-        request_headers: header::ops(
-            &value.request_headers_to_add,
-            &value.request_headers_to_remove,
-            REQUEST_HEADERS,
-            at,
-        )?,
-        response_headers: header::ops(
-            &value.response_headers_to_add,
-            &value.response_headers_to_remove,
-            RESPONSE_HEADERS,
-            at,
-        )?,
+        request_headers: request_headers!(value, at)?,
+        response_headers: response_headers!(value, at)?,
     })
 }
 
@@ -195,18 +189,8 @@ fn route(
         name: value.name.as_str().into(),
         matches: route_match::translate(matches, &at.field("match"))?,
         action,
-        request_headers: header::ops(
-            &value.request_headers_to_add,
-            &value.request_headers_to_remove,
-            REQUEST_HEADERS,
-            at,
-        )?,
-        response_headers: header::ops(
-            &value.response_headers_to_add,
-            &value.response_headers_to_remove,
-            RESPONSE_HEADERS,
-            at,
-        )?,
+        request_headers: request_headers!(value, at)?,
+        response_headers: response_headers!(value, at)?,
     })
 }
 
@@ -318,18 +302,8 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
         let target = TargetSpec {
             cluster: fields::name(&cluster.name, &at.field("name"))?.into(),
             host_rewrite,
-            request_headers: header::ops(
-                &cluster.request_headers_to_add,
-                &cluster.request_headers_to_remove,
-                REQUEST_HEADERS,
-                &at,
-            )?,
-            response_headers: header::ops(
-                &cluster.response_headers_to_add,
-                &cluster.response_headers_to_remove,
-                RESPONSE_HEADERS,
-                &at,
-            )?,
+            request_headers: request_headers!(cluster, &at)?,
+            response_headers: response_headers!(cluster, &at)?,
         };
         let weight = cluster.weight.map_or(0, |weight| weight.value);
         sum += u64::from(weight);
