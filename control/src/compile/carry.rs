@@ -1,7 +1,7 @@
 //! From one model to the next: what is encoded stays encoded, and what changed is known, if only endpoints did.
 //! That is the fast lane: its work is that of the change, not that of the mesh.
 
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use super::{Resource, Shared, endpoint};
 use crate::model::{Model, ServicePort, Target};
@@ -40,30 +40,6 @@ fn is_same_but_for_endpoints(old: &ServicePort, new: &ServicePort) -> bool {
         && *protocol == new.protocol
         && *producer_rules == new.producer_rules
         && *consumer_rules == new.consumer_rules
-}
-
-impl Shared {
-    fn with_endpoints(&self, changed: &[(Target, Arc<Resource>)]) -> Shared {
-        let targets = OnceLock::new();
-        if let Some(encoded) = self.targets.get() {
-            let mut encoded = encoded.clone();
-            for (target, endpoints) in changed {
-                if let Some((_, old)) = encoded.get_mut(target) {
-                    *old = Arc::clone(endpoints);
-                }
-            }
-            // It is new, so nobody else can have set it.
-            let _ = targets.set(encoded);
-        }
-        let gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Shared {
-            targets,
-            gateways: gateways.into(),
-            namespaces: namespaces.into(),
-            outside: self.outside.clone(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,20 +14,15 @@ use proto::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersion, Con
 use proto::pb::google::protobuf::UInt32Value;
 use proto::well_known::to_duration;
 
-use super::{Resource, dynamic_forward, endpoint};
+use super::{Resource, dynamic_forward, endpoint, name};
 use crate::model::Target;
 
 /// How long connecting may take. A lost SYN is sent again after one second, so two cover one loss.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The name of the cluster of a port of a service, and of its endpoints.
-pub(super) fn outbound_name(target: &Target) -> String {
-    format!("outbound|{}|{}.{}", target.port, target.service.name, target.service.namespace)
-}
-
 /// The cluster of a port of a service. Its endpoints are a resource of their own: they change most.
 pub(super) fn outbound(target: &Target) -> Arc<Resource> {
-    let name = outbound_name(target);
+    let name = name::service_port(target);
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
@@ -37,33 +32,25 @@ pub(super) fn outbound(target: &Target) -> Arc<Resource> {
     Resource::encode(name, &cluster)
 }
 
-/// The name of the cluster of all hosts outside the mesh.
-pub(super) const OUTSIDE: &str = "outbound|outside";
-
 /// The cluster of all hosts outside the mesh.
 pub(super) fn outside() -> Arc<Resource> {
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(dynamic_forward::cluster_type())),
         lb_policy: LbPolicy::ClusterProvided as i32,
-        ..base(OUTSIDE)
+        ..base(name::OUTSIDE)
     };
-    Resource::encode(OUTSIDE.to_owned(), &cluster)
+    Resource::encode(name::OUTSIDE.to_owned(), &cluster)
 }
 
 /// The cluster of the application a sidecar is beside.
 pub(super) fn inbound(application: SocketAddr) -> Arc<Resource> {
-    let name = inbound_name(application);
+    let name = name::application(application);
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         load_assignment: Some(endpoint::single(&name, application)),
         ..base(&name)
     };
     Resource::encode(name, &cluster)
-}
-
-/// The name of the cluster of the application a sidecar is beside.
-pub(super) fn inbound_name(application: SocketAddr) -> String {
-    format!("inbound|{}", application.port())
 }
 
 /// What all clusters have in common.

@@ -12,12 +12,12 @@ use proto::pb::envoy::config::endpoint::v3::{
 };
 use proto::pb::google::protobuf::UInt32Value;
 
-use super::{Resource, cluster};
+use super::{Resource, name};
 use crate::model::{self, Target};
 
 /// The endpoints of a port of a service, by zone.
 pub(super) fn outbound(target: &Target, endpoints: &[model::Endpoint]) -> Arc<Resource> {
-    let name = cluster::outbound_name(target);
+    let name = name::service_port(target);
     let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
     for endpoint in endpoints {
         let health = if endpoint.draining { HealthStatus::Draining } else { HealthStatus::Unknown };

@@ -26,9 +26,9 @@ use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 use proto::pb::google::protobuf::BoolValue;
 use proto::well_known::to_duration;
 
-use super::cluster::{ads, inbound_name, outbound_name};
+use super::cluster::ads;
 use super::resource::any;
-use super::{Resource, Sidecar, dynamic_forward, endpoint, route};
+use super::{Resource, Sidecar, dynamic_forward, endpoint, name, route};
 use crate::model::{Backend, Name, Protocol, Target};
 
 /// How long a head may take to arrive at a gateway, where anybody may connect.
@@ -38,8 +38,8 @@ const BROKEN_REFERENCE: &str = "broken-reference";
 
 /// Where other proxies reach the application of a sidecar.
 pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
-    let name = format!("inbound|{}", sidecar.inbound);
-    let cluster = inbound_name(sidecar.app);
+    let name = name::inbound(sidecar.inbound);
+    let cluster = name::application(sidecar.app);
     let filter = match sidecar.protocol() {
         Protocol::Http => {
             let routes = RouteConfiguration {
@@ -61,7 +61,7 @@ pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
 
 /// The HTTP proxy for the calls of a sidecar's application.
 pub(super) fn outbound_http(address: SocketAddr, routes: &str) -> Arc<Resource> {
-    let name = "outbound|http".to_owned();
+    let name = name::HTTP_PROXY.to_owned();
     let mut manager = manager("outbound", rds(routes));
     let outside = http_filter("dynamic_forward_proxy", &dynamic_forward::filter());
     manager.http_filters.insert(0, outside);
@@ -71,29 +71,20 @@ pub(super) fn outbound_http(address: SocketAddr, routes: &str) -> Arc<Resource> 
 
 /// A local port for a service that speaks HTTP.
 pub(super) fn dependency_http(address: SocketAddr, target: &Target, routes: &str) -> Arc<Resource> {
-    let filter = http(&outbound_name(target), rds(routes));
-    listener(dependency_name(target), address, TrafficDirection::Outbound, filter)
+    let filter = http(&name::service_port(target), rds(routes));
+    listener(name::dependency(target), address, TrafficDirection::Outbound, filter)
 }
 
 /// A local port for a service that speaks anything else.
 pub(super) fn dependency_tcp(address: SocketAddr, target: &Target) -> Arc<Resource> {
-    let cluster = outbound_name(target);
+    let cluster = name::service_port(target);
     let filter = tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone()));
-    listener(dependency_name(target), address, TrafficDirection::Outbound, filter)
-}
-
-fn dependency_name(target: &Target) -> String {
-    format!("outbound|tcp|{}.{}:{}", target.service.name, target.service.namespace, target.port)
-}
-
-/// The name of a port of a gateway, and of its routes.
-pub(super) fn gateway_name(gateway: &Name, port: u16) -> String {
-    format!("gateway|{gateway}|{port}")
+    listener(name::dependency(target), address, TrafficDirection::Outbound, filter)
 }
 
 /// A port of a gateway that takes requests.
 pub(super) fn gateway_http(address: SocketAddr, gateway: &Name) -> Arc<Resource> {
-    let name = gateway_name(gateway, address.port());
+    let name = name::gateway_port(gateway, address.port());
     let manager = HttpConnectionManager {
         // The downstream is the client itself: what it says of who it is does not count.
         use_remote_address: Some(BoolValue { value: true }),
@@ -105,9 +96,9 @@ pub(super) fn gateway_http(address: SocketAddr, gateway: &Name) -> Arc<Resource>
 
 /// A port of a gateway that takes connections.
 pub(super) fn gateway_tcp(address: SocketAddr, gateway: &Name, backends: &[Backend]) -> Arc<Resource> {
-    let name = gateway_name(gateway, address.port());
+    let name = name::gateway_port(gateway, address.port());
     let cluster = |backend: &Backend| match &backend.target {
-        Some(target) => outbound_name(target),
+        Some(target) => name::service_port(target),
         None => BROKEN_REFERENCE.to_owned(),
     };
     let to = match backends {

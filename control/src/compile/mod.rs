@@ -4,22 +4,12 @@
 //! What does not depend on the client (clusters, endpoints, the routes of a gateway or of a namespace) is encoded
 //! once per model and shared by the views of all clients. Only what a client uses is in its view: a gateway has the
 //! clusters of its own routes, however large the mesh is.
-//!
-//! | resource | name |
-//! |---|---|
-//! | cluster and endpoints of a service's port | `outbound\|PORT\|SERVICE.NAMESPACE` |
-//! | cluster of a sidecar's own application | `inbound\|PORT` |
-//! | a sidecar's listener for its application's callers | `inbound\|IP:PORT` |
-//! | cluster of all hosts outside the mesh | `outbound\|outside` |
-//! | a sidecar's HTTP proxy | `outbound\|http`, with routes `outbound\|http\|NAMESPACE` |
-//! | a sidecar's port for a dependency | `outbound\|tcp\|SERVICE.NAMESPACE:PORT`, with routes `outbound\|PORT\|SERVICE.NAMESPACE\|CALLER-NAMESPACE` |
-//! | a port of a gateway, and its routes | `gateway\|NAMESPACE/NAME\|PORT` |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Rule, Target};
+use crate::model::{GatewayPort, Model, Name, Protocol, Rule, Target};
 
 mod carry;
 mod client;
@@ -27,15 +17,18 @@ mod cluster;
 mod dynamic_forward;
 mod endpoint;
 mod listener;
+mod name;
 mod resource;
 mod resource_type;
 mod route;
 mod route_table;
+mod shared;
 
 pub use carry::carry_over;
 pub use client::{Client, ClientError, GatewayClient, Sidecar, To};
 pub use resource::Resource;
 pub use resource_type::ResourceType;
+pub use shared::Shared;
 
 /// Resources of one type by name.
 pub type Resources = BTreeMap<Arc<str>, Arc<Resource>>;
@@ -158,83 +151,4 @@ fn gateway(model: &Model, shared: &Shared, client: &GatewayClient) -> View {
     }
     view.add_targets(model, shared, &tables.1);
     view
-}
-
-/// A cluster with its endpoints.
-type Encoded = (Arc<Resource>, Arc<Resource>);
-/// Route tables with the targets they lead to.
-type Tables = Arc<(Vec<Arc<Resource>>, BTreeSet<Target>)>;
-
-/// Resources of one model that do not depend on the client, encoded when first asked for.
-#[derive(Debug, Default)]
-pub struct Shared {
-    targets: OnceLock<BTreeMap<Target, Encoded>>,
-    gateways: Mutex<BTreeMap<Name, Tables>>,
-    namespaces: Mutex<BTreeMap<String, Tables>>,
-    outside: OnceLock<Arc<Resource>>,
-}
-
-impl Shared {
-    fn target(&self, model: &Model, target: &Target) -> Encoded {
-        let encode = |target: &Target, endpoints: &[_]| {
-            (cluster::outbound(target), endpoint::outbound(target, endpoints))
-        };
-        let all = self.targets.get_or_init(|| {
-            let services = model.services.iter();
-            let ports =
-                services.flat_map(|(name, service)| service.ports.iter().map(move |port| (name, port)));
-            ports
-                .map(|(name, port)| {
-                    let target = Target { service: name.clone(), port: port.port };
-                    let encoded = encode(&target, &port.endpoints);
-                    (target, encoded)
-                })
-                .collect()
-        });
-        // One that is declared and not known yet has no endpoints.
-        all.get(target).cloned().unwrap_or_else(|| encode(target, &[]))
-    }
-
-    fn outside(&self) -> Arc<Resource> {
-        Arc::clone(self.outside.get_or_init(cluster::outside))
-    }
-
-    fn outbound(&self, model: &Model, namespace: &str) -> (Arc<Resource>, BTreeSet<Target>) {
-        // A panic while the lock is held cannot leave the map half written: entries are made before.
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = match namespaces.get(namespace) {
-            Some(tables) => Arc::clone(tables),
-            None => {
-                let (routes, targets) = route_table::outbound(model, namespace);
-                let tables = Arc::new((vec![routes], targets));
-                namespaces.insert(namespace.to_owned(), Arc::clone(&tables));
-                tables
-            }
-        };
-        (Arc::clone(&tables.0[0]), tables.1.clone())
-    }
-
-    fn gateway(&self, name: &Name, gateway: &Gateway) -> Tables {
-        let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tables) = gateways.get(name) {
-            return Arc::clone(tables);
-        }
-        let mut routes = Vec::new();
-        let mut targets = BTreeSet::new();
-        for (number, port) in &gateway.ports {
-            match port {
-                GatewayPort::Http(hosts) => {
-                    let (table, used) = route_table::gateway(name, *number, hosts);
-                    routes.push(table);
-                    targets.extend(used);
-                }
-                GatewayPort::Tcp(backends) => {
-                    targets.extend(backends.iter().filter_map(|backend| backend.target.clone()));
-                }
-            }
-        }
-        let tables = Arc::new((routes, targets));
-        gateways.insert(name.clone(), Arc::clone(&tables));
-        tables
-    }
 }

@@ -30,7 +30,7 @@ use proto::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use proto::pb::google::protobuf::UInt32Value;
 use proto::well_known::to_duration;
 
-use super::cluster::outbound_name;
+use super::name;
 use crate::document::{Header, HeaderModifier, PathModifierType, Port, RequestRedirect, Scheme};
 use crate::model::{Action, Backend, Forward, PathMatch, PathRewrite, RequestMatch, Rule, ValueMatch};
 
@@ -233,7 +233,7 @@ fn route_action(timeout: Option<Duration>) -> RouteAction {
 }
 
 fn clusters(backends: &[&Backend]) -> ClusterSpecifier {
-    let name = |backend: &Backend| backend.target.as_ref().map(outbound_name).unwrap_or_default();
+    let name = |backend: &Backend| backend.target.as_ref().map(name::service_port).unwrap_or_default();
     let plain = |backend: &Backend| {
         backend.request_headers == HeaderModifier::default()
             && backend.response_headers == HeaderModifier::default()

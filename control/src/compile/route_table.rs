@@ -7,7 +7,7 @@ use proto::pb::envoy::config::core::v3::DataSource;
 use proto::pb::envoy::config::core::v3::data_source::Specifier;
 use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 
-use super::{Resource, cluster, listener, route};
+use super::{Resource, name, route};
 use crate::model::{self, Action, Model, Name, Protocol, Rule, ServicePort, Target};
 
 /// A form of a service's name, and whether only callers of its own namespace may use it.
@@ -22,7 +22,7 @@ pub(super) fn gateway(
     port: u16,
     hosts: &[model::VirtualHost],
 ) -> (Arc<Resource>, BTreeSet<Target>) {
-    let name = listener::gateway_name(gateway, port);
+    let name = name::gateway_port(gateway, port);
     let virtual_hosts = hosts
         .iter()
         .map(|host| VirtualHost {
@@ -84,7 +84,7 @@ pub(super) fn outbound(model: &Model, namespace: &str) -> (Arc<Resource>, BTreeS
         virtual_hosts.push(VirtualHost { name, domains, routes, ..VirtualHost::default() });
     }
     virtual_hosts.extend(elsewhere());
-    let name = format!("outbound|http|{namespace}");
+    let name = name::http_proxy_routes(namespace);
     let table = RouteConfiguration { name: name.clone(), virtual_hosts, ..RouteConfiguration::default() };
     (Resource::encode(name, &table), used)
 }
@@ -125,7 +125,7 @@ fn elsewhere() -> [VirtualHost; 2] {
     };
     [
         virtual_host("unknown", "*.mesh", route::everything_answered(404, Some(body))),
-        virtual_host("outside", "*", route::everything_to(cluster::OUTSIDE)),
+        virtual_host("outside", "*", route::everything_to(name::OUTSIDE)),
     ]
 }
 
@@ -136,9 +136,9 @@ pub(super) fn dependency(
     namespace: &str,
 ) -> (Arc<Resource>, BTreeSet<Target>) {
     let (routes, used) = mesh_routes(port, target, namespace);
-    let name = format!("{}|{namespace}", cluster::outbound_name(target));
+    let name = name::dependency_routes(target, namespace);
     let virtual_host = VirtualHost {
-        name: cluster::outbound_name(target),
+        name: name::service_port(target),
         domains: vec!["*".to_owned()],
         routes,
         ..VirtualHost::default()
@@ -159,9 +159,7 @@ fn mesh_routes(
     namespace: &str,
 ) -> (Vec<proto::pb::envoy::config::route::v3::Route>, BTreeSet<Target>) {
     match port.rules_for(namespace) {
-        None => {
-            (vec![route::everything_to(&cluster::outbound_name(target))], BTreeSet::from([target.clone()]))
-        }
+        None => (vec![route::everything_to(&name::service_port(target))], BTreeSet::from([target.clone()])),
         Some(rules) => (
             rules.iter().flat_map(|rule| route::routes(rule, target.port)).collect(),
             targets(rules).collect(),
