@@ -154,59 +154,25 @@ impl Server {
         let (sender, worlds) = watch::channel(Arc::new(world));
         let (stop, _) = watch::channel(false);
 
-        let ads = AdsServer {
-            worlds: worlds.clone(),
-            proxies: proxies.clone(),
-            metrics: metrics.clone(),
-            returning_from: (!registry.is_restored()).then(|| Instant::now() + lease),
-        };
-        let router = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE_WAIT))
-            .tcp_nodelay(true)
-            .add_service(
-                AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX),
-            )
-            .add_service(ProxyServer::new(ReportService::new(proxies.clone(), worlds.clone())))
-            .add_service(RegistryServer::new(RegistryService::new(
-                registry.clone(),
-                worlds.clone(),
-                proxies.clone(),
-            )));
-        let routes = api::router(api::Api {
-            worlds: worlds.clone(),
-            proxies: proxies.clone(),
-            registry: registry.clone(),
-            metrics,
-            look_now,
-        });
-
+        let known =
+            api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, metrics, look_now };
+        let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
         let mut tasks = JoinSet::new();
-        tasks.spawn(incoming.serve(router, stopped(&stop)));
-        let api_stopped = stopped(&stop);
+        tasks.spawn(incoming.serve(router(&known, returning_from), stopped(&stop)));
+        let (routes, ending) = (api::router(known.clone()), stopped(&stop));
         tasks.spawn(async move {
             // Binding was the only part that can fail.
-            let _ = axum::serve(api_listener, routes).with_graceful_shutdown(api_stopped).await;
+            let _ = axum::serve(api_listener, routes).with_graceful_shutdown(ending).await;
         });
-        let making = stopped(&stop);
-        tasks.spawn(async move {
-            // When it ends the worlds are closed, and with them every stream.
-            tokio::select! {
-                () = maker.run(sender) => {}
-                () = making => {}
-            }
-        });
+        // When it ends the worlds are closed, and with them every stream.
+        tasks.spawn(until(stopped(&stop), maker.run(sender)));
         // Ends with the maker of worlds, which is the one who listens.
         tasks.spawn(directory.run(looks, reads_sender));
-        tasks.spawn(registry.clone().keep(stopped(&stop)));
-        let expiring = stopped(&stop);
-        let forgetting = proxies.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = registry.expire(|instance| forgetting.forget_workload(instance)) => {}
-                () = expiring => {}
-            }
-        });
+        tasks.spawn(known.registry.clone().keep(stopped(&stop)));
+        let (registry, forgetting) = (known.registry, known.proxies);
+        tasks.spawn(until(stopped(&stop), async move {
+            registry.expire(|instance| forgetting.forget_workload(instance)).await;
+        }));
         Ok(Server { listen, api, proxies, worlds, stop, tasks, _data_dir_lock: data_dir_lock })
     }
 
@@ -245,6 +211,27 @@ impl Drop for Server {
         if let Listen::Unix(path) = &self.listen {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// What proxies and workloads connect to.
+fn router(known: &api::Api, returning_from: Option<Instant>) -> Router {
+    let api::Api { worlds, proxies, registry, metrics, look_now: _ } = known.clone();
+    let ads = AdsServer { worlds: worlds.clone(), proxies: proxies.clone(), metrics, returning_from };
+    let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_WAIT))
+        .tcp_nodelay(true)
+        .add_service(ads)
+        .add_service(ProxyServer::new(ReportService::new(proxies.clone(), worlds.clone())))
+        .add_service(RegistryServer::new(RegistryService::new(registry, worlds, proxies)))
+}
+
+async fn until(stopped: impl Future<Output = ()>, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        () = stopped => {}
     }
 }
 
