@@ -10,7 +10,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use self::tier::{Tier, tiers};
 use crate::{
     Rng,
-    cluster::{Balance, ClusterConfig},
+    cluster::config::{Balance, ClusterConfig},
     endpoint::{Endpoint, EndpointId},
     limits,
 };

@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::snapshot::Address;
+use crate::address::Address;
 
 /// One endpoint of a cluster: configuration and shared state.
 #[derive(Clone, Debug)]

@@ -8,12 +8,7 @@
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
-use crate::{network_filter::NetworkFilter, snapshot::Listener};
-
-/// The filter chain of `listener` that takes a connection of which `facts` are known; `None` closes it.
-pub fn pick<'a>(listener: &'a Listener, facts: &ConnectionFacts<'_>) -> Option<&'a FilterChain> {
-    listener.filter_chains.pick(facts)
-}
+use crate::network_filter::NetworkFilter;
 
 /// What is known of a connection when its filter chain is picked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -127,7 +122,7 @@ impl FilterChains {
         Ok(FilterChains { chains, default, ports })
     }
 
-    /// The chain that takes a connection of which `facts` are known.
+    /// The chain that takes a connection of which `facts` are known; `None` closes it.
     pub fn pick(&self, facts: &ConnectionFacts<'_>) -> Option<&FilterChain> {
         self.by_port(facts).and_then(|position| self.chains.get(position)).or(self.default.as_ref())
     }

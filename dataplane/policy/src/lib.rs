@@ -28,6 +28,8 @@ pub mod route;
 pub mod snapshot;
 pub mod string_match;
 
+mod address;
+mod named;
 mod prefix_tree;
 mod rng;
 mod weighted;

@@ -1,0 +1,123 @@
+//! What the configuration says of a cluster, its endpoints aside.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use crate::{
+    endpoint::{Assignment, DnsName},
+    limits,
+};
+
+/// What the configuration says of a cluster, its endpoints aside (Envoy: `Cluster`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// Time for one connect.
+    pub connect_timeout: Duration,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// Share of healthy endpoints below which health is ignored, in percent; 0 is never.
+    pub panic_threshold_percent: u8,
+    /// Whether load is shared among localities by their weights (Envoy: `locality_weighted_lb_config`).
+    pub locality_weighted: bool,
+    /// How long an upstream connection may wait in the pool; `None` is for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long its first endpoints are waited for where they come by EDS; `None` is for ever.
+    pub fetch_timeout: Option<Duration>,
+}
+
+/// Where a cluster's endpoints come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Discovery {
+    /// From the cluster itself.
+    Static(Assignment),
+    /// From EDS, under this name.
+    Eds {
+        /// The name to ask for; the cluster's own unless configured otherwise.
+        service_name: Arc<str>,
+    },
+    /// From DNS: every address of every name is an endpoint.
+    StrictDns(Dns),
+    /// From DNS: the one address that was answered first is the endpoint.
+    LogicalDns(Dns),
+    /// From the requests: each goes to the host that it names (Envoy: `dynamic_forward_proxy`).
+    DynamicForward(DnsCache),
+}
+
+/// How hosts that requests name are looked up and kept (Envoy: `DnsCacheConfig`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DnsCache {
+    /// Time between two look-ups of a host.
+    pub refresh_rate: Duration,
+    /// Which addresses are wanted.
+    pub family: DnsFamily,
+    /// How long a host that no request names is kept.
+    pub host_ttl: Duration,
+    /// Hosts that are known at a time; requests for one more are refused.
+    pub hosts_max: usize,
+    /// How long a request waits for a look-up.
+    pub query_timeout: Duration,
+}
+
+/// How names are resolved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dns {
+    /// The names.
+    pub assignment: Assignment<DnsName>,
+    /// Time between two look-ups.
+    pub refresh_rate: Duration,
+    /// Use the time to live of the answer instead.
+    pub respect_ttl: bool,
+    /// Which addresses are wanted.
+    pub family: DnsFamily,
+}
+
+/// Which addresses of a name are wanted (Envoy: `DnsLookupFamily`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DnsFamily {
+    /// IPv6, and IPv4 only if there is none (Envoy: `AUTO`, its default).
+    #[default]
+    V6Preferred,
+    /// IPv4, and IPv6 only if there is none.
+    V4Preferred,
+    /// IPv4 only.
+    V4Only,
+    /// IPv6 only.
+    V6Only,
+    /// Both.
+    All,
+}
+
+/// How an endpoint is chosen. All of them honour the endpoints' weights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Balance {
+    /// In turn.
+    #[default]
+    RoundRobin,
+    /// At random.
+    Random,
+    /// The one with the fewest exchanges in flight of this many different ones, chosen at random.
+    LeastRequest {
+        /// From 2 to [`limits::LEAST_REQUEST_CHOICES_MAX`].
+        choices: usize,
+    },
+}
+
+impl ClusterConfig {
+    /// A cluster with every default.
+    pub fn new(name: Arc<str>, discovery: Discovery) -> ClusterConfig {
+        ClusterConfig {
+            name,
+            discovery,
+            connect_timeout: limits::CONNECT_TIMEOUT_DEFAULT,
+            balance: Balance::default(),
+            panic_threshold_percent: limits::PANIC_THRESHOLD_PERCENT_DEFAULT,
+            locality_weighted: false,
+            idle_timeout: Some(limits::UPSTREAM_IDLE_TIMEOUT_DEFAULT),
+            fetch_timeout: Some(limits::INITIAL_FETCH_TIMEOUT_DEFAULT),
+        }
+    }
+}
