@@ -27,7 +27,7 @@ pub(super) fn tell_life(life: &Life) {
 /// What became of the registration.
 pub(super) fn tell_registration(status: &LeaseStatus) {
     match status {
-        LeaseStatus::Pending => {}
+        LeaseStatus::Pending | LeaseStatus::Draining => {}
         LeaseStatus::Held => say("registered"),
         LeaseStatus::Refused(reason) => say(&format!("registration refused: {reason}")),
         LeaseStatus::Unreachable(reason) => {

@@ -23,8 +23,12 @@ use crate::sidecar::{Sidecar, SidecarOptions, tied};
 /// Exit code when we failed and not the application, as `env`, `timeout` and `docker run` have it.
 const FAILED: u8 = 125;
 
-/// From telling the control plane that the application ends until we tell the application: its endpoint is gone from
-/// the other proxies by then (the fast lane of endpoints takes 5–20 ms).
+/// Longest wait for the control plane to say that it tells proxies of the application's end; it takes milliseconds. Whoever
+/// asked us to end will not wait for ever either: `docker stop` kills after 10 s.
+const DRAIN_KNOWN_MAX: Duration = Duration::from_secs(5);
+
+/// From then until we tell the application: its endpoint is gone from the other proxies by then (the fast lane of
+/// endpoints takes 5–20 ms).
 const DRAIN_NOTICE: Duration = Duration::from_millis(100);
 
 /// First and longest pause between two looks whether the application accepts.
@@ -197,7 +201,7 @@ impl Pair {
                 }
                 signal = signals.next() => {
                     ending |= signal.ends();
-                    self.pass_on(&child, signal).await;
+                    self.pass_on(&mut child, signal).await;
                 }
                 Ok(()) = life.changed() => tell_life(&life.borrow_and_update()),
                 Ok(()) = registration.changed() => tell_registration(&registration.borrow_and_update()),
@@ -215,7 +219,7 @@ impl Pair {
     }
 
     /// What asks the application to end asks the mesh first to send no more requests.
-    async fn pass_on(&self, child: &Child, signal: Received) {
+    async fn pass_on(&self, child: &mut Child, signal: Received) {
         if signal.ends() {
             self.sidecar.drain();
         }
@@ -223,7 +227,16 @@ impl Pair {
             return;
         }
         if signal.ends() {
-            tokio::time::sleep(DRAIN_NOTICE).await;
+            let known = async {
+                // An application that is never told would be worse than one that is told too early.
+                let _ = tokio::time::timeout(DRAIN_KNOWN_MAX, self.sidecar.until_draining()).await;
+                tokio::time::sleep(DRAIN_NOTICE).await;
+            };
+            tokio::select! {
+                () = known => {}
+                // It ended by itself; how, the next wait says again.
+                _ = child.wait() => return,
+            }
         }
         send(child, signal.number);
     }

@@ -55,14 +55,23 @@ impl registry_server::Registry for RegistryService {
     }
 }
 
+/// What becomes of a registration.
+#[derive(PartialEq)]
+struct Told {
+    /// Why it is not used, empty if it is.
+    refused: String,
+    /// Proxies are told that its endpoint drains.
+    draining: bool,
+}
+
 /// One workload's stream.
 struct Workload {
     registry: Arc<Registry>,
     proxies: Arc<Proxies>,
     stream: u64,
     instance: Option<String>,
-    /// The refusal it heard last, empty for none.
-    told: Option<String>,
+    /// What it heard last.
+    told: Option<Told>,
     responses: mpsc::Sender<Result<RegisterResponse, Status>>,
 }
 
@@ -141,28 +150,29 @@ impl Workload {
     async fn refuse(&mut self, instance: &str, refusal: &Refusal) -> bool {
         tracing::warn!(instance, %refusal, "registration refused");
         self.told = None;
-        self.answer(refusal.to_string()).await
+        self.answer(refusal.to_string(), false).await
     }
 
-    /// Says whether the registration is used: always when it was just made, later when that changes.
+    /// Says what becomes of the registration: always when it was just made, later when that changes.
     async fn tell(&mut self, just_registered: bool, worlds: &watch::Receiver<Arc<World>>) -> bool {
         let Some(instance) = &self.instance else { return true };
         let taken = self.registry.with(|leases| leases.refusal(instance)).map(|refusal| refusal.to_string());
         let documents = || worlds.borrow().conditions.refused_registrations.get(instance).cloned();
         let refused = taken.or_else(documents).unwrap_or_default();
-        let changed = self.told.as_ref() != Some(&refused);
-        if changed && !refused.is_empty() {
+        let draining = worlds.borrow().registrations.get(instance).is_some_and(|known| known.draining);
+        if !refused.is_empty() && self.told.as_ref().is_none_or(|told| told.refused != refused) {
             tracing::warn!(instance, refusal = refused, "registration refused");
         }
-        if !changed && !just_registered {
+        let now = Told { refused: refused.clone(), draining };
+        if self.told.as_ref() == Some(&now) && !just_registered {
             return true;
         }
-        self.told = Some(refused.clone());
-        self.answer(refused).await
+        self.told = Some(now);
+        self.answer(refused, draining).await
     }
 
-    async fn answer(&self, refused: String) -> bool {
+    async fn answer(&self, refused: String, draining: bool) -> bool {
         let lease_ms = self.registry.lease.as_millis().try_into().unwrap_or(u32::MAX);
-        self.responses.send(Ok(RegisterResponse { lease_ms, refused })).await.is_ok()
+        self.responses.send(Ok(RegisterResponse { lease_ms, refused, draining })).await.is_ok()
     }
 }

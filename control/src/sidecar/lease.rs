@@ -35,6 +35,8 @@ pub enum LeaseStatus {
     Pending,
     /// It holds.
     Held,
+    /// It holds, and proxies are told to send its endpoint no more requests.
+    Draining,
     /// It is not used.
     Refused(String),
     /// The control plane cannot be reached; if it held before, it still does until the lease ends.
@@ -72,6 +74,14 @@ impl Lease {
     /// What the control plane makes of it, now and later.
     pub fn status(&self) -> watch::Receiver<LeaseStatus> {
         self.status.clone()
+    }
+
+    /// Until the control plane has told proxies that the workload drains, if it can be reached and uses the
+    /// registration.
+    pub async fn until_draining(&self) {
+        let is_settled = |status: &LeaseStatus| !matches!(status, LeaseStatus::Pending | LeaseStatus::Held);
+        // An error means that the task is at its end: nobody is left to be told.
+        let _ = self.status.clone().wait_for(is_settled).await;
     }
 
     /// Unregisters, if the control plane can be reached.
@@ -145,8 +155,9 @@ async fn hold(
                     lease = Duration::from_millis(response.lease_ms.into());
                 }
                 let now = match response.refused {
-                    refused if refused.is_empty() => LeaseStatus::Held,
-                    refused => LeaseStatus::Refused(refused),
+                    refused if !refused.is_empty() => LeaseStatus::Refused(refused),
+                    _ if response.draining => LeaseStatus::Draining,
+                    _ => LeaseStatus::Held,
                 };
                 status.send_if_modified(|before| {
                     let changed = *before != now;

@@ -131,6 +131,11 @@ impl Sidecar {
         });
     }
 
+    /// Until proxies are told of the drain, or there is nobody who could tell them.
+    pub async fn until_draining(&self) {
+        self.lease.until_draining().await;
+    }
+
     /// Drains the proxy, then unregisters.
     pub async fn stop(self) -> Ending {
         self.drain();
