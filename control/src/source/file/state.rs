@@ -9,6 +9,8 @@ use std::{fs, io};
 
 use crate::document::{Document, DocumentError, Documents, Origin, parse};
 
+/// How often the directory is read at once when files come and go while it is read.
+const READS_MAX: usize = 3;
 /// Deepest directory below the root; a bound for links that lead in circles.
 const DEPTH_MAX: usize = 16;
 /// Largest file, in bytes. A thousand documents fit; what is larger is not configuration.
@@ -28,11 +30,14 @@ pub(super) struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) seen: BTreeMap<Arc<str>, Seen>,
-    files: BTreeMap<Arc<str>, Arc<ReadFile>>,
+    files: ReadFiles,
     pub(super) documents: Arc<Documents>,
     /// The directory could not be read.
     pub(super) lost: bool,
 }
+
+/// By name relative to the directory.
+type ReadFiles = BTreeMap<Arc<str>, Arc<ReadFile>>;
 
 /// The documents of one file, and its text, by which an unchanged file is known.
 #[derive(Debug)]
@@ -44,14 +49,32 @@ struct ReadFile {
 impl State {
     /// What the directory holds now. Files whose text is the same are not parsed again.
     pub(super) fn next(&self, directory: &Path) -> io::Result<Self> {
-        let seen = list(directory)?;
-        let files: BTreeMap<_, _> =
-            seen.iter().map(|(name, seen)| (Arc::clone(name), self.file(name, seen))).collect();
+        let (seen, files) = self.files_now(directory)?;
         let mut documents = Arc::new(merge(&self.documents, &files));
         if documents == self.documents {
             documents = Arc::clone(&self.documents);
         }
         Ok(Self { seen, files, documents, lost: false })
+    }
+
+    /// The files of one moment: a route that was written after its service must not be read without it.
+    fn files_now(&self, directory: &Path) -> io::Result<(BTreeMap<Arc<str>, Seen>, ReadFiles)> {
+        let mut seen = list(directory)?;
+        for _ in 1..READS_MAX {
+            let files = self.read(&seen);
+            let after = list(directory)?;
+            if after == seen {
+                return Ok((seen, files));
+            }
+            seen = after;
+        }
+        // Somebody writes all the time; each change is told of, and read again.
+        let files = self.read(&seen);
+        Ok((seen, files))
+    }
+
+    fn read(&self, seen: &BTreeMap<Arc<str>, Seen>) -> ReadFiles {
+        seen.iter().map(|(name, seen)| (Arc::clone(name), self.file(name, seen))).collect()
     }
 
     /// The directory cannot be read: what it held stays.
@@ -145,7 +168,7 @@ fn is_document(name: &str) -> bool {
 
 /// The set of documents of these files. Where a document is wrong, its last good version in `previous` stays; where
 /// not even its name can be read, so does everything that its file had before and has no more.
-fn merge(previous: &Documents, files: &BTreeMap<Arc<str>, Arc<ReadFile>>) -> Documents {
+fn merge(previous: &Documents, files: &ReadFiles) -> Documents {
     let mut next = Documents::default();
     let mut broken = Vec::new();
     for document in files.values().flat_map(|file| &file.documents) {
