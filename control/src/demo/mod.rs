@@ -83,11 +83,14 @@ pub enum DemoError {
     Screen(#[source] io::Error),
 }
 
-/// Longest wait for a first request that succeeds.
-const MOVING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a first request that succeeds; a busy machine is slow.
+const MOVING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After so long the first numbers are worth a summary.
 const SUMMARY_AFTER: Duration = Duration::from_millis(2_100);
+/// Pause until another look where not every edge has moved yet, and how long that goes on.
+const SUMMARY_AGAIN: Duration = Duration::from_millis(500);
+const SUMMARY_AT_LATEST: Duration = Duration::from_secs(15);
 
 /// Runs the demo until it is ended; afterwards nothing of it is left.
 pub async fn run(options: Options) -> Result<(), DemoError> {
@@ -170,6 +173,10 @@ impl Show<'_> {
                 Some(event) = events.recv() => say(&event)?,
                 () = &mut summary => {
                     let picture = self.picture(up, &mut rates).await;
+                    if !picture.moves_everywhere() && picture.up < SUMMARY_AT_LATEST {
+                        summary.set(tokio::time::sleep(SUMMARY_AGAIN).fuse());
+                        continue;
+                    }
                     for line in [picture.summary()].into_iter().chain(self.what_to_try()) {
                         say(&line)?;
                     }

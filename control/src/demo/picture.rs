@@ -61,10 +61,18 @@ impl Picture {
         )
     }
 
+    /// Whether requests succeed on every edge.
+    pub(super) fn moves_everywhere(&self) -> bool {
+        self.moving_count() == self.edges.len()
+    }
+
+    fn moving_count(&self) -> usize {
+        self.edges.iter().filter(|(_, now)| now.success.is_some_and(|share| share > 0.0)).count()
+    }
+
     /// The second line of the summary: `5/5 edges   200 rps   p99 1.9 ms (proxy-added 0.21 ms)`.
     pub(super) fn summary(&self) -> String {
-        let moving =
-            self.edges.iter().filter(|(_, now)| now.success.is_some_and(|share| share > 0.0)).count();
+        let moving = self.moving_count();
         let front = self.front();
         let (all, rate) = (self.edges.len(), front.rate);
         let (p99, added) = (millis(front.took[1]), millis(self.added[0]));

@@ -247,8 +247,11 @@ async fn write_line(ledger: SocketAddr) -> io::Result<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::super::board::Totals;
     use super::*;
+    use crate::sidecar::port::Reservation;
 
     /// A toy that finds every other at one address, as if that were the mesh.
     async fn toy(service: Service, mesh: SocketAddr, board: &Arc<Board>) -> (SocketAddr, Toy) {
@@ -264,8 +267,11 @@ mod tests {
         board
     }
 
+    /// An address at which nobody ever listens.
     fn nowhere() -> SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        static RESERVED: LazyLock<Reservation> =
+            LazyLock::new(|| Reservation::new(([127, 0, 0, 1], 0).into()).unwrap());
+        RESERVED.address()
     }
 
     #[tokio::test]
