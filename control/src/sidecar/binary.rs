@@ -75,7 +75,11 @@ fn check_version(path: PathBuf) -> Result<PathBuf, BinaryError> {
         Ok(output) => output,
         Err(source) => return Err(BinaryError::Run { path, source }),
     };
-    let printed = String::from_utf8_lossy(&output.stdout);
+    judge(path, &String::from_utf8_lossy(&output.stdout))
+}
+
+/// The proxy, if what its `--version` prints is ours.
+fn judge(path: PathBuf, printed: &str) -> Result<PathBuf, BinaryError> {
     let printed = printed.lines().next().unwrap_or_default();
     match printed.split_once(' ') {
         Some((PROXY, VERSION)) => Ok(path),
@@ -90,10 +94,10 @@ mod tests {
 
     use super::*;
 
-    fn script(folder: &Path, text: &str) -> PathBuf {
+    fn executable(folder: &Path) -> PathBuf {
         fs::create_dir_all(folder).unwrap();
         let file = folder.join(PROXY);
-        fs::write(&file, text).unwrap();
+        fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         file
     }
@@ -104,30 +108,26 @@ mod tests {
         let [own, first, second] = ["own", "first", "second"].map(|name| dir.path().join(name));
         let path = env::join_paths([&first, &second]).unwrap();
         assert_eq!(look(&own, Some(&path)), None);
-        let last = script(&second, "");
+        let last = executable(&second);
         fs::create_dir_all(&first).unwrap();
         fs::write(first.join(PROXY), "not executable").unwrap();
         assert_eq!(look(&own, Some(&path)), Some(last));
-        let beside = script(&own, "");
+        let beside = executable(&own);
         assert_eq!(look(&own, Some(&path)), Some(beside));
     }
 
+    // Nothing is run here: a process that is being started holds for a moment the locks and ports of every other test.
     #[test]
     fn a_proxy_of_another_version_is_refused_with_both_versions() {
-        let dir = tempfile::tempdir().unwrap();
-        let good = script(&dir.path().join("good"), &format!("#!/bin/sh\necho {PROXY} {VERSION}\n"));
-        assert_eq!(check_version(good.clone()).unwrap(), good);
+        assert!(judge("good".into(), &format!("{PROXY} {VERSION}\n")).is_ok());
         let table = [
-            ("ringway-proxy 9.9.9", format!("is version 9.9.9, this ringway is {VERSION}")),
-            ("true (GNU coreutils) 9.1", "is no ringway-proxy: --version prints \"true (GNU".to_owned()),
+            ("ringway-proxy 9.9.9\n", format!("is version 9.9.9, this ringway is {VERSION}")),
+            ("true (GNU coreutils) 9.1\n", "is no ringway-proxy: --version prints \"true (GNU".to_owned()),
             ("", "is no ringway-proxy: --version prints \"\"".to_owned()),
         ];
         for (printed, said) in table {
-            let bad = script(&dir.path().join("bad"), &format!("#!/bin/sh\necho '{printed}'\n"));
-            let error = check_version(bad).unwrap_err().to_string();
+            let error = judge("bad".into(), printed).unwrap_err().to_string();
             assert!(error.contains(&said), "{error}");
         }
-        let missing = check_version(dir.path().join("none")).unwrap_err().to_string();
-        assert!(missing.starts_with("cannot run ") && missing.ends_with("none --version"), "{missing}");
     }
 }

@@ -68,7 +68,8 @@ mod tests {
 
     use super::*;
 
-    const ANY: &str = "127.0.0.1:0";
+    /// An address that no other test of this process binds: on a usual one somebody might take a port that is given back.
+    const ANY: &str = "127.0.0.3:0";
 
     fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
