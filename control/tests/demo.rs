@@ -3,17 +3,16 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
 
+use process::{PATIENCE, children_of, is_gone, until, until_gone};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Nothing here takes this long; it bounds a test that fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+#[path = "support/process.rs"]
+mod process;
 
 #[test]
 fn the_demo_moves_gives_its_lessons_and_leaves_nothing() {
@@ -60,9 +59,7 @@ fn a_killed_demo_leaves_no_process_and_the_next_one_clears_its_files() {
     let children = children_of(killed.pid());
     killed.signal(Signal::KILL);
     assert_eq!(killed.wait(), None);
-    for child in children {
-        until(|| is_gone(child));
-    }
+    children.into_iter().for_each(until_gone);
     assert_eq!(fs::read_dir(killed.temporary.path()).unwrap().count(), 1);
     let mut next = Demo::start_in(killed.temporary.clone(), &["--for", "1s"]);
     assert_eq!(next.wait(), Some(0), "{:#?}", next.seen);
@@ -106,7 +103,18 @@ impl Demo {
         let proxy = this.parent().and_then(|deps| deps.parent()).unwrap().join("ringway-proxy");
         assert!(proxy.exists(), "{} is missing; `cargo build -p dataplane` makes it", proxy.display());
         let mut command = demo(&temporary);
-        command.args(["--plain", "--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy-bin"]);
+        // On addresses of their own, so that nobody else takes their ports when they are free again; and less load than
+        // usual, which a machine that is busy with other things can carry, too.
+        command.args([
+            "--plain",
+            "--rate",
+            "40",
+            "--api",
+            "127.0.0.2:0",
+            "--gateway",
+            "127.0.0.2:0",
+            "--proxy-bin",
+        ]);
         command.arg(proxy).args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -146,13 +154,9 @@ impl Demo {
 
     /// Its exit code; `None` if a signal killed it.
     fn wait(&mut self) -> Option<i32> {
-        let mut status = None;
-        until(|| {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
+        until_gone(self.pid());
         self.seen.extend(self.lines.iter());
-        status.and_then(|status| status.code())
+        self.child.wait().unwrap().code()
     }
 }
 
@@ -180,28 +184,4 @@ fn said(output: &Output) -> String {
 fn address(line: &str, name: &str) -> SocketAddr {
     let (_, rest) = line.split_once(name).unwrap_or_else(|| panic!("no {name:?} in {line}"));
     rest.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-/// Asks again and again: the kernel tells nobody but a parent.
-fn until(mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "waited in vain");
-        std::thread::yield_now();
-    }
-}
-
-/// The children of every thread of a process.
-fn children_of(parent: Pid) -> Vec<Pid> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", parent.as_raw_nonzero())).unwrap();
-    let files = tasks.flatten().map(|task: fs::DirEntry| -> PathBuf { task.path().join("children") });
-    let children: Vec<String> = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
-    let pids = children.iter().flat_map(|children| children.split_whitespace());
-    pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
-}
-
-/// A process that has ended and waits for its parent's question is gone, too.
-fn is_gone(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.is_empty() || stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }

@@ -3,6 +3,8 @@
 //! `deploy/setup.sh test` fetches Envoy into `.cache/` at the root of the repository (`RINGWAY_CACHE` moves it). If
 //! that fails, so does the test.
 
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use hyper::Request;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use process::Port;
 use ringway::report::SyncState;
 use support::{Plane, Workload, envoy_program, eventually, registration, route, service};
 use tokio::net::TcpListener;
@@ -91,11 +94,6 @@ async fn origin(name: &'static str) -> u16 {
     port
 }
 
-/// A port that nobody has now. A Gateway's port is written in its document, so it cannot be 0.
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
-}
-
 struct Caller {
     client: Client<HttpConnector, Empty<Bytes>>,
     url: String,
@@ -142,7 +140,8 @@ spec:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_routes_by_our_configuration_and_loses_nothing_when_it_changes() {
-    let (pay, cart, port) = (origin("pay").await, origin("cart").await, free_port().await);
+    let (pay, cart, reserved) = (origin("pay").await, origin("cart").await, Port::any());
+    let port = reserved.number();
     let documents =
         [("gateway.yaml", &gateway(port)), ("route.yaml", &route("pay")), ("pay.yaml", &service("pay", pay))];
     let plane = Plane::start(&documents.map(|(file, content)| (file, content.as_str()))).await;
@@ -195,7 +194,8 @@ async fn envoy_routes_by_our_configuration_and_loses_nothing_when_it_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_as_a_sidecar_reaches_services_and_hosts_outside_the_mesh() {
     let (pay, outside) = (origin("pay").await, origin("outside").await);
-    let (inbound, outbound) = (free_port().await, free_port().await);
+    let reserved = [Port::any(), Port::any()];
+    let [inbound, outbound] = reserved.each_ref().map(Port::number);
     let plane = Plane::start(&[("pay.yaml", service("pay", pay).as_str())]).await;
     let web = serde_json::json!({
         "role": "sidecar", "namespace": "shop", "service": "web", "instance": "web-1", "app_protocol": "http",

@@ -77,8 +77,8 @@ fn endpoints(response: &DeltaDiscoveryResponse) -> Vec<(String, HealthStatus)> {
 async fn a_new_backend_is_there_before_its_route_and_the_old_one_until_after_it() {
     let plane = shop().await;
     let mut ads = taken(&plane, "test").await;
-    plane.write("cart.yaml", &service("cart", 7002));
-    plane.write("route.yaml", &route("cart"));
+    // In one file: two may be read one after the other.
+    plane.write("route.yaml", &(service("cart", 7002) + "---" + &route("cart")));
     let clusters = ads.next_of(CLUSTER).await;
     assert_eq!((names(&clusters), clusters.removed_resources.is_empty()), (vec![CART], true));
     assert!(clusters.system_version_info.starts_with("r2-"), "{}", clusters.system_version_info);
@@ -227,11 +227,7 @@ async fn a_service_that_nobody_wrote_down_exists_while_a_workload_registers_it()
 
 #[tokio::test]
 async fn a_restart_takes_no_endpoint_away_before_its_workload_can_come_back() {
-    let plane = Plane::with_lease(
-        Duration::from_secs(2),
-        &[("gateway.yaml", GATEWAY), ("route.yaml", &route("pay")), ("pay.yaml", &service("pay", 7001))],
-    )
-    .await;
+    let plane = shop().await;
     let (workload, _) =
         Workload::register(plane.address(), registration("pay-1", "pay", "127.0.0.1:7010")).await;
     let node = || gateway("edge-1", "shop", "edge", "");
@@ -244,9 +240,11 @@ async fn a_restart_takes_no_endpoint_away_before_its_workload_can_come_back() {
     let mut again = first;
     again.initial_resource_versions =
         response.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect();
-    let mut ads = Ads::open(plane.address(), node(), again).await;
+    let mut ads = Ads::open(plane.address(), node(), again.clone()).await;
     ads.is_quiet().await;
-    // It does not come back: one lease later it is gone.
+    // It does not come back: one lease later, here a short one, it is gone.
+    let plane = plane.restart_with_lease(Duration::from_millis(100)).await;
+    let mut ads = Ads::open(plane.address(), node(), again).await;
     let later = ads.next_of(CLUSTER_LOAD_ASSIGNMENT).await;
     assert_eq!(endpoints(&later).len(), 1);
 }
@@ -256,13 +254,13 @@ async fn without_memory_of_registrations_a_returning_client_keeps_what_it_has_fo
     let lease = Duration::from_secs(1);
     let documents =
         [("gateway.yaml", GATEWAY), ("route.yaml", &route("pay")), ("pay.yaml", &service("pay", 7001))];
-    let plane = Plane::with_lease(lease, &documents).await;
     let started = std::time::Instant::now();
+    let plane = Plane::with_lease(lease, &documents).await;
     let mut returning = subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY]);
     returning.initial_resource_versions = [(PAY.to_owned(), "old".to_owned())].into();
     let mut ads = Ads::open(plane.address(), gateway("edge-1", "shop", "edge", ""), returning).await;
     assert_eq!(names(&ads.next().await), [PAY]);
-    assert!(started.elapsed() > lease * 8 / 10, "answered after {:?}", started.elapsed());
+    assert!(started.elapsed() >= lease, "answered after {:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -330,10 +328,8 @@ async fn a_stop_ends_every_stream_and_frees_the_ports() {
     let mut ads = taken(&plane, "envoy").await;
     let (workload, _) = Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
     let (address, api) = (plane.address(), plane.server.api());
-    let began = std::time::Instant::now();
     plane.server.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(2), "streams were not ended: {:?}", began.elapsed());
-    ads.end().await;
+    assert_eq!(ads.end().await.map(|status| status.to_string()), None, "in good order, not cut off");
     drop(workload);
     for address in [address, api] {
         std::net::TcpListener::bind(address).unwrap();

@@ -1,22 +1,20 @@
 //! A control plane in this process, `ringway run` as a process, and what else the stories need.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use ringway::server::{LEASE, Listen, Options, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Nothing here takes this long; it bounds a test that fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::process::{PATIENCE, Port, children_of, until, until_gone};
 
 /// A control plane and a proxy.
 pub(crate) struct Mesh {
@@ -24,6 +22,7 @@ pub(crate) struct Mesh {
     proxy: PathBuf,
     server: Option<Server>,
     runtime: Runtime,
+    ports: RefCell<Vec<Port>>,
 }
 
 /// What the control plane knows of a workload.
@@ -37,18 +36,9 @@ pub(crate) struct Known {
 impl Mesh {
     /// With a proxy that carries nothing.
     pub(crate) fn start() -> Mesh {
-        let mesh = Mesh::with_proxy(PathBuf::new());
-        let proxy = mesh.folder.path().join("ringway-proxy");
-        let this = std::env::current_exe().unwrap();
-        let script = format!(
-            "#!/bin/sh\n[ \"$1\" = --version ] && exec echo ringway-proxy {}\nSTAND_IN_FOR_PROXY=$2 exec {} --exact \
-             stand_in::stand_in_for_the_proxy --nocapture\n",
-            env!("CARGO_PKG_VERSION"),
-            this.display()
-        );
-        fs::write(&proxy, script).unwrap();
-        fs::set_permissions(&proxy, fs::Permissions::from_mode(0o755)).unwrap();
-        Mesh { proxy, ..mesh }
+        // A file of the repository: one that this test wrote might still be open in a process that another test is just
+        // starting, and such a file cannot be run.
+        Mesh::with_proxy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/proxy.sh"))
     }
 
     pub(crate) fn with_proxy(proxy: PathBuf) -> Mesh {
@@ -65,7 +55,15 @@ impl Mesh {
         let data_dir = folder.path().join("control");
         let options = Options { config, listen: Listen::Tcp(any), api: any, data_dir, lease: LEASE };
         let server = runtime.block_on(Server::start(options)).unwrap();
-        Mesh { folder, proxy, server: Some(server), runtime }
+        Mesh { folder, proxy, server: Some(server), runtime, ports: RefCell::default() }
+    }
+
+    /// A port that is this mesh's as long as it lives.
+    pub(crate) fn port(&self) -> u16 {
+        let port = Port::any();
+        let number = port.number();
+        self.ports.borrow_mut().push(port);
+        number
     }
 
     /// `ringway run` for service `web`; `options` win over the usual ones.
@@ -73,7 +71,7 @@ impl Mesh {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
         command.arg("run");
         let control = if options.contains(&"--control") { String::new() } else { self.control() };
-        let port = free_port().to_string();
+        let port = self.port().to_string();
         for (option, value) in [
             ("--name", "web"),
             ("--port", &port),
@@ -85,6 +83,8 @@ impl Mesh {
             }
         }
         command.arg("--data-dir").arg(self.folder.path().join("data")).args(options).arg("--").args(app);
+        command.env("STAND_IN", std::env::current_exe().unwrap());
+        command.env("STAND_IN_VERSION", env!("CARGO_PKG_VERSION"));
         command
     }
 
@@ -94,11 +94,13 @@ impl Mesh {
 
     /// With an application that listens when it is told to.
     pub(crate) fn run_listener(&self, options: &[&str]) -> Run {
-        let port = match options {
-            ["--port", port] => port.parse().unwrap(),
-            _ => free_port(),
-        };
-        let mut command = self.stand_in(&["--port", &port.to_string()], "stand_in_for_an_application");
+        self.run_listener_on(self.port(), options)
+    }
+
+    pub(crate) fn run_listener_on(&self, port: u16, options: &[&str]) -> Run {
+        let number = port.to_string();
+        let options = [&["--port", &number], options].concat();
+        let mut command = self.stand_in(&options, "stand_in_for_an_application");
         command.env("STAND_IN_FOR_APPLICATION", port.to_string());
         Run::start(command, port)
     }
@@ -131,13 +133,29 @@ impl Mesh {
         self.server().listen().to_string()
     }
 
-    /// Until so many proxies have written down what they have.
+    /// Until so many proxies have written down everything that they have now.
     pub(crate) fn until_stored(&self, count: usize) {
-        let is_last_good = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "bin");
-        until(|| {
-            files_below(&self.folder.path().join("data")).iter().filter(|file| is_last_good(file)).count()
-                == count
-        });
+        // A file with the last change in it has all that came before.
+        let last = "the-last-change";
+        let (new, mesh) = (self.folder.path().join("new"), self.folder.path().join("mesh"));
+        let document = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {last}, namespace: default}}\nspec: {{ports: [{{port: 80}}]}}\n"
+        );
+        fs::write(&new, document).unwrap();
+        fs::rename(new, mesh.join("last.yaml")).unwrap();
+        let has_it = |file: &PathBuf| {
+            file.extension().is_some_and(|extension| extension == "bin")
+                && fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(last))
+        };
+        let data = self.folder.path().join("data");
+        until(|| files_below(&data).iter().filter(|file| has_it(file)).count() == count);
+    }
+
+    /// Whether a workload drains and every proxy serves with that knowledge.
+    pub(crate) fn everyone_knows_who_drains(&self) -> bool {
+        let world = self.server().worlds().borrow().clone();
+        world.registrations.values().any(|registration| registration.draining)
+            && self.server().proxies().status(0).synced
     }
 
     fn server(&self) -> &Server {
@@ -233,12 +251,8 @@ impl Run {
 
     /// Its exit code, -1 if a signal killed it.
     pub(crate) fn wait(&mut self) -> i32 {
-        let mut status = None;
-        until(|| {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.and_then(|status| status.code()).unwrap_or(-1)
+        until_gone(self.pid());
+        self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
     pub(crate) fn proxy(&self) -> Pid {
@@ -257,31 +271,6 @@ impl Drop for Run {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Asks again and again: the kernel tells nobody but a parent.
-pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "waited in vain");
-        std::thread::yield_now();
-    }
-}
-
-pub(crate) fn children_of(parent: Pid) -> Vec<Pid> {
-    let file = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
-    let children = fs::read_to_string(file).unwrap();
-    children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
-}
-
-/// A process that has ended and waits for its parent's question is gone, too.
-pub(crate) fn is_gone(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.is_empty() || stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {

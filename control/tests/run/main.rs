@@ -10,9 +10,12 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use self::harness::{Mesh, Run, children_of, files_below, free_port, is_gone, until};
+use self::harness::{Mesh, Run, files_below};
+use self::process::{children_of, is_gone, until_gone};
 
 mod harness;
+#[path = "../support/process.rs"]
+mod process;
 mod real;
 mod stand_in;
 
@@ -35,7 +38,7 @@ fn the_exit_code_is_the_applications() {
 fn the_application_is_told_where_the_mesh_is() {
     let mesh = Mesh::start();
     let script = "echo $HTTP_PROXY $http_proxy $NO_PROXY $no_proxy $RINGWAY_PAY_80_ADDR $RINGWAY_BIG_LEDGER_SHOP_7000_ADDR";
-    let local = free_port();
+    let local = mesh.port();
     let to = format!("big-ledger.shop:7000={local}");
     let mut run = mesh.run(&["--to", "pay:80", "--to", &to], &["sh", "-c", script]);
     assert_eq!(run.wait(), 0, "{}", run.rest());
@@ -94,7 +97,8 @@ fn ctrl_c_in_a_terminal_reaches_the_application_once() {
     terminal
         .args(["--default-signal=INT", "script", "--quiet", "--return", "--command"])
         .arg(words.join(OsStr::new(" ")))
-        .arg("/dev/null");
+        .arg("/dev/null")
+        .envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut terminal = Run::start(terminal, 0);
     let mut screen = BufReader::new(terminal.child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut on_screen =
@@ -132,7 +136,9 @@ fn a_dead_proxy_is_started_again_on_the_same_ports() {
 #[test]
 fn nothing_outlives_a_killed_ringway() {
     let mesh = Mesh::start();
-    let mut run = mesh.run_listener(&[]);
+    let port = mesh.port();
+    // On an address of its own: on the usual one somebody else may take the inbound port while nobody has it.
+    let mut run = mesh.run_listener_on(port, &["--advertise", "127.0.0.2"]);
     run.say("listen");
     run.until("taking requests");
     mesh.until(|registered| registered.contains_key("web"));
@@ -141,14 +147,11 @@ fn nothing_outlives_a_killed_ringway() {
     let inbound = mesh.registration("web").address;
     run.signal(Signal::KILL);
     assert_eq!(run.wait(), -1);
-    for child in children {
-        until(|| is_gone(child));
-    }
-    // Of a process with threads the first may be gone while another still closes its files.
-    until(|| TcpListener::bind(inbound).is_ok());
+    children.into_iter().for_each(until_gone);
+    TcpListener::bind(inbound).unwrap();
 
     // The next one takes over name and ports instead of fighting with the lease that still holds.
-    let mut next = mesh.run_listener(&["--port", &run.port.to_string()]);
+    let mut next = mesh.run_listener_on(port, &["--advertise", "127.0.0.2"]);
     next.until("ringway: registered");
     assert_eq!(mesh.registration("web").address, inbound);
     next.say("end");
@@ -176,7 +179,7 @@ fn what_cannot_work_is_said_and_nothing_is_started() {
     let mesh = Mesh::start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let nobody = format!("127.0.0.1:{}", free_port());
+    let nobody = format!("127.0.0.1:{}", mesh.port());
     let away = ["--control", &nobody, "--control-timeout", "200ms"];
     for (options, never_ready, code, said) in [
         (&["--port", &port][..], false, 125, "is taken: stop what listens there"),
@@ -223,7 +226,7 @@ fn what_cannot_work_is_said_and_nothing_is_started() {
 #[test]
 fn an_application_starts_without_a_control_plane_when_the_proxy_is_ready_without() {
     let mesh = Mesh::start();
-    let nobody = format!("127.0.0.1:{}", free_port());
+    let nobody = format!("127.0.0.1:{}", mesh.port());
     let mut run = mesh.run(&["--control", &nobody], &["sh", "-c", "read line; exit 3"]);
     run.until("the control plane is away (Connection refused");
     run.say("end");

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use rustix::process::{Signal, kill_process};
 
-use super::harness::{Mesh, Run, free_port, until};
+use super::harness::{Mesh, Run};
+use super::process::{Port, children_of, until, until_gone};
 use super::stand_in::serve;
 
 /// The proxy of this build: beside the folder of this executable.
@@ -19,14 +20,29 @@ fn proxy() -> PathBuf {
 
 /// Service `pay`, that says so.
 fn pay(mesh: &Mesh) -> Run {
-    let mut run = pay_on(mesh, free_port(), &[]);
+    let mut run = pay_on(mesh, mesh.port(), &[]);
     run.until("taking requests");
     run
 }
 
 fn pay_on(mesh: &Mesh, port: u16, options: &[&str]) -> Run {
+    pay_by(mesh, port, options, &[])
+}
+
+/// It ends only when its input says so.
+fn pay_that_ignores(mesh: &Mesh, signal: &str) -> Run {
+    let script = format!("trap '' {signal}; exec \"$@\"");
+    let mut run = pay_by(mesh, mesh.port(), &[], &["sh", "-c", &script, "sh"]);
+    run.until("taking requests");
+    run
+}
+
+/// With words before the application's.
+fn pay_by(mesh: &Mesh, port: u16, options: &[&str], words: &[&str]) -> Run {
     let named = ["--name", "pay", "--port", &port.to_string()];
-    let mut command = mesh.stand_in(&[&named, options].concat(), "stand_in_for_a_server");
+    let this = std::env::current_exe().unwrap();
+    let app = [this.to_str().unwrap(), "--exact", "stand_in::stand_in_for_a_server", "--nocapture"];
+    let mut command = mesh.command(&[&named, options].concat(), &[words, &app].concat());
     command.env("STAND_IN_FOR_SERVER", port.to_string()).env("STAND_IN_IS", "pay");
     Run::start(command, port)
 }
@@ -112,15 +128,20 @@ fn traffic_flows_again_when_a_proxy_died_and_the_control_plane_is_away() {
 #[test]
 fn a_workload_starts_again_on_its_addresses_while_the_control_plane_is_away() {
     let mut mesh = Mesh::with_proxy(proxy());
-    let (mut pay, mut web) = pair(&mesh);
+    // On an address of its own: on the usual one somebody else may take the inbound port while nobody has it.
+    let mut pay = pay_on(&mesh, mesh.port(), &["--advertise", "127.0.0.2"]);
+    pay.until("taking requests");
+    let mut web = web(&mesh, &pay);
     assert_eq!(calls(&mut web, "http://pay.mesh/"), "http://pay.mesh/: 200 pay");
     mesh.until_stored(2);
     let control = mesh.control();
     mesh.stop_control_plane();
     // Killed, so that nobody has unregistered it: the other proxy still sends requests where it was.
+    let children = children_of(pay.pid());
     pay.signal(Signal::KILL);
     pay.wait();
-    let mut again = pay_on(&mesh, pay.port, &["--control", &control]);
+    children.into_iter().for_each(until_gone);
+    let mut again = pay_on(&mesh, pay.port, &["--advertise", "127.0.0.2", "--control", &control]);
     again.until("taking requests");
     assert_eq!(calls(&mut web, "http://pay.mesh/"), "http://pay.mesh/: 200 pay");
 }
@@ -131,21 +152,28 @@ fn no_call_is_lost_when_one_of_two_replicas_is_ended() {
     let documents = "apiVersion: v1\nkind: Service\nmetadata: {name: pay, namespace: default}\n\
                      spec: {ports: [{name: http, port: 80, targetPort: http}]}\n";
     let mesh = Mesh::with_documents(proxy(), documents);
-    let (mut first, _second) = (pay(&mesh), pay(&mesh));
+    let (mut first, _second) = (pay_that_ignores(&mesh, "TERM"), pay(&mesh));
     let mut web = web_to(&mesh, "pay:80");
     assert_eq!(calls(&mut web, "http://pay.mesh/"), "http://pay.mesh/: 200 pay");
-    first.signal(Signal::TERM);
-    let mut ended = false;
-    while !ended {
-        ended = first.child.try_wait().unwrap().is_some();
+    let mut call = || {
         web.say("http://pay.mesh/");
         assert_eq!(web.until("http://pay.mesh/: "), "http://pay.mesh/: 200 pay");
+    };
+    // As a server that ends gracefully: told to end, it goes on for as long as it may be called.
+    first.signal(Signal::TERM);
+    while !mesh.everyone_knows_who_drains() {
+        call();
+    }
+    first.say("end");
+    while first.child.try_wait().unwrap().is_none() {
+        call();
     }
 }
 
 #[test]
 fn a_gateway_serves_its_routes_survives_its_proxy_and_ends_when_told() {
-    let port = free_port();
+    let reserved = Port::any();
+    let port = reserved.number();
     let documents = format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: front, namespace: default}}\n\
          spec: {{gatewayClassName: ringway, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}\n---\n\
@@ -161,7 +189,7 @@ fn a_gateway_serves_its_routes_survives_its_proxy_and_ends_when_told() {
     until(|| get(port).ends_with("\r\n\r\npay"));
     kill_process(gateway.proxy(), Signal::KILL).unwrap();
     gateway.until("proxy ready again");
-    assert!(get(port).ends_with("\r\n\r\npay"));
+    until(|| get(port).ends_with("\r\n\r\npay"));
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens any more");

@@ -40,12 +40,17 @@ fn stand_in_for_an_application() {
     }
 }
 
-/// An application that answers every request with its name, as HTTP/1.1 without keep-alive.
+/// An application that answers every request with its name, as HTTP/1.1 without keep-alive, until a line of its input or
+/// the end of it.
 #[test]
 fn stand_in_for_a_server() {
     let Some(port) = std::env::var_os("STAND_IN_FOR_SERVER") else { return };
     let name = std::env::var("STAND_IN_IS").unwrap();
     let listener = TcpListener::bind(format!("127.0.0.1:{}", port.to_str().unwrap())).unwrap();
+    std::thread::spawn(|| {
+        std::io::stdin().lines().next();
+        std::process::exit(0);
+    });
     serve(&listener, &name);
 }
 

@@ -30,7 +30,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A control plane and its directory.
 pub struct Plane {
@@ -57,7 +57,13 @@ impl Plane {
 
     /// The same again, as after a crash of the process or an upgrade.
     pub async fn restart(self) -> Plane {
-        let Plane { server, dir, lease } = self;
+        let lease = self.lease;
+        self.restart_with_lease(lease).await
+    }
+
+    /// With another lease.
+    pub async fn restart_with_lease(self, lease: Duration) -> Plane {
+        let Plane { server, dir, .. } = self;
         server.stop().await;
         let server = Server::start(options(dir.path(), lease)).await.unwrap();
         Plane { server, dir, lease }
