@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::net::TcpSocket;
+
 /// Rules that cover the matchers, rewrites and header edits of the route table; the first that matches wins.
 const ROUTES: &str = r#"
 - {match: {path: /exact}, direct_response: {status: 200, body: {inline_string: exact}}}
@@ -190,9 +192,7 @@ fn the_same_file_and_the_same_requests_give_the_same_answers_as_envoy() {
     );
 }
 
-fn bootstrap(port: u16, admin: u16, origin: SocketAddr) -> String {
-    let origin_port = origin.port();
-    let refused = free_port();
+fn bootstrap([port, admin, refused, origin]: [u16; 4]) -> String {
     let indented = ROUTES.replace('\n', "\n              ");
     format!(
         r#"
@@ -220,9 +220,9 @@ static_resources:
               domains: ["prefix.*"]
               routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: prefix}}}}}}]
             - name: outside
-              domains: ["localhost:{origin_port}", "127.0.0.1:{origin_port}", "127.0.0.1:1", {IMPOSSIBLE}]
+              domains: ["localhost:{origin}", "127.0.0.1:{origin}", "127.0.0.1:1", {IMPOSSIBLE}]
               routes:
-              - {{match: {{prefix: /outside/rewritten}}, route: {{cluster: outside, host_rewrite_literal: "localhost:{origin_port}"}}}}
+              - {{match: {{prefix: /outside/rewritten}}, route: {{cluster: outside, host_rewrite_literal: "localhost:{origin}"}}}}
               - {{match: {{prefix: /outside}}, route: {{cluster: outside}}}}
             - name: a
               domains: [a.test, "a.test:80"]
@@ -248,7 +248,7 @@ static_resources:
     type: STATIC
     load_assignment:
       cluster_name: origin
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {origin_port}}}}}}}}}]}}]
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {origin}}}}}}}}}]}}]
   - name: nobody
     type: STATIC
     load_assignment: {{cluster_name: nobody}}
@@ -261,14 +261,20 @@ static_resources:
     )
 }
 
-/// A port that nobody has now; a bootstrap file must name one.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port of 127.0.0.1 for a bootstrap file, which must name one before anybody listens on it. Bound and not listening: the
+/// kernel refuses connections to it and gives it to no other test; a proxy listens beside it, as SO_REUSEADDR allows.
+fn reserve() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 struct Proxy {
     process: Child,
     address: SocketAddr,
+    _ports: [TcpSocket; 3],
 }
 
 impl Proxy {
@@ -285,17 +291,17 @@ impl Proxy {
     }
 
     fn start(mut command: Command, file: &Path, origin: SocketAddr) -> Proxy {
-        let (port, admin) = (free_port(), free_port());
-        std::fs::write(file, bootstrap(port, admin, origin)).unwrap();
+        let [(first, address), (second, admin), (third, refused)] = [reserve(), reserve(), reserve()];
+        let ports = [address, admin, refused, origin].map(|address| address.port());
+        std::fs::write(file, bootstrap(ports)).unwrap();
         let process = command.arg("-c").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let mut proxy = Proxy { process, address: SocketAddr::from(([127, 0, 0, 1], port)) };
+        let mut proxy = Proxy { process, address, _ports: [first, second, third] };
         let ready = ("GET", "/ready", "localhost", &[][..]);
-        while try_ask(SocketAddr::from(([127, 0, 0, 1], admin)), &ready)
-            .is_none_or(|answer| answer.status != 200)
-        {
+        while try_ask(admin, &ready).is_none_or(|answer| answer.status != 200) {
             if let Some(status) = proxy.process.try_wait().unwrap() {
                 panic!("{command:?} ended: {status}");
             }
+            std::thread::park_timeout(Duration::from_millis(2));
         }
         proxy
     }
@@ -385,7 +391,7 @@ fn ask(proxy: SocketAddr, request: &Request<'_>) -> Answer {
 
 fn try_ask(proxy: SocketAddr, (method, target, host, headers): &Request<'_>) -> Option<Answer> {
     let mut connection = TcpStream::connect(proxy).ok()?;
-    connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut text = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n");
     headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
     if !headers.iter().any(|(name, _)| *name == "connection") {

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_second_proxy_on_the_same_address_is_an_error_until_the_first_is_gone() {
-        let first = bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        // An address that no other test uses, so that nobody takes the port when it is given back.
+        let first = bind("127.0.0.3:0".parse().unwrap(), 2).unwrap();
         assert_eq!(first.sockets.len(), 2);
         assert!(first.sockets.iter().all(|socket| socket.local_addr().unwrap() == first.address));
         let error = bind(first.address, 1).unwrap_err();

@@ -15,6 +15,7 @@ use runtime::{
     mailbox::{Bell, mailbox},
     monoio::{Choice, Driver, Mono, probe, run},
 };
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Runs a story on each driver, as a worker does: the story is a task, the main future closes the turns. io_uring
 /// must work where the tests run; a machine without it fails here and not in silence.
@@ -40,6 +41,14 @@ fn on_both<F: Future<Output = ()> + 'static>(story: impl Fn(Mono) -> F) {
 fn listener(io: &Mono) -> <Mono as Io>::Listener {
     let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     io.listener(bound.sockets.remove(0)).unwrap()
+}
+
+/// A socket with an address that does not listen yet.
+fn bound() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
 }
 
 /// A blocking peer on a thread of its own.
@@ -171,6 +180,8 @@ fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
         let mut listener = listener(&io);
         let (start, started) = std::sync::mpsc::channel::<()>();
         let peer = peer(listener.local_addr(), move |mut stream| {
+            // As the kernel makes it by itself, however much the machine allows.
+            SockRef::from(&stream).set_recv_buffer_size(1_000_000).unwrap();
             let mut all = vec![0; 6_000_000];
             stream.read_exact(&mut all).unwrap();
             started.recv().unwrap_err();
@@ -222,9 +233,10 @@ fn a_connect_is_refused_or_made_with_both_halves_alive() {
         let (_, buffer) = recv.recv(Buffer::new(8), Deadline::NEVER).await;
         assert_eq!(buffer.filled(), b"ping");
         assert!(accepted.get());
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Bound and not listening: nobody else takes the port meanwhile.
+        let (_nobody, nowhere) = bound();
         assert_eq!(
-            io.connect(gone, soon(&io, 5_000)).await.err().unwrap().kind(),
+            io.connect(nowhere, soon(&io, 5_000)).await.err().unwrap().kind(),
             ErrorKind::ConnectionRefused
         );
     });
@@ -234,11 +246,8 @@ fn a_connect_is_refused_or_made_with_both_halves_alive() {
 fn a_connect_that_nobody_answers_ends_at_its_deadline() {
     on_both(async |io| {
         // A full accept queue drops SYNs: the one way to be unanswered on loopback.
-        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        let (full, address) = bound();
         full.listen(0).unwrap();
-        let address = full.local_addr().unwrap().as_socket().unwrap();
-        let _waiting: Vec<_> = (0..2).map(|_| io.connect(address, soon(&io, 100))).collect();
         let mut kept = Vec::new();
         let error = loop {
             match io.connect(address, soon(&io, 100)).await {
@@ -284,7 +293,7 @@ fn a_reset_that_a_send_was_told_of_is_no_end_for_the_receive_after_it() {
         let mut listener = listener(&io);
         let peer = peer(listener.local_addr(), |mut stream| {
             stream.write_all(b"half").unwrap();
-            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         });
         let mut accepted = listener.accept().await.unwrap();
         peer.join().unwrap();

@@ -1,7 +1,14 @@
 //! An HTTP/1.1 origin that records what it gets, byte for byte and as strictly read requests, and misbehaves on
 //! demand. The recorder of every verdict about the proxy.
 
-use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use runtime::{Accepted, Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf, io::ListenerClose};
 
@@ -25,8 +32,12 @@ pub struct Origin {
     address: SocketAddr,
     records: Rc<RefCell<Vec<Record>>>,
     behaviour: Rc<RefCell<Rc<Behaviour>>>,
+    is_held: Rc<Cell<bool>>,
     close: ListenerClose,
 }
+
+/// Pause between two looks whether an origin may answer.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What came over one connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -184,6 +195,7 @@ impl Origin {
             address: listener.local_addr(),
             records: Rc::default(),
             behaviour: Rc::new(RefCell::new(Rc::new(behaviour))),
+            is_held: Rc::default(),
             close: listener.close_handle(),
         };
         io.spawn(accept(io.clone(), listener, origin.clone()));
@@ -198,6 +210,16 @@ impl Origin {
     /// Behaves otherwise, from the next receive and the next answer on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.borrow_mut() = Rc::new(behaviour);
+    }
+
+    /// Answers nothing until it is released: for what has to happen while a request runs, however long that takes.
+    pub fn hold(&self) {
+        self.is_held.set(true);
+    }
+
+    /// Answers again.
+    pub fn release(&self) {
+        self.is_held.set(false);
     }
 
     /// Accepts no more.
@@ -357,6 +379,9 @@ impl<I: Io> Connection<I> {
         let behaviour = self.origin.behaviour();
         if behaviour.think > Duration::ZERO {
             self.io.sleep_until(Deadline::after(self.io.now(), behaviour.think)).await;
+        }
+        while self.origin.is_held.get() {
+            self.io.sleep_until(Deadline::after(self.io.now(), LOOK)).await;
         }
         if let Some(cut) = behaviour.answer_cut.filter(|cut| cut.bytes < answer.len() as u64) {
             self.say(&answer[..cut.bytes as usize]).await;

@@ -11,11 +11,7 @@ use crate::mesh::{APP, Ground, Mesh, Setup, answers, ok};
 const MS: Duration = Duration::from_millis(1);
 
 pub(crate) fn named(name: &str) -> Behaviour {
-    Behaviour {
-        headers: vec![("x-origin".to_owned(), name.to_owned())],
-        think: 100 * MS,
-        ..Behaviour::default()
-    }
+    Behaviour { headers: vec![("x-origin".to_owned(), name.to_owned())], ..Behaviour::default() }
 }
 
 /// Leaves only one origin in the cluster.
@@ -28,10 +24,12 @@ pub(crate) async fn change_under_a_connection<I: Ground>(mesh: &Mesh<I>) {
     only(mesh, 0).await;
     let mut client = mesh.client().await;
     let ask = [Ask::get("shop", "/", 1), Ask::get("shop", "/", 2)];
+    mesh.origin().hold();
     let change = async {
         mesh.until("the first request runs", |mesh| mesh.upstream("upstream_rq_total") == 1).await;
         only(mesh, 1).await;
         assert_eq!(mesh.http("downstream_rq_active"), 1, "the request still runs");
+        mesh.origin().release();
     };
     let (verdict, ()) = sim::both(client.ask(&ask[0]), change).await;
     assert_eq!(ok(verdict).header("x-origin"), Some("first"), "what runs keeps its snapshot");
@@ -86,11 +84,13 @@ pub(crate) async fn removed_listener<I: Ground>(mesh: &Mesh<I>) {
     }
     let mut client = mesh.client().await;
     let ask = Ask::get("shop", "/", 2);
+    mesh.origin().hold();
     let change = async {
         mesh.until("the request runs", |mesh| mesh.upstream("upstream_rq_total") == 3).await;
         // Behind the change on its way to the proxy: it is answered all the same.
         waiting.send(Ask::get("shop", "/", 3).bytes()).await;
         mesh.adopt(|config| config.is_listening = false).await;
+        mesh.origin().release();
     };
     let (verdict, ()) = sim::both(client.ask(&ask), change).await;
     ok(verdict);
@@ -113,9 +113,12 @@ pub(crate) async fn drain<I: Ground>(mesh: &Mesh<I>) {
     answers(&mut idle, &["GET"]).await;
     let mut client = mesh.client().await;
     let ask = Ask::post("shop", "/", 3, vec![1; 1000]);
+    mesh.origin().hold();
     let order = async {
         mesh.until("the request runs", |mesh| mesh.upstream("upstream_rq_active") == 1).await;
         mesh.order(Order::Drain);
+        mesh.until("the worker drains", |mesh| mesh.worker.is_draining()).await;
+        mesh.origin().release();
     };
     let (verdict, ()) = sim::both(client.ask(&ask), order).await;
     assert_eq!(ok(verdict).header("connection"), Some("close"));

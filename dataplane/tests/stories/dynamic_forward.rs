@@ -69,7 +69,7 @@ fn hosts_at_one_address_share_no_connection() {
 #[test]
 fn a_connect_that_fails_moves_to_another_address_of_the_host() {
     mesh().on_sim(async |mesh| {
-        let nobody = mesh.origins_io.nobody(0);
+        let (nobody, _) = mesh.origins_io.nobody(0);
         let origin = mesh.origin().address();
         mesh.adopt(|config| drop(config.hosts.insert("a.example:80".into(), vec![nobody, origin]))).await;
         let mut client = mesh.client().await;

@@ -45,14 +45,14 @@ on_kernel! {
     pipelined_requests_behind_a_slow_one_are_answered: departures::slow(), departures::pipelined_behind_a_slow_one;
     nobody_is_there: plain().without_origins().nobodies(3), endings::nobody_is_there;
     the_route_timeout_is_kept: Setup::new(Behaviour::never_answers())
-        .forward(|f| f.timeout = Some(500 * MS)), timeouts::route_timeout;
+        .forward(|f| f.timeout = Some(500 * MS)), async |mesh| { timeouts::route_timeout(mesh).await; };
     a_dripping_head_is_given_up: plain()
         .manager(|m| m.request_headers_timeout = Some(500 * MS)), timeouts::dripping_head;
     malformed_heads_are_refused: plain(), refusals::malformed_heads;
     a_change_leaves_what_runs_alone: Setup::new(adoption::named("first"))
         .origin(adoption::named("second")), adoption::change_under_a_connection;
-    a_removed_listener_ends_gently: thinking(), adoption::removed_listener;
-    a_drain_ends_gently: thinking(), adoption::drain;
+    a_removed_listener_ends_gently: plain(), adoption::removed_listener;
+    a_drain_ends_gently: plain(), adoption::drain;
     hosts_are_looked_up: dynamic_forward::mesh(), dynamic_forward::is_looked_up_once;
     tcp_goes_both_ways: plain().played(1).tcp(None), tcp::both_ways;
     tcp_half_closes_are_passed_on: plain().played(1).tcp(None), tcp::half_closes;

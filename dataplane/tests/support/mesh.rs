@@ -38,6 +38,7 @@ use sim::{
     http::{Event, Message, Parser},
     origin::LEDGER_ID,
 };
+use tokio::net::TcpSocket;
 
 mod snapshots;
 
@@ -53,8 +54,8 @@ pub(crate) const APP: &str = "app";
 pub(crate) trait Ground: Io {
     /// A listening socket at an address of its own.
     fn socket(&self) -> (SocketAddr, Self::Socket);
-    /// An address where nobody listens, one for each number.
-    fn nobody(&self, number: usize) -> SocketAddr;
+    /// An address where nobody listens, one for each number, and what keeps it so.
+    fn nobody(&self, number: usize) -> (SocketAddr, Option<TcpSocket>);
     /// Makes the worker look into its mailbox, where no bell does.
     fn nudge(&self);
 }
@@ -65,8 +66,8 @@ impl Ground for SimIo {
         (socket.address(), socket)
     }
 
-    fn nobody(&self, number: usize) -> SocketAddr {
-        (self.ip(), 9 + number as u16).into()
+    fn nobody(&self, number: usize) -> (SocketAddr, Option<TcpSocket>) {
+        ((self.ip(), 9 + number as u16).into(), None)
     }
 
     fn nudge(&self) {
@@ -80,8 +81,11 @@ impl Ground for Mono {
         (bound.address, bound.sockets.remove(0))
     }
 
-    fn nobody(&self, _: usize) -> SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    fn nobody(&self, _: usize) -> (SocketAddr, Option<TcpSocket>) {
+        // Bound and not listening: the kernel refuses connections, and gives the port to no other test.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        (socket.local_addr().unwrap(), Some(socket))
     }
 
     fn nudge(&self) {}
@@ -124,6 +128,7 @@ pub(crate) struct Mesh<I: Ground> {
     wanted: Mailbox<Wanted>,
     orders: Sender<Order<I>>,
     binder: RefCell<Binder>,
+    _nobodies: Vec<Option<TcpSocket>>,
 }
 
 impl Setup {
@@ -292,7 +297,9 @@ impl Setup {
             .map(|behaviour| Origin::start(origins_io, origins_io.socket().1, behaviour.clone()))
             .collect();
         let endpoints = &mut config.clusters.get_mut(APP).unwrap().1;
-        endpoints.extend((0..self.nobodies).map(|number| origins_io.nobody(number)));
+        let nobodies = (0..self.nobodies).map(|number| origins_io.nobody(number));
+        let (nowhere, nobodies): (Vec<_>, Vec<_>) = nobodies.unzip();
+        endpoints.extend(nowhere);
         endpoints.extend(origins.iter().map(Origin::address));
         let played: Vec<I::Listener> =
             (0..self.played).map(|_| origins_io.listener(origins_io.socket().1).unwrap()).collect();
@@ -316,6 +323,7 @@ impl Setup {
             wanted,
             orders,
             binder: RefCell::new(binder),
+            _nobodies: nobodies,
         };
         let (proxy, socket) = proxy_io.socket();
         let mesh = Mesh { proxy, ..mesh };
