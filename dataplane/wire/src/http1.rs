@@ -22,3 +22,5 @@ mod fields;
 pub mod parse;
 mod refusal;
 mod target;
+
+pub use target::split_authority;

@@ -250,7 +250,7 @@ fn authority(
         return if version == Version::Http11 { Err(ParseError::MissingHost) } else { Ok(target.authority) };
     };
     let host_text = host.of(bytes);
-    target::authority(host_text).ok_or(ParseError::Host)?;
+    target::split_authority(host_text).ok_or(ParseError::Host)?;
     if matches!(target.form, TargetForm::Origin | TargetForm::Asterisk) {
         return Ok(host);
     }

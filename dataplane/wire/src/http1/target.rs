@@ -24,7 +24,7 @@ pub(super) fn split(bytes: &[u8], span: Span, method: Method) -> Result<Target, 
     let start = span.start as usize;
     match text {
         _ if method == Method::Connect => {
-            let (_, port) = authority(text).ok_or(ParseError::Target)?;
+            let (_, port) = split_authority(text).ok_or(ParseError::Target)?;
             let default_port = port.ok_or(ParseError::Target)?;
             Ok(Target { form: TargetForm::Authority, authority: span, default_port, ..Target::default() })
         }
@@ -48,7 +48,7 @@ fn absolute(text: &[u8], start: usize) -> Result<Target, ParseError> {
     let rest = text.get(scheme_bytes..).unwrap_or_default();
     let host_bytes = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (host, tail) = rest.split_at(host_bytes);
-    authority(host).ok_or(ParseError::Target)?;
+    split_authority(host).ok_or(ParseError::Target)?;
     let host_start = start + scheme_bytes;
     let (path, query) = path_and_query(tail, host_start + host_bytes)?;
     let authority = Span::new(host_start, host_start + host_bytes);
@@ -75,7 +75,7 @@ fn path_and_query(text: &[u8], start: usize) -> Result<(Span, Option<Span>), Par
 }
 
 /// Host and port of `host[:port]`; `None` when it is not one. Brackets stay with an IPv6 address.
-pub(super) fn authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
+pub fn split_authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let (host, port) = match text {
         [b'[', ..] => {
             let close = text.iter().position(|byte| *byte == b']')?;
@@ -101,7 +101,7 @@ pub(super) fn authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
 
 /// Whether `text` is `host[:port]`, as strictly as it is asked of a received one.
 pub fn is_authority(text: &[u8]) -> bool {
-    authority(text).is_some()
+    split_authority(text).is_some()
 }
 
 /// Whether `text` may be the target of a request that we send: `*`, or a path that begins with `/`, with or without a
@@ -124,7 +124,8 @@ pub(super) fn same(one: &[u8], other: &[u8], default_port: u16) -> bool {
     if one.eq_ignore_ascii_case(other) {
         return true;
     }
-    let (Some((host, port)), Some((other_host, other_port))) = (authority(one), authority(other)) else {
+    let (Some((host, port)), Some((other_host, other_port))) = (split_authority(one), split_authority(other))
+    else {
         return false;
     };
     host.eq_ignore_ascii_case(other_host)
