@@ -18,6 +18,7 @@ use runtime::{Deadline, Io};
 use wire::{
     head::{Framing, Method, RequestHead, RequestView},
     http1::encode::{self, EncodeError, HeadEdits},
+    path::{self, Normalized, PathError},
 };
 
 use crate::{
@@ -89,6 +90,14 @@ fn choose<'a, I: Io>(
     if downstream.request.method == Method::Connect {
         return Err(ExchangeError::MethodNotAllowed);
     }
+    match path::normalize(
+        &mut downstream.request,
+        downstream.buffer.filled_mut(),
+        manager.config.path_normalization,
+    )? {
+        Normalized::Forward => {}
+        Normalized::Redirect => return Ok(Choice::Answer(respond::RouteAnswer::to_own_path(downstream))),
+    }
     let random = worker.rng.borrow_mut().next_u64();
     let table = manager.bound.snapshot.routes_of(&manager.config).ok_or(ExchangeError::NoRoute)?;
     let mut scratch = manager.bound.scratch.borrow_mut();
@@ -111,7 +120,7 @@ fn choose<'a, I: Io>(
             written.map_err(|_| ExchangeError::Rewrite(EncodeError::Path))?;
             counters.rq_redirect.inc();
             Ok(Choice::Answer(respond::RouteAnswer {
-                route,
+                route: Some(route),
                 status: redirect.status,
                 is_redirect: true,
                 body: b"",
@@ -120,7 +129,7 @@ fn choose<'a, I: Io>(
         RouteAction::DirectResponse(direct) => {
             counters.rq_direct_response.inc();
             let (status, body) = (direct.status, &direct.body[..]);
-            Ok(Choice::Answer(respond::RouteAnswer { route, status, is_redirect: false, body }))
+            Ok(Choice::Answer(respond::RouteAnswer { route: Some(route), status, is_redirect: false, body }))
         }
     }
 }
@@ -360,6 +369,12 @@ impl From<CheckoutError> for ExchangeError {
 impl From<EncodeError> for ExchangeError {
     fn from(error: EncodeError) -> ExchangeError {
         ExchangeError::Rewrite(error)
+    }
+}
+
+impl From<PathError> for ExchangeError {
+    fn from(error: PathError) -> ExchangeError {
+        ExchangeError::Path(error)
     }
 }
 

@@ -8,12 +8,13 @@ use std::time::Duration;
 use policy::route::{Edit, Route};
 use runtime::{Deadline, Io, SendHalf};
 use wire::{
-    head::Framing,
+    head::{Framing, RequestView},
     http1::{
         body::BodyError,
         encode::{self, Answer, EncodeError},
         parse::ParseError,
     },
+    path::PathError,
 };
 
 use crate::{
@@ -64,6 +65,9 @@ pub enum ExchangeError {
     /// CONNECT, which no listener of this proxy tunnels.
     #[error("method not allowed")]
     MethodNotAllowed,
+    /// The path has two meanings, and the configuration wants none of them.
+    #[error("refused: {0}")]
+    Path(PathError),
     /// No route takes the request.
     #[error("no route")]
     NoRoute,
@@ -144,6 +148,8 @@ pub fn row(error: ExchangeError) -> Row {
         E::RequestBody(why) => row(why.status(), "DPE", why.reason(), Downstream),
         E::RequestBodyTimeout => row(408, "DT", "body-timeout", Downstream),
         E::MethodNotAllowed => row(405, "DPE", "method-not-allowed", Downstream),
+        E::Path(PathError::EscapedSlash) => row(400, "DPE", "escaped-slash", Downstream),
+        E::Path(PathError::EscapedNul) => row(400, "DPE", "escaped-nul", Downstream),
         E::NoRoute => row(404, "NR", "no-route", Policy),
         E::NoCluster => row(503, "NC", "unknown-cluster", Policy),
         E::NoHealthyEndpoint => row(503, "UH", "no-healthy-endpoint", Upstream),
@@ -165,16 +171,31 @@ pub fn row(error: ExchangeError) -> Row {
     }
 }
 
-/// An answer that a route gives by itself.
+/// An answer that a route gives by itself, or the configuration before any route.
 pub struct RouteAnswer<'a> {
     /// The route, with its edits to the answer's head.
-    pub route: &'a Route,
+    pub route: Option<&'a Route>,
     /// Its status.
     pub status: u16,
     /// Whether the connection's text holds a `location`.
     pub is_redirect: bool,
     /// Its body.
     pub body: &'a [u8],
+}
+
+impl RouteAnswer<'_> {
+    /// Sends the downstream to the path that its request has now.
+    pub fn to_own_path<I: Io>(downstream: &mut Downstream<I>) -> Self {
+        let Downstream { text, request, buffer, .. } = downstream;
+        let view = RequestView { head: request, bytes: buffer.filled() };
+        text.clear();
+        text.extend_from_slice(view.path());
+        if let Some(query) = view.query() {
+            text.push(b'?');
+            text.extend_from_slice(query);
+        }
+        RouteAnswer { route: None, status: 307, is_redirect: true, body: b"" }
+    }
 }
 
 /// Sends the answer that a route gives by itself.
@@ -195,13 +216,17 @@ pub async fn answer_route<I: Io>(
         headers.push((b"content-type", b"text/plain"));
     }
     let came: Vec<&[u8]> = headers.iter().map(|(name, _)| *name).collect();
-    answer.route.response_headers.for_each(
-        |name| came.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes())),
-        |edit| match edit {
-            Edit::Remove(name) => headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_bytes())),
-            Edit::Add(name, value) => headers.push((name.as_bytes(), value)),
-        },
-    );
+    if let Some(route) = answer.route {
+        route.response_headers.for_each(
+            |name| came.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes())),
+            |edit| match edit {
+                Edit::Remove(name) => {
+                    headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_bytes()));
+                }
+                Edit::Add(name, value) => headers.push((name.as_bytes(), value)),
+            },
+        );
+    }
     encode::answer(
         &Answer {
             status: answer.status,
@@ -309,6 +334,8 @@ mod tests {
             E::RequestBody(BodyError::ChunkSize),
             E::RequestBodyTimeout,
             E::MethodNotAllowed,
+            E::Path(PathError::EscapedSlash),
+            E::Path(PathError::EscapedNul),
             E::NoRoute,
             E::NoCluster,
             E::NoHealthyEndpoint,
@@ -343,6 +370,8 @@ mod tests {
                 "400 DPE chunk-size",
                 "408 DT body-timeout",
                 "405 DPE method-not-allowed",
+                "400 DPE escaped-slash",
+                "400 DPE escaped-nul",
                 "404 NR no-route",
                 "503 NC unknown-cluster",
                 "503 UH no-healthy-endpoint",

@@ -3,6 +3,8 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 
+use wire::path::Normalization;
+
 use crate::{limits, route::RouteTable, weighted::Weighted};
 
 /// The filter that ends a filter chain.
@@ -41,6 +43,8 @@ pub struct HttpConnectionManager {
     pub request_head_bytes_max: usize,
     /// Whether answers of our own carry `x-ringway-reason`.
     pub reason_header: bool,
+    /// What is done to paths before anything is decided by them.
+    pub path_normalization: Normalization,
 }
 
 impl HttpConnectionManager {
@@ -59,6 +63,7 @@ impl HttpConnectionManager {
             access_log: false,
             request_head_bytes_max: limits::REQUEST_HEAD_BYTES_MAX,
             reason_header: true,
+            path_normalization: Normalization::default(),
         }
     }
 }

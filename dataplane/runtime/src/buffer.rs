@@ -31,6 +31,11 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// The same, to be changed where they are.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
     /// Number of received bytes that were not consumed.
     pub fn len(&self) -> usize {
         self.end - self.start

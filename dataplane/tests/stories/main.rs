@@ -11,6 +11,7 @@ mod dynamic_forward;
 mod endings;
 mod keep_alive;
 mod kernel;
+mod paths;
 mod refusals;
 mod sniffing;
 mod tcp;

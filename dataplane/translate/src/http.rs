@@ -32,6 +32,8 @@ use proto::pb::{
     google::protobuf::Any,
 };
 
+use wire::path::{EscapedSlashes, Normalization};
+
 use crate::{
     Origin, Referring, Wanted, cluster, dynamic_forward, fields,
     reject::{At, Fault, Reason},
@@ -90,19 +92,23 @@ pub(crate) fn connection_manager(
     manager.server_header = server_header(value, at)?;
     manager.use_remote_address = value.use_remote_address.is_some_and(|on| on.value);
     manager.generate_request_id = value.generate_request_id.is_none_or(|on| on.value);
+    manager.path_normalization = Normalization {
+        dot_segments: value.normalize_path.is_some_and(|on| on.value),
+        merge_slashes: value.merge_slashes,
+        escaped_slashes: escaped_slashes(value, at)?,
+    };
     manager.access_log = access_logs(&value.access_log, origin, &at.field("access_log"))?;
     Ok(Referring { value: Arc::new(manager), clusters, route_tables })
 }
 
 fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> {
-    use fields_of::{CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction as EscapedSlashes};
+    use fields_of::{CodecType, ForwardClientCertDetails};
     if ![CodecType::Auto as i32, CodecType::Http1 as i32].contains(&value.codec_type) {
         let value = value.codec_type().as_str_name().to_owned();
         return Err(at
             .field("codec_type")
             .fault(Reason::UnsupportedValue { value, supported: "AUTO, HTTP1" }));
     }
-    let keeps_slashes = [EscapedSlashes::ImplementationSpecificDefault, EscapedSlashes::KeepUnchanged];
     at.refuse_all(&[
         ("http1_safe_max_connection_duration", value.http1_safe_max_connection_duration),
         ("scheme_header_transformation", value.scheme_header_transformation.is_some()),
@@ -119,12 +125,6 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
         ("set_current_client_cert_details", value.set_current_client_cert_details.is_some()),
         ("forward_client_cert_matcher", value.forward_client_cert_matcher.is_some()),
         ("upgrade_configs", !value.upgrade_configs.is_empty()),
-        ("normalize_path", value.normalize_path.is_some_and(|on| on.value)),
-        ("merge_slashes", value.merge_slashes),
-        (
-            "path_with_escaped_slashes_action",
-            !keeps_slashes.iter().any(|keep| *keep as i32 == value.path_with_escaped_slashes_action),
-        ),
         ("path_normalization_options", value.path_normalization_options.is_some()),
         ("local_reply_config", value.local_reply_config.is_some()),
         ("strip_matching_host_port", value.strip_matching_host_port),
@@ -198,6 +198,18 @@ fn filters(filters: &[HttpFilter], at: &At<'_>) -> Result<(), Fault> {
         }
     }
     if routers == 0 { Err(at.fault(Reason::Conflict("the last filter must be the router"))) } else { Ok(()) }
+}
+
+fn escaped_slashes(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<EscapedSlashes, Fault> {
+    use fields_of::PathWithEscapedSlashesAction as Action;
+    let at = at.field("path_with_escaped_slashes_action");
+    Ok(match fields::enumeration(value.path_with_escaped_slashes_action, &at)? {
+        // Envoy's default, unless its runtime says otherwise.
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::Keep,
+        Action::RejectRequest => EscapedSlashes::Reject,
+        Action::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+        Action::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+    })
 }
 
 fn server_header(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<ServerHeader, Fault> {

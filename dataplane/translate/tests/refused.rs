@@ -229,8 +229,8 @@ fn a_connection_manager_is_refused_where_it_is_wrong() {
         },
         ".forward_client_cert_details: not supported by Ringway" =>
             |of: &mut HttpConnectionManager| of.forward_client_cert_details = 4,
-        ".normalize_path: not supported by Ringway" =>
-            |of: &mut HttpConnectionManager| of.normalize_path = Some(protobuf::BoolValue { value: true }),
+        ".path_with_escaped_slashes_action: `9` is not a value of this enum" =>
+            |of: &mut HttpConnectionManager| of.path_with_escaped_slashes_action = 9,
         ".request_timeout: `-1.000000000s` is not a duration of zero or more" =>
             |of: &mut HttpConnectionManager| of.request_timeout = duration(-1),
     ];

@@ -178,6 +178,8 @@ pub struct RequestHead {
     pub path: Span,
     /// The query without `?`; `None` when the target has no `?`.
     pub query: Option<Span>,
+    /// Where the target ended as it was received: what follows it in the line does not move when it gets shorter.
+    pub target_end: u32,
     /// Protocol version.
     pub version: Version,
     /// Header lines in order.

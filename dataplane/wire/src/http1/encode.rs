@@ -269,7 +269,7 @@ fn request_line<S: Sink>(view: RequestView<'_>, edits: &HeadEdits<'_>, out: &mut
     }
     let version = b" HTTP/1.1\r\n";
     if head.version == Version::Http11 {
-        let start = head.target.end as usize;
+        let start = head.target_end as usize;
         out.keep(Span::new(start, start + version.len()));
     } else {
         out.insert(version);

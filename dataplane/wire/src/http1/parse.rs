@@ -108,6 +108,7 @@ fn read_request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result
     head.method = known_method(method.as_bytes());
     head.method_span = Span::new(0, method.len());
     head.target = Span::new(method.len() + 1, method.len() + 1 + target.len());
+    head.target_end = head.target.end;
     head.version = if raw.version == Some(0) { Version::Http10 } else { Version::Http11 };
     head.end = Span::new(0, end).end;
 
