@@ -142,6 +142,8 @@ fn manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
         // Envoy's five minutes would cut streams that are only quiet.
         stream_idle_timeout: Some(to_duration(Duration::ZERO)),
         server_header_transformation: ServerHeaderTransformation::PassThrough as i32,
+        // `/open/../shut` is `/shut` to most applications, so it must be so to their routes.
+        normalize_path: Some(BoolValue { value: true }),
         ..HttpConnectionManager::default()
     }
 }
