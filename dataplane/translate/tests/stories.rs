@@ -1,4 +1,6 @@
 //! Stories of configuration changes: what is sent, and what serves after it.
+//!
+//! Longer than 500 lines: they are one list, and share how updates are made and snapshots described.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
