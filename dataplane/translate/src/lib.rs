@@ -72,3 +72,24 @@ pub struct Referring<T> {
     /// Route tables that it needs by RDS.
     pub route_tables: Wanted,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_longest_for_a_name_decides_how_long_it_is_waited_for() {
+        let seconds = |count| Some(Duration::from_secs(count));
+        for (one, other, longest) in [
+            (seconds(1), seconds(1), seconds(1)),
+            (seconds(1), seconds(9), seconds(9)),
+            (None, seconds(9), None),
+            (seconds(9), None, None),
+        ] {
+            let mut wanted = Wanted::new();
+            want(&mut wanted, &"s".into(), one);
+            want(&mut wanted, &"s".into(), other);
+            assert_eq!(wanted, Wanted::from([("s".into(), longest)]), "{one:?} {other:?}");
+        }
+    }
+}

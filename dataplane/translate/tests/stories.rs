@@ -2,7 +2,7 @@
 //!
 //! Longer than 500 lines: they are one list, and share how updates are made and snapshots described.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use policy::{
     Weighted,
@@ -211,27 +211,6 @@ fn what_to_ask_for_follows_from_what_was_received() {
     proxy.after([absent(type_url::LISTENER, "web"), absent(type_url::CLUSTER, "a")]);
     assert_eq!(proxy.wanted(type_url::ROUTE_CONFIGURATION), names(&[]));
     assert_eq!(proxy.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT), names(&[]));
-}
-
-#[test]
-fn who_waits_longest_for_a_name_decides_how_long_it_is_waited_for() {
-    let seconds = |count| Some(Duration::from_secs(count));
-    let eds = |name: &str, fetch_timeout| {
-        let discovery = Discovery::Eds { service_name: "s".into() };
-        let config = ClusterConfig { fetch_timeout, ..ClusterConfig::new(name.into(), discovery) };
-        Update::Cluster(accepted(name, "1", config))
-    };
-    for (timeouts, longest) in [
-        ([seconds(1), seconds(1)], seconds(1)),
-        ([seconds(1), seconds(9)], seconds(9)),
-        ([None, seconds(9)], None),
-        ([seconds(9), None], None),
-    ] {
-        let mut proxy = Proxy::new();
-        proxy.after([eds("a", timeouts[0]), eds("b", timeouts[1])]);
-        let wanted = proxy.assembler.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT);
-        assert_eq!(wanted, Wanted::from([("s".into(), longest)]), "{timeouts:?}");
-    }
 }
 
 #[test]
