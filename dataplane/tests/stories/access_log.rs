@@ -33,11 +33,17 @@ fn every_exchange_has_one_line_that_tells_how_it_ended() {
         gone.recv_exactly(1000).await;
         gone.reset();
         mesh.until("it is noticed", |mesh| mesh.http("downstream_rq_active") == 0).await;
+        mesh.origin().behave(Behaviour::never_answers());
+        let mut left = mesh.peer().await;
+        left.send(Ask::get("shop", "/app/left", 6).bytes()).await;
+        mesh.until("it waits", |mesh| mesh.ledger().contains_key("6")).await;
+        left.reset();
+        mesh.until("it is noticed", |mesh| mesh.http("downstream_rq_active") == 0).await;
         let mut malformed = mesh.peer().await;
         malformed.send("GET / HTTP/1.1\r\n\r\n").await;
         answers(&mut malformed, &["GET"]).await;
     });
-    let lines = lines_of(&path, 7);
+    let lines = lines_of(&path, 8);
     let told: Vec<String> = lines
         .iter()
         .map(|line| {
@@ -55,6 +61,7 @@ fn every_exchange_has_one_line_that_tells_how_it_ended() {
             "/app/closed 503 UC upstream-closed",
             "/app/cut 200 UC response-truncated",
             "/app/gone 200 DC downstream-closed",
+            "/app/left 0 DC downstream-closed",
             "/ 400 DPE host-missing",
         ]
     );
