@@ -2,7 +2,7 @@
 //!
 //! Longer than 500 lines: they are one list, and share how updates are made and snapshots described.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use policy::{
     Weighted,
