@@ -97,7 +97,8 @@ func TestMain(m *testing.M) {
 func TestConformance(t *testing.T) {
 	must := func(err error) {
 		if err != nil {
-			t.Fatal(err)
+			fmt.Fprintln(os.Stderr, "error:", err)
+			t.FailNow()
 		}
 	}
 	must(loopbackUp())

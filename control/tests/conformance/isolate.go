@@ -71,5 +71,9 @@ func loopbackUp() error {
 		return err
 	}
 	loopback.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, loopback)
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, loopback); err != nil {
+		// Ubuntu lets anyone make a user namespace, and takes its rights away.
+		return fmt.Errorf("cannot bring up loopback in the namespace, which root may: %w", err)
+	}
+	return nil
 }
