@@ -24,7 +24,8 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after a stream that lasted `lived`, and that had answers or not. Half of each step is random, so that
-    /// proxies that lost one control plane together do not come back together.
+    /// proxies that lost one control plane together do not come back together. A step is the time between the beginnings
+    /// of two attempts: one that waited in vain for somebody to answer its connect has waited already.
     pub fn after(&mut self, lived: Duration, had_answers: bool, rng: &mut Rng) -> Duration {
         if had_answers {
             self.failures = 0;
@@ -34,6 +35,7 @@ impl Backoff {
         }
         let step = STEPS.get(self.failures).or(STEPS.last()).copied().unwrap_or_default();
         self.failures = (self.failures + 1).min(STEPS.len());
+        let step = step.saturating_sub(lived).max(STEPS[0]);
         let half = step / 2;
         half + Duration::from_nanos(rng.below(u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1)))
     }
@@ -52,9 +54,13 @@ mod tests {
         let mut backoff = Backoff::default();
         for most_ms in [100, 1000, 2000, 4000, 4000, 4000] {
             let most = Duration::from_millis(most_ms);
-            let wait = backoff.after(LONG, false, &mut rng);
+            let wait = backoff.after(Duration::ZERO, false, &mut rng);
             assert!(most / 2 <= wait && wait < most, "{wait:?} of {most:?}");
         }
+        let second = Duration::from_secs(1);
+        let wait = backoff.after(second, false, &mut rng);
+        assert!(3 * second / 2 <= wait && wait < 3 * second, "{wait:?}: a second has passed already");
+        assert!(backoff.after(LONG, false, &mut rng) < Duration::from_millis(100));
         assert_eq!(backoff.after(LONG, true, &mut rng), Duration::ZERO);
         assert!(backoff.after(LONG, false, &mut rng) < Duration::from_millis(100));
     }
