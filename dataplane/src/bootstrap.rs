@@ -116,7 +116,7 @@ pub enum BootstrapError {
 /// Reads the file to a `Bootstrap` message in a child process.
 pub fn parse_in_child(file: &Path) -> Result<envoy::Bootstrap, BootstrapError> {
     let no_child = |reason: String| BootstrapError::NoChild { file: file.to_owned(), reason };
-    let output = Command::new("/proc/self/exe")
+    let output = Command::new(own_program())
         .arg("--parse-bootstrap")
         .arg("-c")
         .arg(file)
@@ -132,6 +132,12 @@ pub fn parse_in_child(file: &Path) -> Result<envoy::Bootstrap, BootstrapError> {
         });
     }
     envoy::Bootstrap::decode(&*output.stdout).map_err(|error| no_child(error.to_string()))
+}
+
+/// This program, to run once more. By its path, since valgrind runs another one behind `/proc/self/exe`; unless the file
+/// was replaced since, as an upgrade does, and the path leads to another version or nowhere.
+fn own_program() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
 }
 
 /// What the child does: the message on standard output, or one line on standard error.
