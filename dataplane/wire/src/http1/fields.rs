@@ -164,6 +164,21 @@ fn only_spaces_around(header: &Header, bytes: &[u8]) -> bool {
 
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
 pub fn is_token(byte: u8) -> bool {
+    TOKENS[usize::from(byte)]
+}
+
+/// Looked up, since every header name that we add is judged byte by byte.
+static TOKENS: [bool; 256] = {
+    let mut tokens = [false; 256];
+    let mut byte = 0;
+    while byte < tokens.len() {
+        tokens[byte] = is_token_character(byte as u8);
+        byte += 1;
+    }
+    tokens
+};
+
+const fn is_token_character(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
