@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // A refusal costs memory and nothing else.
+    // As when the program was loaded, should the loader not know of it. A refusal costs memory and nothing else.
     let _ = runtime::memory::avoid_huge_pages();
     let args = Args::parse();
     if args.parse_bootstrap {
