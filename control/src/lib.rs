@@ -1,9 +1,13 @@
 //! The control plane and the command line of Ringway, as a library so that tests and tools call the same code.
 //!
-//! One configuration change, forward only: [`source`] (files, registrations) → [`document`] (what a user wrote)
-//! → [`model`] (services, gateways, routes; Gateway API's semantics and conditions) → [`compile`] (xDS resources)
-//! → [`ads`] (the streams that serve them).
+//! One configuration change, forward only: [`source`] reads files into [`document`]s (what a user wrote) → with what
+//! the [`registry`] holds, [`model`] (services, gateways, routes; Gateway API's semantics and conditions) → [`compile`]
+//! (xDS resources) → [`ads`] (the streams that serve them). [`world`] is all of it at one moment, [`world_maker`] the
+//! task that makes the next; [`server`] joins everything, [`report`] hears what came of it.
+//!
+//! On the other side of those streams, [`sidecar`] starts and keeps proxies; [`cli`] and [`demo`] are what a person runs.
 
+mod address;
 pub mod ads;
 pub mod api;
 pub mod cli;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::server::Router;
 
+use crate::address;
 use crate::ads::server::AdsServer;
 use crate::api;
 use crate::metrics::Metrics;
@@ -68,10 +69,8 @@ pub enum Listen {
 
 /// Why a text is not a [`Listen`].
 #[derive(Debug, thiserror::Error)]
-#[error("expected IP:PORT, localhost:PORT or unix:PATH, not {text:?}")]
-pub struct ListenError {
-    text: String,
-}
+#[error("expected IP:PORT, localhost:PORT or unix:PATH")]
+pub struct ListenError;
 
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -317,11 +316,7 @@ impl FromStr for Listen {
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(Listen::Unix(path.into()));
         }
-        let address = match text.strip_prefix("localhost:") {
-            Some(port) => port.parse().ok().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into()),
-            None => text.parse().ok(),
-        };
-        address.map(Listen::Tcp).ok_or_else(|| ListenError { text: text.to_owned() })
+        address::parse(text).map(Listen::Tcp).map_err(|_| ListenError)
     }
 }
 

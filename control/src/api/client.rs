@@ -1,4 +1,4 @@
-//! Asks the API of a control plane: what `ringway status` and `ringway demo` do.
+//! Asks the API of a control plane, as `ringway status` does.
 
 use std::time::Duration;
 

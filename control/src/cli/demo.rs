@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::output;
+use crate::address;
 use crate::demo::{self, DemoError, Lesson, Options};
 use crate::sidecar::binary::{self, BinaryError};
 
@@ -40,10 +41,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "RPS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     /// Where the API listens [default: 127.0.0.1:15080, or any port if that is taken]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse)]
     api: Option<SocketAddr>,
     /// Where the gateway listens [default: 127.0.0.1:8080, or any port if that is taken]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse)]
     gateway: Option<SocketAddr>,
     /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
     #[arg(long, value_name = "PATH")]

@@ -9,6 +9,7 @@ use hyper::StatusCode;
 
 use super::progress::{say, tell_life};
 use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, log_filter, ready_or_signal};
+use crate::address;
 use crate::sidecar::admin;
 use crate::sidecar::environment::is_dns_label;
 use crate::sidecar::signals::Signals;
@@ -33,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     bind: IpAddr,
     /// Admin listener of the proxy; port 0 chooses one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = address::parse)]
     admin: SocketAddr,
     /// Least important events that the proxy prints: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]

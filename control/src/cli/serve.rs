@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::data_dir::{DataDir, NoDataDir};
 use super::output;
+use crate::address;
 use crate::server::{self, Listen, Options, Server, StartError};
 
 /// What to serve, and where.
@@ -32,7 +33,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_LISTEN")]
     listen: Listen,
     /// Where the API is served: IP:PORT on loopback
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080", env = "RINGWAY_API_LISTEN")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080", env = "RINGWAY_API_LISTEN",
+        value_parser = address::parse)]
     api: SocketAddr,
     #[command(flatten)]
     data_dir: DataDir,

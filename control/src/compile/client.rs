@@ -1,6 +1,7 @@
 //! Who asks: what a proxy says of itself in `node.metadata.ringway`. Parsed once, when its stream opens.
 //!
-//! The client is authenticated elsewhere; here its words are only checked for shape, and nothing panics on them.
+//! Whoever reaches the listener is believed to be who it says, as long as that is loopback or a unix socket only. Its
+//! words are checked for shape, and nothing panics on them.
 
 use std::net::{IpAddr, SocketAddr};
 

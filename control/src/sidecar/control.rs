@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
+
+use crate::address;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,11 +76,10 @@ impl FromStr for ControlAddress {
             let local = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic());
             return if local { Ok(Self::Unix(path.into())) } else { Err(ControlAddressError::Form) };
         }
-        let address = match text.strip_prefix("localhost:") {
-            Some(port) => port.parse().ok().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into()),
-            None => text.parse::<SocketAddr>().ok(),
-        };
-        let address = address.filter(|address| address.port() > 0).ok_or(ControlAddressError::Form)?;
+        let address = address::parse(text)
+            .ok()
+            .filter(|address| address.port() > 0)
+            .ok_or(ControlAddressError::Form)?;
         if !address.ip().is_loopback() {
             return Err(ControlAddressError::NotLocal(address));
         }

@@ -50,7 +50,7 @@ pub enum FolderError {
         path: PathBuf,
     },
     /// The file system says no.
-    #[error("cannot use {}", path.display())]
+    #[error("cannot use {} (--data-dir)", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
