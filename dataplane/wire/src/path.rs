@@ -69,7 +69,7 @@ pub fn normalize(
     let mut normalized = Normalized::Forward;
     let mut len = path.len();
     if how.escaped_slashes != EscapedSlashes::Keep {
-        let unescaped = decode(path, |byte| matches!(byte, b'/' | b'\\'))?;
+        let unescaped = decode(path, |byte| matches!(byte, b'/' | b'\\'));
         if unescaped < len {
             match how.escaped_slashes {
                 EscapedSlashes::Reject => return Err(PathError::EscapedSlash),
@@ -81,7 +81,10 @@ pub fn normalize(
     }
     if how.dot_segments {
         let path = path.get_mut(..len).unwrap_or_default();
-        len = decode(path, is_unreserved)?;
+        if path.windows(3).any(|escape| escape == b"%00") {
+            return Err(PathError::EscapedNul);
+        }
+        len = decode(path, is_unreserved);
         let path = path.get_mut(..len).unwrap_or_default();
         path.iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
         len = remove_dot_segments(path);
@@ -104,21 +107,38 @@ fn is_plain(path: &[u8]) -> bool {
 }
 
 /// Decodes the escapes of such characters as `is_decoded` says, once: what comes out is not looked at again. Gives the new
-/// length. An escape that is none stays.
-fn decode(path: &mut [u8], is_decoded: impl Fn(u8) -> bool) -> Result<usize, PathError> {
+/// length. A `%` that begins no escape stays, unless what was decoded behind it would make it one: then it is escaped
+/// itself, or the next reader would decode twice.
+fn decode(path: &mut [u8], is_decoded: impl Fn(u8) -> bool) -> usize {
     let (mut read, mut written) = (0, 0);
+    let mut bare_percent = None;
     while let Some(&byte) = path.get(read) {
         let (byte, width) = match escaped(path.get(read..).unwrap_or_default()) {
-            Some(0) => return Err(PathError::EscapedNul),
             Some(decoded) if is_decoded(decoded) => (decoded, 3),
-            _ => (byte, 1),
+            Some(_) => (byte, 1),
+            None => {
+                if byte == b'%' {
+                    bare_percent = Some(written);
+                }
+                (byte, 1)
+            }
         };
         if let Some(place) = path.get_mut(written) {
             *place = byte;
         }
         (read, written) = (read + width, written + 1);
+        if let Some(percent) = bare_percent.filter(|percent| percent + 3 == written)
+            && let Some([b'%', high, low, two, five]) = path.get_mut(percent..written + 2)
+            && high.is_ascii_hexdigit()
+            && low.is_ascii_hexdigit()
+        {
+            // One of the two digits was an escape, so there is room that was read already.
+            (*two, *five) = (*high, *low);
+            (*high, *low) = (b'2', b'5');
+            written += 2;
+        }
     }
-    Ok(written)
+    written
 }
 
 /// The byte that `text` begins with an escape of.
@@ -251,7 +271,9 @@ mod tests {
             ("/a%", "/a%"),
             ("/a%2", "/a%2"),
             ("/a%zz%2", "/a%zz%2"),
-            ("/%%32%65", "/%2e"),
+            ("/%%32%65", "/%252e"),
+            ("/%%326%2%66", "/%2526%252f"),
+            ("/%%2532", "/%%2532"),
             ("http://a/x/../y?q", "/y?q"),
             ("http://a", ""),
         ] {
@@ -303,12 +325,12 @@ mod tests {
     #[test]
     fn what_was_normalized_is_normal() {
         let how = Normalization { dot_segments: true, merge_slashes: true, ..Normalization::default() };
-        // Every path of up to six pieces of what matters; a decoded escape may not make another one.
-        let pieces = ["/", ".", "%2e", "\\", "a"];
-        for number in 0..pieces.len().pow(6) {
+        // Every path of five pieces of what matters; a decoded escape may not make another one.
+        let pieces = ["/", ".", "%2e", "\\", "%", "2", "%65"];
+        for number in 0..pieces.len().pow(5) {
             let mut target = String::from("/");
             let mut rest = number;
-            for _ in 0..6 {
+            for _ in 0..5 {
                 target.push_str(pieces[rest % pieces.len()]);
                 rest /= pieces.len();
             }

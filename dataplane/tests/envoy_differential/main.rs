@@ -1,0 +1,30 @@
+//! The same bootstrap file starts Envoy 1.40 and ringway-proxy; the same requests get the same answers from both, and the
+//! origin sees the same requests.
+//!
+//! `deploy/setup.sh test` fetches Envoy into `.cache/` at the root of the repository (`RINGWAY_CACHE` moves it). If that
+//! fails, so does the test.
+
+mod paths;
+mod peers;
+mod routes;
+
+use self::peers::{Ports, Proxy, Request, ask, start_origin};
+
+/// Asks both proxies, started with this bootstrap file, for everything; no answer may differ.
+fn answer_alike(bootstrap: &dyn Fn(Ports) -> String, requests: &[Request<'_>]) {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = start_origin();
+    let envoy = Proxy::envoy(dir.path(), origin, bootstrap);
+    let ringway = Proxy::ringway(dir.path(), origin, bootstrap);
+    let port = origin.port().to_string();
+    let differences: Vec<String> = requests
+        .iter()
+        .filter_map(|(method, target, host, headers)| {
+            let request = &(*method, *target, &*host.replace("ORIGIN", &port), *headers);
+            let (theirs, ours) = (ask(envoy.address, request), ask(ringway.address, request));
+            (theirs != ours).then(|| format!("{request:?}\n  envoy:   {theirs:?}\n  ringway: {ours:?}"))
+        })
+        .collect();
+    let (count, all) = (differences.len(), requests.len());
+    assert!(differences.is_empty(), "{count} of {all} differ:\n{}", differences.join("\n"));
+}
