@@ -1,5 +1,5 @@
 // What came out, beside what was expected: expected.txt names the tests that fail, with the reason, so that a new
-// failure and a test that passes at last are both noticed.
+// failure, a test that passes at last and one that is gone are all noticed.
 
 package conformance
 
@@ -75,6 +75,12 @@ func (o *Outcome) judge(to io.Writer) int {
 			fmt.Fprintf(to, "PASSED: %s, though expected.txt says: %s\n", name, reason)
 		default:
 			passed++
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(expected)) {
+		if _, ran := o.Failed[name]; !ran && *only == "" {
+			surprises++
+			fmt.Fprintf(to, "NOT RUN: %s, though expected.txt names it\n", name)
 		}
 	}
 	fmt.Fprintf(to, "%d of %d tests passed; %d not as expected. Logs: %s\n",
