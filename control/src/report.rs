@@ -110,7 +110,9 @@ impl Proxies {
         let mut state = self.lock();
         let (node, stream) = (hello.node_id.clone(), state.next_stream);
         state.next_stream += 1;
-        state.reports.insert(node.clone(), Reported { stream, hello, types: Vec::new(), snapshot: 0 });
+        state
+            .reports
+            .insert(node.clone(), Reported { stream, hello, types: Vec::new(), snapshot: 0, left: false });
         Reporting { proxies: self.clone(), node, stream }
     }
 
@@ -206,6 +208,20 @@ impl Reporting {
     }
 }
 
+impl Reporting {
+    /// The proxy said goodbye: its process ends because it was told to, and is not missed.
+    pub fn leave(&self) {
+        let mut state = self.proxies.lock();
+        let State { by_node, reports, .. } = &mut *state;
+        if let Some(report) = reports.get_mut(&self.node).filter(|report| report.stream == self.stream) {
+            report.left = true;
+            if by_node.get(self.node.as_str()).is_some_and(|proxy| proxy.stream.is_none()) {
+                by_node.remove(self.node.as_str());
+            }
+        }
+    }
+}
+
 impl Drop for Reporting {
     fn drop(&mut self) {
         let mut state = self.proxies.lock();
@@ -249,7 +265,13 @@ impl Drop for Connected {
             proxy.stream = None;
             proxy.gone_since = Some(Instant::now());
         });
-        self.proxies.lock().forget_long_gone();
+        let mut state = self.proxies.lock();
+        let State { by_node, reports, .. } = &mut *state;
+        let has_left = reports.get(self.node.as_ref()).is_some_and(|report| report.left);
+        if has_left && by_node.get(&self.node).is_some_and(|proxy| proxy.stream.is_none()) {
+            by_node.remove(&self.node);
+        }
+        state.forget_long_gone();
     }
 }
 

@@ -22,7 +22,7 @@ use runtime::monoio::Probed;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{sleep, sleep_until},
+    time::{sleep, sleep_until, timeout},
 };
 use translate::assemble::{Assembler, Update};
 
@@ -48,6 +48,10 @@ const ADOPTION_LOOK_MAX: Duration = Duration::from_millis(8);
 
 /// How long changes are gathered before they are written to disk.
 const STATE_WRITE_DELAY: Duration = Duration::from_millis(200);
+
+/// Longest wait, at the very end, for a control plane to hear that this process ends. A round trip that takes longer is
+/// not worth it: then the proxy is shown as offline for a while.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 /// Everything the control thread knows.
 #[derive(Debug)]
@@ -345,11 +349,11 @@ impl ControlThread {
     }
 
     /// Ends: no new connections, the open ones as long as they may, then the process.
-    async fn drain(mut self, mut inbox: Inbox, timeout: Duration) {
-        tracing::info!(?timeout, "draining");
+    async fn drain(mut self, mut inbox: Inbox, at_most: Duration) {
+        tracing::info!(timeout = ?at_most, "draining");
         self.is_draining = true;
         self.workers.send(iter::repeat_with(|| Order::Drain));
-        let until = Instant::now() + timeout;
+        let until = Instant::now() + at_most;
         // Operators are answered to the end; configuration does not change any more.
         loop {
             tokio::select! {
@@ -375,6 +379,11 @@ impl ControlThread {
         }
         if let Some(write) = self.state_write.take() {
             let _ = write.await;
+        }
+        drop(self.active);
+        if let Some(reports) = self.reports.take() {
+            // Nobody misses us afterwards. If nobody hears it, that is all there is to it.
+            let _ = timeout(GOODBYE_MAX, reports).await;
         }
         match self.workers.connections() {
             0 => tracing::info!("drained"),

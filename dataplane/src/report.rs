@@ -3,7 +3,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proto::control::{Active, Hello, ReportRequest, proxy_client::ProxyClient, report_request::Report};
+use proto::control::{
+    Active, Goodbye, Hello, ReportRequest, proxy_client::ProxyClient, report_request::Report,
+};
 use tokio::sync::watch;
 use tokio_stream::{StreamExt, wrappers::WatchStream};
 use tonic::{Code, transport::Channel};
@@ -31,7 +33,8 @@ pub struct Identity {
 }
 
 /// Reports until the control plane does not understand, or the task is aborted. States that are replaced before they
-/// could be sent are left out.
+/// could be sent are left out. When there will be no more states, this process ends because it was told to, and
+/// says so.
 pub async fn run(
     channel: Channel,
     control_plane: ControlPlane,
@@ -42,7 +45,8 @@ pub async fn run(
     loop {
         let hello = tokio_stream::once(Report::Hello(identity.to_hello()));
         let states = WatchStream::new(active.clone()).filter_map(|active| active.map(Report::Active));
-        let reports = hello.chain(states).map(|report| ReportRequest { report: Some(report) });
+        let goodbye = tokio_stream::once(Report::Goodbye(Goodbye {}));
+        let reports = hello.chain(states).chain(goodbye).map(|report| ReportRequest { report: Some(report) });
         let end = match client.report(authorized(&control_plane, reports)).await {
             Ok(answers) => {
                 let mut answers = answers.into_inner();
@@ -56,7 +60,8 @@ pub async fn run(
             }
             Err(status) => Some(status),
         };
-        if end.is_some_and(|status| status.code() == Code::Unimplemented) {
+        let not_understood = end.is_some_and(|status| status.code() == Code::Unimplemented);
+        if not_understood || active.has_changed().is_err() {
             return;
         }
         tokio::time::sleep(RETRY).await;

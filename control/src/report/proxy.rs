@@ -53,6 +53,8 @@ pub(super) struct Reported {
     pub(super) hello: Hello,
     pub(super) types: Vec<ActiveType>,
     pub(super) snapshot: u64,
+    /// It said goodbye.
+    pub(super) left: bool,
 }
 
 /// Which program a client is, by `node.user_agent_name` and its version.

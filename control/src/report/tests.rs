@@ -155,6 +155,34 @@ fn a_report_may_come_before_its_stream_and_stay_after_it() {
 }
 
 #[test]
+fn a_proxy_that_says_goodbye_is_not_missed_whichever_stream_ends_first() {
+    for report_ends_first in [true, false] {
+        let mesh = Mesh::new();
+        let stream = mesh.connect("edge-1", RINGWAY);
+        stream.want(wanted(1, "r1"), None);
+        let report = mesh.proxies.hello(hello("edge-1"));
+        report.active(active(), 1);
+        if report_ends_first {
+            report.leave();
+            assert_eq!(mesh.state(), SyncState::Synced, "it still serves");
+            drop(stream);
+        } else {
+            drop(stream);
+            assert_eq!(mesh.state(), SyncState::Offline);
+            report.leave();
+        }
+        let status = mesh.proxies.status(0);
+        assert!(status.proxies.is_empty() && status.synced, "{status:?}");
+
+        // It may come back, and what it said the time before is forgotten.
+        let stream = mesh.connect("edge-1", RINGWAY);
+        let report = mesh.proxies.hello(hello("edge-1"));
+        drop((stream, report));
+        assert_eq!(mesh.state(), SyncState::Offline);
+    }
+}
+
+#[test]
 fn a_second_stream_of_a_node_takes_over_and_the_end_of_the_first_changes_nothing() {
     let mesh = Mesh::new();
     let first = mesh.connect("edge-1", "envoy");

@@ -158,6 +158,11 @@ impl Mesh {
             && self.server().proxies().status(0).synced
     }
 
+    /// The app of each proxy that the control plane knows, whether it is there or offline.
+    pub(crate) fn proxies(&self) -> Vec<String> {
+        self.server().proxies().status(0).proxies.into_iter().map(|proxy| proxy.app).collect()
+    }
+
     fn server(&self) -> &Server {
         self.server.as_ref().expect("the control plane runs")
     }

@@ -193,6 +193,7 @@ fn a_gateway_serves_its_routes_survives_its_proxy_and_ends_when_told() {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens any more");
+    until(|| mesh.proxies() == ["default/pay"]);
 
     let mut twice = Run::start(mesh.gateway("default"), 0);
     assert_eq!(twice.wait(), 2);
