@@ -1,6 +1,7 @@
 //! The lessons: something is broken in the running mesh, what the mesh does about it is said in words, and afterwards
 //! all is well again.
 
+use std::error::Error as _;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,19 @@ pub(super) enum LessonError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown lesson")]
 pub struct UnknownLesson;
+
+impl LessonError {
+    /// With everything that led to it: whoever asked for the lesson gets a line of text.
+    pub(super) fn with_causes(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            line += &format!(": {cause}");
+            source = cause.source();
+        }
+        line
+    }
+}
 
 impl Lesson {
     /// Its name, as the demo's socket hears it.

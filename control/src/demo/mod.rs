@@ -214,7 +214,7 @@ impl Show<'_> {
         match (ended, result) {
             // Whoever asked may have gone.
             (Some(ended), result) => ended.send(result).unwrap_or_default(),
-            (None, Err(error)) => words.send(error.to_string()).unwrap_or_default(),
+            (None, Err(error)) => words.send(error.with_causes()).unwrap_or_default(),
             (None, Ok(())) => {}
         }
     }

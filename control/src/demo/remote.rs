@@ -86,7 +86,7 @@ async fn answer(stream: tokio::net::UnixStream, requests: mpsc::Sender<Request>)
     }
     match end.await {
         Ok(Ok(())) => writer.write_all(b":\n").await,
-        Ok(Err(error)) => writer.write_all(format!("!{error}\n").as_bytes()).await,
+        Ok(Err(error)) => writer.write_all(format!("!{}\n", error.with_causes()).as_bytes()).await,
         Err(_) => Ok(()),
     }
 }
