@@ -230,6 +230,7 @@ async fn a_restart_takes_no_endpoint_away_before_its_workload_can_come_back() {
     let plane = shop().await;
     let (workload, _) =
         Workload::register(plane.address(), registration("pay-1", "pay", "127.0.0.1:7010")).await;
+    plane.knows("pay-1").await;
     let node = || gateway("edge-1", "shop", "edge", "");
     let first = subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY]);
     let mut ads = Ads::open(plane.address(), node(), first.clone()).await;

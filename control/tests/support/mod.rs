@@ -105,6 +105,12 @@ impl Plane {
         .await
     }
 
+    /// Waits until what proxies are sent has this workload: a moment after it was registered.
+    pub async fn knows(&self, instance: &str) {
+        let mut worlds = self.server.worlds();
+        soon(worlds.wait_for(|world| world.registrations.contains_key(instance))).await.unwrap();
+    }
+
     pub async fn synced(&self, proxies: usize) -> Status {
         let all = |state: &Status| state.proxies.iter().filter(|p| p.state == SyncState::Synced).count();
         self.status(|status| status.synced && all(status) == proxies).await
