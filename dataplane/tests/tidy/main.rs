@@ -132,6 +132,18 @@ const RULES: &[Rule] = &[
         good: ("control/tests/a.rs", "// #[ignore] would hide it\n#[test]\nfn t() {}\n"),
     },
     Rule {
+        name: "tests keep the ports they name",
+        check: tests_keep_their_ports,
+        bad: (
+            "control/tests/a.rs",
+            "fn free() -> u16 { TcpListener::bind(\"[::1]:0\").unwrap().local_addr().unwrap().port() }\n",
+        ),
+        good: (
+            "control/tests/a.rs",
+            "fn f() { let held = TcpListener::bind(\"[::1]:0\").unwrap();\n g(held.local_addr()); }\n",
+        ),
+    },
+    Rule {
         name: "tests wait for events, not for time",
         check: tests_do_not_sleep,
         bad: ("control/src/a.rs", "#[cfg(test)]\nmod tests {\n    fn t() { std::thread::sleep(D); }\n}\n"),
@@ -360,17 +372,14 @@ fn no_test_is_switched_off(source: &Source) -> Vec<Finding> {
 }
 
 fn tests_do_not_sleep(source: &Source) -> Vec<Finding> {
-    if !source.is_rust() {
-        return Vec::new();
-    }
-    let code = code_of(&source.text);
-    let outside = if source.is_test() { String::new() } else { without_tests(&code) };
     let sleeps = |line: &str| line.contains("thread::sleep(");
-    code.lines()
-        .enumerate()
-        .filter(|(number, line)| sleeps(line) && !outside.lines().nth(*number).is_some_and(sleeps))
-        .map(|(number, _)| source.finding(number, "a test sleeps: wait for the event itself".to_owned()))
-        .collect()
+    source.lines_of_tests_where(sleeps, "a test sleeps: wait for the event itself")
+}
+
+fn tests_keep_their_ports(source: &Source) -> Vec<Finding> {
+    let gives_back = |line: &str| line.contains("TcpListener::bind(") && line.contains(".local_addr()");
+    source
+        .lines_of_tests_where(gives_back, "a port that is given back at once may be another test's: keep it")
 }
 
 // What the rules read with.
@@ -390,6 +399,19 @@ impl Source {
     /// A finding at a line that counts from 0.
     fn finding(&self, line: usize, what: String) -> Finding {
         Finding { path: self.path.clone(), line: line + 1, what }
+    }
+
+    fn lines_of_tests_where(&self, is_broken: impl Fn(&str) -> bool, what: &str) -> Vec<Finding> {
+        if !self.is_rust() {
+            return Vec::new();
+        }
+        let code = code_of(&self.text);
+        let outside = if self.is_test() { String::new() } else { without_tests(&code) };
+        code.lines()
+            .enumerate()
+            .filter(|(number, line)| is_broken(line) && !outside.lines().nth(*number).is_some_and(&is_broken))
+            .map(|(number, _)| self.finding(number, what.to_owned()))
+            .collect()
     }
 
     fn lines_where(&self, is_broken: impl Fn(&str) -> bool, what: &str) -> Vec<Finding> {
