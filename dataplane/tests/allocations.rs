@@ -8,6 +8,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use mesh::{APP, Mesh, Setup, forward_to, route};
@@ -23,6 +24,11 @@ static ALLOCATOR: counting::Counting = counting::Counting;
 
 const WARM_UP: usize = 300;
 const COUNTED: usize = 1000;
+
+/// Less than the time after which the relay looks whether the client of a slow exchange is still there. That costs an
+/// allocation or two, and on a busy machine any exchange may be slow.
+const SLOW: Duration = Duration::from_millis(200);
+const ALLOCATIONS_OF_SLOW_MAX: u64 = 4;
 
 const GET: &[u8] =
     b"GET /items/4711/price?full=1 HTTP/1.1\r\nhost: shop\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
@@ -58,9 +64,9 @@ fn origin() -> SocketAddr {
     address
 }
 
-/// Asks from a thread of its own; gives how much the worker allocated for the counted requests. The end of `ended`'s
-/// connection tells the worker's thread, which must not look for it.
-fn ask(proxy: SocketAddr, ended: SocketAddr, request: &'static [u8]) -> JoinHandle<u64> {
+/// Asks from a thread of its own; gives how much the worker allocated for the counted requests, and how many of them were
+/// slow. The end of `ended`'s connection tells the worker's thread, which must not look for it.
+fn ask(proxy: SocketAddr, ended: SocketAddr, request: &'static [u8]) -> JoinHandle<(u64, u64)> {
     let ended = TcpStream::connect(ended).unwrap();
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(proxy).unwrap();
@@ -77,10 +83,15 @@ fn ask(proxy: SocketAddr, ended: SocketAddr, request: &'static [u8]) -> JoinHand
         (0..WARM_UP).for_each(|_| ask());
         let before = counting::count();
         assert_ne!(before, 0, "a cold worker allocates, which the allocator counts");
-        (0..COUNTED).for_each(|_| ask());
+        let mut slow = 0;
+        for _ in 0..COUNTED {
+            let asked = Instant::now();
+            ask();
+            slow += u64::from(asked.elapsed() >= SLOW);
+        }
         let allocated = counting::count() - before;
         drop(ended);
-        allocated
+        (allocated, slow)
     })
 }
 
@@ -92,8 +103,9 @@ fn allocates_nothing(setup: Setup, request: &'static [u8]) {
         counting::count_this_thread();
         let asking = ask(mesh.proxy, ended, request);
         mesh.accept().await.expect_close().await;
-        let allocated = asking.join().unwrap();
-        assert_eq!(allocated, 0, "allocations in {COUNTED} requests");
+        let (allocated, slow) = asking.join().unwrap();
+        let most = slow * ALLOCATIONS_OF_SLOW_MAX;
+        assert!(allocated <= most, "{allocated} allocations in {COUNTED} requests, {slow} of them slow");
         assert_eq!(mesh.http("downstream_rq_total") as usize, WARM_UP + COUNTED);
     });
 }
