@@ -135,8 +135,10 @@ impl Mesh {
 
     /// Until so many proxies have written down everything that they have now.
     pub(crate) fn until_stored(&self, count: usize) {
-        // A file with the last change in it has all that came before.
+        // A file with the last change in it has all that came before. Routes come behind what they lead to, and only they
+        // name the host.
         let last = "the-last-change";
+        let host = format!("{last}.mesh");
         let (new, mesh) = (self.folder.path().join("new"), self.folder.path().join("mesh"));
         let document = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {last}, namespace: default}}\nspec: {{ports: [{{port: 80}}]}}\n"
@@ -145,7 +147,7 @@ impl Mesh {
         fs::rename(new, mesh.join("last.yaml")).unwrap();
         let has_it = |file: &PathBuf| {
             file.extension().is_some_and(|extension| extension == "bin")
-                && fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(last))
+                && fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&host))
         };
         let data = self.folder.path().join("data");
         until(|| files_below(&data).iter().filter(|file| has_it(file)).count() == count);
