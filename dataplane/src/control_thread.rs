@@ -49,9 +49,9 @@ const ADOPTION_LOOK_MAX: Duration = Duration::from_millis(8);
 /// How long changes are gathered before they are written to disk.
 const STATE_WRITE_DELAY: Duration = Duration::from_millis(200);
 
-/// Longest wait, at the very end, for a control plane to hear that this process ends. A round trip that takes longer is
-/// not worth it: then the proxy is shown as offline for a while.
-const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// Longest wait, at the very end, for a control plane to hear that this process ends; on a busy machine it takes its time.
+/// A round trip that takes longer is not worth it: then the proxy is shown as offline for a while.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// Everything the control thread knows.
 #[derive(Debug)]

@@ -28,8 +28,9 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A proxy that was ready for this long is healthy again: its next end is a new one.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
-/// The proxy itself ends at its drain timeout; after so much more it is killed.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// The proxy itself ends at its drain timeout, and says goodbye to the control plane, which may take 2 s; after so much more
+/// it is killed.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
 /// First and longest pause between two looks at `/ready`.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
