@@ -92,6 +92,8 @@ fn ctrl_c_in_a_terminal_reaches_the_application_once() {
     fs::write(&app, text).unwrap();
     let run = mesh.command(&[], &["sh", app.to_str().unwrap()]);
     let words: Vec<_> = std::iter::once(run.get_program()).chain(run.get_args()).collect();
+    // `exec`: a shell that stayed between would get Ctrl-C, too, and end by it where we look for the exit code.
+    let words: Vec<_> = std::iter::once(OsStr::new("exec")).chain(words).collect();
     // A terminal of its own, with the command in its foreground, and Ctrl-C not ignored even if our own parent does.
     let mut terminal = Command::new("env");
     terminal
