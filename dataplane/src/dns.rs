@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io, mem,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -143,9 +143,15 @@ async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sen
     }
 }
 
-async fn system(host: &str) -> io::Result<Vec<IpAddr>> {
+/// The addresses of a host, best first. `localhost` and the names below it are this machine, whatever a name server says
+/// and whether or not there is an `/etc/hosts` (RFC 6761 §6.3).
+pub async fn system(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Ok(literal) = host.parse() {
         return Ok(vec![literal]);
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost")) {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
 }
@@ -216,6 +222,15 @@ mod tests {
         }
         assert_eq!(pick(&ips(&["10.0.0.1"]), DnsFamily::V6Preferred), ips(&["10.0.0.1"]));
         assert!(pick(&ips(&["10.0.0.1"]), DnsFamily::V6Only).is_empty());
+    }
+
+    #[tokio::test]
+    async fn localhost_needs_nobody_who_knows_it() {
+        let this_machine = ips(&["127.0.0.1", "::1"]);
+        for name in ["localhost", "LocalHost", "localhost.", "a.b.localhost", "a.localhost."] {
+            assert_eq!(system(name).await.unwrap(), this_machine, "{name}");
+        }
+        assert_ne!(system("::1").await.unwrap(), this_machine);
     }
 
     #[test]

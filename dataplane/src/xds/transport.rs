@@ -13,7 +13,10 @@ use std::{
 use hyper_util::rt::TokioIo;
 use policy::Rng;
 use proto::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, client::AggregatedDiscoveryServiceClient};
-use tokio::{net::UnixStream, sync::mpsc};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    sync::mpsc,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Status,
@@ -23,7 +26,10 @@ use tonic::{
 use tower::service_fn;
 
 use super::backoff::Backoff;
-use crate::bootstrap::{ControlPlane, Pem, Place, Tls};
+use crate::{
+    bootstrap::{ControlPlane, Pem, Place, Tls},
+    dns,
+};
 
 /// Largest response, in bytes. A state of the whole in one message is what other control planes send.
 const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -166,7 +172,14 @@ async fn connect(control_plane: &ControlPlane, to: &Place) -> Result<Channel, Cl
         endpoint = endpoint.tls_config(tls_config(tls).await?).map_err(failed)?;
     }
     match to {
-        Place::Tcp { .. } => endpoint.connect().await.map_err(failed),
+        Place::Tcp { host, port } => {
+            let (host, port) = (host.clone(), *port);
+            let connector = service_fn(move |_: Uri| {
+                let host = host.clone();
+                async move { dial(&host, port).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await.map_err(failed)
+        }
         Place::Unix(path) => {
             let path = path.clone();
             let connector = service_fn(move |_: Uri| {
@@ -176,6 +189,21 @@ async fn connect(control_plane: &ControlPlane, to: &Place) -> Result<Channel, Cl
             endpoint.connect_with_connector(connector).await.map_err(failed)
         }
     }
+}
+
+/// The first address of the host that accepts.
+async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut refused = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in dns::system(host).await? {
+        match TcpStream::connect((address, port)).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 async fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, CloseReason> {
