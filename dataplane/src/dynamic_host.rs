@@ -13,7 +13,7 @@ use std::{
 };
 
 use policy::{
-    cluster::{Cluster, Discovery, DnsCache},
+    cluster::{Cluster, Discovery},
     dynamic_host::{DynamicHost, HostName},
     snapshot::Address,
 };
@@ -57,44 +57,52 @@ impl DynamicHosts {
     }
 }
 
-/// What a snapshot knows of the host that a request names.
-pub enum Host<'a> {
-    /// The cluster has endpoints of its own; the name does not matter.
-    Any,
-    /// It was looked up.
-    Known(&'a DynamicHost),
-    /// It is to be looked up.
-    Unknown(Box<HostName>),
-}
-
-/// The host of a request to `cluster`: the one that came with it. A rewrite of the host is for who gets the request, and
-/// does not change where it goes (as in Envoy).
-pub fn of<'a, I: Io>(cluster: &'a Cluster, downstream: &Downstream<I>) -> Result<Host<'a>, ExchangeError> {
-    let Discovery::DynamicForward(cache) = &cluster.config.discovery else { return Ok(Host::Any) };
-    let view = RequestView { head: &downstream.request, bytes: downstream.buffer.filled() };
-    let name = HostName::parse(view.authority()).ok_or(ExchangeError::AuthorityNoHost)?;
-    match cluster.hosts.get(name.as_str()) {
-        Some(host) => Ok(Host::Known(host)),
-        None if cluster.hosts.len() >= cache.hosts_max => Err(ExchangeError::HostsOverflow),
-        None => Ok(Host::Unknown(Box::new(name))),
-    }
-}
-
-/// Waits until a host was looked up.
-pub async fn look_up<I: Io>(
+/// The host that a request to `cluster` names, looked up if need be, when it is one that it can be sent to; `None` when
+/// the cluster has endpoints of its own. It is the host that came with the request: a rewrite of it is for who gets the
+/// request, and does not change where it goes (as in Envoy). `looked_up` holds what is not in the exchange's snapshot.
+pub async fn find<'a, I: Io>(
     worker: &Worker<I>,
     downstream: &Downstream<I>,
-    cluster: &Cluster,
+    (cluster, deadline): (&'a Cluster, Deadline),
+    looked_up: &'a mut Option<Arc<DynamicHost>>,
+) -> Result<Option<&'a DynamicHost>, ExchangeError> {
+    let Discovery::DynamicForward(cache) = &cluster.config.discovery else { return Ok(None) };
+    let view = RequestView { head: &downstream.request, bytes: downstream.buffer.filled() };
+    let name = HostName::parse(view.authority()).ok_or(ExchangeError::AuthorityNoHost)?;
+    let host = match cluster.hosts.get(name.as_str()) {
+        Some(host) => host,
+        None if cluster.hosts.len() >= cache.hosts_max => return Err(ExchangeError::HostsOverflow),
+        None => {
+            let deadline = Deadline::after(worker.io.now(), cache.query_timeout).min(deadline);
+            // Boxed: it happens once per host, and every exchange would carry its size.
+            let name = Box::new(name);
+            let found = Box::pin(look_up(worker, downstream, &cluster.config.name, name, deadline)).await?;
+            looked_up.insert(found)
+        }
+    };
+    let endpoints = host.endpoints.all();
+    if endpoints.is_empty() {
+        return Err(ExchangeError::HostNotFound);
+    }
+    // It would come back to us, and again, until no descriptor is left.
+    let own = downstream.origin.local;
+    if endpoints.iter().any(|endpoint| endpoint.spec.address == Address::Socket(own)) {
+        return Err(ExchangeError::ForwardingLoop);
+    }
+    host.note_use();
+    Ok(Some(host))
+}
+
+/// Asks for a host and waits for the snapshot that has it.
+async fn look_up<I: Io>(
+    worker: &Worker<I>,
+    downstream: &Downstream<I>,
+    cluster: &Arc<str>,
     host: Box<HostName>,
     deadline: Deadline,
 ) -> Result<Arc<DynamicHost>, ExchangeError> {
-    let query_timeout = match &cluster.config.discovery {
-        Discovery::DynamicForward(DnsCache { query_timeout, .. }) => *query_timeout,
-        _ => return Err(ExchangeError::NoCluster),
-    };
-    let cluster = &cluster.config.name;
     worker.hosts.wanted.send(Wanted { cluster: cluster.clone(), host: host.clone() });
-    downstream.alarm.set(Deadline::after(worker.io.now(), query_timeout).min(deadline));
+    downstream.alarm.set(deadline);
     let found = poll_fn(|cx| {
         let bound = worker.bound();
         let Some((cluster, _)) = bound.cluster(cluster) else {
@@ -112,19 +120,4 @@ pub async fn look_up<I: Io>(
     .await;
     downstream.alarm.set(Deadline::NEVER);
     found
-}
-
-/// Notes a request to `host`, unless it cannot be sent there.
-pub fn enter<I: Io>(host: &DynamicHost, downstream: &Downstream<I>) -> Result<(), ExchangeError> {
-    let endpoints = host.endpoints.all();
-    if endpoints.is_empty() {
-        return Err(ExchangeError::HostNotFound);
-    }
-    // It would come back to us, and again, until no descriptor is left.
-    let own = downstream.origin.local;
-    if endpoints.iter().any(|endpoint| endpoint.spec.address == Address::Socket(own)) {
-        return Err(ExchangeError::ForwardingLoop);
-    }
-    host.note_use();
-    Ok(())
 }

@@ -23,7 +23,7 @@ use wire::{
 
 use crate::{
     downstream::{After, Downstream, Manager},
-    dynamic_host::{self, Host},
+    dynamic_host,
     head_edits::{self, EditList, Forwarded},
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
@@ -153,20 +153,9 @@ async fn forward_to<'a, I: Io>(
     let connects_max = (usize::from(forward.connect_retries) + 1).min(limits::CONNECT_ATTEMPTS_MAX);
     let mut repeats_left = REPEATS_MAX;
     let deadline = forward.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
-    let looked_up;
-    let host = match dynamic_host::of(cluster, downstream).map_err(nothing_sent)? {
-        Host::Any => None,
-        Host::Known(host) => Some(host),
-        Host::Unknown(name) => {
-            // Boxed: it happens once per host, and every exchange would carry its size.
-            let found = Box::pin(dynamic_host::look_up(worker, downstream, cluster, name, deadline)).await;
-            looked_up = found.map_err(nothing_sent)?;
-            Some(&*looked_up)
-        }
-    };
-    if let Some(host) = host {
-        dynamic_host::enter(host, downstream).map_err(nothing_sent)?;
-    }
+    let mut looked_up = None;
+    let host = dynamic_host::find(worker, downstream, (cluster, deadline), &mut looked_up).await;
+    let host = host.map_err(nothing_sent)?;
 
     loop {
         // ---- Nothing sent: any endpoint may be tried, any answer given. ----
