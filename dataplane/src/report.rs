@@ -13,7 +13,7 @@ use tonic::{Code, transport::Channel};
 use crate::{bootstrap::ControlPlane, xds::transport::authorized};
 
 /// Wait before the stream is opened again when it broke and the connection lives on.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What does not change for the life of the process.
 #[derive(Clone, Debug)]
