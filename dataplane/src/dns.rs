@@ -114,9 +114,12 @@ impl Resolver {
 async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sender<Answer>) {
     let mut known: Option<Vec<IpAddr>> = None;
     loop {
-        let found = match permits.acquire().await {
-            Ok(_permit) => system(&question.host).await,
-            Err(_) => return,
+        let found = match (without_asking(&question.host), permits.acquire()) {
+            (Some(addresses), _) => Ok(addresses),
+            (None, permit) => match permit.await {
+                Ok(_permit) => system(&question.host).await,
+                Err(_) => return,
+            },
         };
         let mut wait = question.refresh_rate;
         let addresses = match found.map(|found| pick(&found, question.family)) {
@@ -143,15 +146,21 @@ async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sen
     }
 }
 
-/// The addresses of a host, best first. `localhost` and the names below it are this machine, whatever a name server says
-/// and whether or not there is an `/etc/hosts` (RFC 6761 §6.3).
-pub async fn system(host: &str) -> io::Result<Vec<IpAddr>> {
+/// The addresses of a host that nobody has to be asked for. `localhost` and the names below it are this machine, whatever a
+/// name server says and whether or not there is an `/etc/hosts` (RFC 6761 §6.3).
+fn without_asking(host: &str) -> Option<Vec<IpAddr>> {
     if let Ok(literal) = host.parse() {
-        return Ok(vec![literal]);
+        return Some(vec![literal]);
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    if name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost")) {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    let is_local = name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"));
+    is_local.then(|| vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+}
+
+/// The addresses of a host, best first.
+pub async fn system(host: &str) -> io::Result<Vec<IpAddr>> {
+    if let Some(addresses) = without_asking(host) {
+        return Ok(addresses);
     }
     Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
 }

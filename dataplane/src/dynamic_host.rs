@@ -8,6 +8,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
+    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -85,12 +86,19 @@ pub async fn find<'a, I: Io>(
         return Err(ExchangeError::HostNotFound);
     }
     // It would come back to us, and again, until no descriptor is left.
-    let own = downstream.origin.local;
-    if endpoints.iter().any(|endpoint| endpoint.spec.address == Address::Socket(own)) {
+    if endpoints.iter().any(|endpoint| leads_to(&endpoint.spec.address, downstream.origin.local)) {
         return Err(ExchangeError::ForwardingLoop);
     }
     host.note_use();
     Ok(Some(host))
+}
+
+/// Whether a connect to `address` may end at `own`: the kernel takes the unspecified address for this machine, and an IPv4
+/// address mapped to IPv6 for itself.
+fn leads_to(address: &Address, own: SocketAddr) -> bool {
+    let Address::Socket(address) = address else { return false };
+    let ip = address.ip().to_canonical();
+    address.port() == own.port() && (ip == own.ip().to_canonical() || ip.is_unspecified())
 }
 
 /// Asks for a host and waits for the snapshot that has it.
@@ -120,4 +128,29 @@ async fn look_up<I: Io>(
     .await;
     downstream.alarm.set(Deadline::NEVER);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_our_own_address_is_ours() {
+        let own = "127.0.0.1:15002".parse().unwrap();
+        for (address, is_ours) in [
+            ("127.0.0.1:15002", true),
+            ("0.0.0.0:15002", true),
+            ("[::]:15002", true),
+            ("[::ffff:127.0.0.1]:15002", true),
+            ("127.0.0.1:15003", false),
+            ("127.0.0.2:15002", false),
+            ("[::1]:15002", false),
+        ] {
+            assert_eq!(leads_to(&Address::Socket(address.parse().unwrap()), own), is_ours, "{address}");
+        }
+        assert!(leads_to(
+            &Address::Socket("127.0.0.1:1".parse().unwrap()),
+            "[::ffff:127.0.0.1]:1".parse().unwrap()
+        ));
+    }
 }

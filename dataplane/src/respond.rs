@@ -189,7 +189,11 @@ impl RouteAnswer<'_> {
         let Downstream { text, request, buffer, .. } = downstream;
         let view = RequestView { head: request, bytes: buffer.filled() };
         text.clear();
-        text.extend_from_slice(view.path());
+        text.push(b'/');
+        // With two slashes it would be the name of another host.
+        let path = view.path();
+        let rest = path.iter().position(|byte| !matches!(byte, b'/' | b'\\')).unwrap_or(path.len());
+        text.extend_from_slice(path.get(rest..).unwrap_or_default());
         if let Some(query) = view.query() {
             text.push(b'?');
             text.extend_from_slice(query);

@@ -75,8 +75,11 @@ impl Hosts {
     /// Takes on a host of a cluster with this cache; false if it is there already or there is no room.
     pub(super) fn want(&mut self, wanted: &Wanted, cache: &DnsCache, now: Instant) -> bool {
         let key = (wanted.cluster.clone(), Arc::from(wanted.host.as_str()));
+        if self.known.contains_key(&key) {
+            return false;
+        }
         let of_cluster = self.known.keys().filter(|(cluster, _)| *cluster == wanted.cluster).count();
-        if self.known.contains_key(&key) || of_cluster >= cache.hosts_max {
+        if of_cluster >= cache.hosts_max {
             return false;
         }
         let ends = now + cache.host_ttl;

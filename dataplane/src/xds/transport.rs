@@ -16,6 +16,7 @@ use proto::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, client::Aggregat
 use tokio::{
     net::{TcpStream, UnixStream},
     sync::mpsc,
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -173,10 +174,10 @@ async fn connect(control_plane: &ControlPlane, to: &Place) -> Result<Channel, Cl
     }
     match to {
         Place::Tcp { host, port } => {
-            let (host, port) = (host.clone(), *port);
+            let (host, port, patience) = (host.clone(), *port, control_plane.connect_timeout);
             let connector = service_fn(move |_: Uri| {
                 let host = host.clone();
-                async move { dial(&host, port).await.map(TokioIo::new) }
+                async move { dial(&host, port, patience).await.map(TokioIo::new) }
             });
             endpoint.connect_with_connector(connector).await.map_err(failed)
         }
@@ -191,16 +192,20 @@ async fn connect(control_plane: &ControlPlane, to: &Place) -> Result<Channel, Cl
     }
 }
 
-/// The first address of the host that accepts.
-async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+/// The first address of the host that accepts. Each has its share of the time, so that a silent one does not hide those
+/// behind it.
+async fn dial(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
     let mut refused = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in dns::system(host).await? {
-        match TcpStream::connect((address, port)).await {
-            Ok(stream) => {
+    let addresses = dns::system(host).await?;
+    let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    for address in addresses {
+        match timeout(share, TcpStream::connect((address, port))).await {
+            Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
             }
-            Err(error) => refused = error,
+            Ok(Err(error)) => refused = error,
+            Err(elapsed) => refused = elapsed.into(),
         }
     }
     Err(refused)

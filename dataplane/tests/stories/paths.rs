@@ -53,5 +53,9 @@ fn a_downstream_is_sent_to_the_path_that_comes_out() {
             head.starts_with("http/1.1 307 ") && head.contains("\r\nlocation: /open/y?z=%2f\r\n"),
             "{head}"
         );
+        let mut peer = mesh.peer().await;
+        peer.send(Ask::get("shop", "/%2F%5Cevil.example", 1).bytes()).await;
+        let head = String::from_utf8_lossy(&peer.recv_until(b"\r\n\r\n").await).to_lowercase();
+        assert!(head.contains("\r\nlocation: /evil.example\r\n"), "sent to another host: {head}");
     });
 }
