@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,8 @@ use tokio::{
     task::AbortHandle,
 };
 
-/// Look-ups at a time. getaddrinfo blocks a thread for as long as name servers take.
+/// Look-ups at a time, of configured names and of names from requests: those of a zone that does not answer must not hold
+/// up the others. getaddrinfo blocks a thread for as long as name servers take.
 const LOOKUPS_MAX: usize = 4;
 
 /// Longest wait after a failed look-up, where the refresh rate is slower.
@@ -70,13 +74,25 @@ pub fn questions<'a>(cluster: &'a Arc<str>, dns: &'a Dns) -> impl Iterator<Item 
 }
 
 /// By cluster and name.
-type Tasks = BTreeMap<(Arc<str>, Arc<str>), (Question, AbortHandle)>;
+type Tasks = BTreeMap<(Arc<str>, Arc<str>), Running>;
+
+/// The task of one name.
+#[derive(Debug)]
+struct Running {
+    question: Question,
+    /// There was an answer once, perhaps to another question about this name.
+    is_answered: Arc<AtomicBool>,
+    task: AbortHandle,
+}
 
 /// Runs one task per name of each cluster.
 #[derive(Debug)]
 pub struct Resolver {
     answers: mpsc::Sender<Answer>,
-    permits: Arc<Semaphore>,
+    /// For names that are configured.
+    configured: Arc<Semaphore>,
+    /// For names from requests.
+    requested: Arc<Semaphore>,
     running: Tasks,
 }
 
@@ -84,8 +100,9 @@ impl Resolver {
     /// A resolver without names, and where its answers come out. Must be used on a tokio runtime.
     pub fn new() -> (Resolver, mpsc::Receiver<Answer>) {
         let (answers, received) = mpsc::channel(64);
-        let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
-        (Resolver { answers, permits, running: Tasks::new() }, received)
+        let permits = || Arc::new(Semaphore::new(LOOKUPS_MAX));
+        let (configured, requested) = (permits(), permits());
+        (Resolver { answers, configured, requested, running: Tasks::new() }, received)
     }
 
     /// Looks up exactly these from now on.
@@ -96,27 +113,37 @@ impl Resolver {
             if self.running.contains_key(&key) {
                 continue;
             }
-            if before.get(&key).is_some_and(|(running, _)| *running == question)
-                && let Some(running) = before.remove(&key)
-            {
-                self.running.insert(key, running);
-                continue;
-            }
-            let task = look_up(question.clone(), self.permits.clone(), self.answers.clone());
-            self.running.insert(key, (question, tokio::spawn(task).abort_handle()));
+            let is_answered = match before.remove(&key) {
+                Some(running) if running.question == question => {
+                    self.running.insert(key, running);
+                    continue;
+                }
+                Some(other) => {
+                    other.task.abort();
+                    other.is_answered
+                }
+                None => Arc::default(),
+            };
+            let permits = if question.is_configured { &self.configured } else { &self.requested };
+            let task = look_up(question.clone(), permits.clone(), is_answered.clone(), self.answers.clone());
+            let task = tokio::spawn(task).abort_handle();
+            self.running.insert(key, Running { question, is_answered, task });
         }
-        for (_, stopped) in before.into_values() {
-            stopped.abort();
-        }
+        before.into_values().for_each(|stopped| stopped.task.abort());
     }
 }
 
-async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sender<Answer>) {
+async fn look_up(
+    question: Question,
+    permits: Arc<Semaphore>,
+    is_answered: Arc<AtomicBool>,
+    answers: mpsc::Sender<Answer>,
+) {
     let mut known: Option<Vec<IpAddr>> = None;
     loop {
-        let found = match (without_asking(&question.host), permits.acquire()) {
-            (Some(addresses), _) => Ok(addresses),
-            (None, permit) => match permit.await {
+        let found = match without_asking(&question.host) {
+            Some(addresses) => Ok(addresses),
+            None => match permits.acquire().await {
                 Ok(_permit) => system(&question.host).await,
                 Err(_) => return,
             },
@@ -132,11 +159,12 @@ async fn look_up(question: Question, permits: Arc<Semaphore>, answers: mpsc::Sen
                         .map_or("no address of the wanted family".into(), |error| error.to_string());
                     tracing::warn!(cluster = %question.cluster, host = %question.host, %error, "name not found");
                 }
-                known.is_none().then(Vec::new)
+                (!is_answered.load(Ordering::Relaxed)).then(Vec::new)
             }
         };
         if let Some(addresses) = addresses.filter(|addresses| is_news(known.as_deref(), addresses)) {
             known = Some(addresses.clone());
+            is_answered.store(true, Ordering::Relaxed);
             let answer = Answer { cluster: question.cluster.clone(), name: question.name.clone(), addresses };
             if answers.send(answer).await.is_err() {
                 return;
@@ -248,6 +276,25 @@ mod tests {
         assert!(!is_news(Some(&known), &ips(&["10.0.0.2", "10.0.0.1"])));
         assert!(is_news(Some(&known), &ips(&["10.0.0.2"])));
         assert!(is_news(None, &[]));
+    }
+
+    #[tokio::test]
+    async fn a_failure_takes_nothing_away_even_when_the_question_is_another_one() {
+        let (mut resolver, mut answers) = Resolver::new();
+        let asked = |name: &str, family| Question {
+            cluster: "c".into(),
+            name: name.into(),
+            host: "127.0.0.1".into(),
+            family,
+            refresh_rate: Duration::from_secs(3600),
+            is_configured: false,
+        };
+        resolver.watch([asked("a", DnsFamily::V4Only)].into_iter());
+        assert_eq!(answers.recv().await.unwrap().addresses, ips(&["127.0.0.1"]));
+        // Both fail, in this order and without waiting; only of the new one anything is said.
+        resolver.watch(["a", "b"].map(|name| asked(name, DnsFamily::V6Only)).into_iter());
+        let answer = answers.recv().await.unwrap();
+        assert_eq!((&*answer.name, answer.addresses), ("b", Vec::new()));
     }
 
     #[tokio::test]
