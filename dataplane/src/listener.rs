@@ -71,12 +71,14 @@ pub(crate) async fn connection<I: Io>(
     let address_text = downstream.ip().to_string().into();
     let mut origin =
         Origin { listener: name, downstream, address_text, local, server_name: None, is_tls: false };
+    let mut last = None;
     let sniffed = match listener.listener_filters.tls_inspector {
         true => {
             let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
             waiting.waits.set(true);
             let sniffed = sniff(&worker, &mut recv, &listener.listener_filters, &waiting).await;
             worker.waiting.leave(&waiting);
+            last = waiting.last.take();
             sniffed
         }
         false => Ok(Sniffed::default()),
@@ -89,7 +91,9 @@ pub(crate) async fn connection<I: Io>(
             drop(bound);
             match filter {
                 Some(NetworkFilter::HttpConnectionManager(_)) => {
-                    if let Some(manager) = Manager::find(worker.bound(), &origin) {
+                    // What came while its listener went is answered, and the connection ends with that.
+                    let manager = Manager::find(worker.bound(), &origin);
+                    if let Some(manager) = manager.or_else(|| Manager::find(last?, &origin)) {
                         // Boxed, as the other: neither kind of connection pays for the state of both.
                         Box::pin(downstream::serve(
                             worker.clone(),

@@ -41,6 +41,21 @@ fn a_connection_that_says_nothing_is_closed_in_time_or_goes_on_as_configured() {
 }
 
 #[test]
+fn a_request_on_its_way_when_its_listener_goes_is_answered_and_the_connection_ends() {
+    let mut setup = setup(false);
+    setup.config.listener_filters.timeout = None;
+    setup.on_sim(async |mesh| {
+        let mut peer = mesh.peer().await;
+        mesh.until("it is being looked at", |mesh| !mesh.worker.is_idle()).await;
+        mesh.adopt(|config| config.is_listening = false).await;
+        peer.send(Ask::get("shop", "/", 1).bytes()).await;
+        let answer = &answers(&mut peer, &["GET"]).await[0];
+        assert_eq!((answer.status(), answer.header("connection")), (200, Some("close")));
+        peer.expect_close().await;
+    });
+}
+
+#[test]
 fn a_connection_that_ends_before_it_is_known_leaves_nothing_behind() {
     for end in [End::Close, End::Reset] {
         setup(false).on_sim(async |mesh| {
