@@ -40,7 +40,8 @@ use crate::{
     route,
 };
 
-const FILTERS: &[&str] = &["envoy.extensions.filters.http.router.v3.Router", dynamic_forward::FILTER];
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+const FILTERS: &[&str] = &[ROUTER, dynamic_forward::FILTER];
 const RAW_BUFFER: &[&str] = &["envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"];
 const ACCESS_LOGS: &[&str] = &[
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
@@ -157,9 +158,9 @@ fn routes(value: &hcm::HttpConnectionManager, origin: Origin, at: &At<'_>) -> Re
     }
 }
 
-/// The router, last, alone, and the filter that Envoy needs for dynamic forward clusters. Filters that may be ignored, and those that are off, are dropped; what a route does to turn
-/// one on is refused there. Of the router's options none has an effect: they are about headers and telemetry that
-/// Ringway does not add, except those refused.
+/// The router, last, alone, and before it the filter that Envoy needs for dynamic forward clusters. Others that may be
+/// ignored, and those that are off, are dropped; what a route does to turn one on is refused there. Of the router's options
+/// none has an effect: they are about headers and telemetry that Ringway does not add, except those refused.
 fn filters(filters: &[HttpFilter], at: &At<'_>) -> Result<(), Fault> {
     let mut routers = 0;
     for (index, filter) in filters.iter().enumerate() {
@@ -175,15 +176,14 @@ fn filters(filters: &[HttpFilter], at: &At<'_>) -> Result<(), Fault> {
             None => return Err(at.field("typed_config").fault(Reason::Missing)),
         };
         let config_at = at.field("typed_config");
-        if fields::type_name(any) == dynamic_forward::FILTER {
-            dynamic_forward::filter(any, &config_at)?;
-            continue;
-        }
-        if !FILTERS.contains(&fields::type_name(any)) {
-            if filter.is_optional || filter.disabled {
+        match fields::type_name(any) {
+            ROUTER => {}
+            _ if filter.is_optional || filter.disabled => continue,
+            dynamic_forward::FILTER => {
+                dynamic_forward::filter(any, &config_at)?;
                 continue;
             }
-            return Err(fields::unknown_extension(&any.type_url, FILTERS, &config_at));
+            _ => return Err(fields::unknown_extension(&any.type_url, FILTERS, &config_at)),
         }
         at.refuse("disabled", filter.disabled)?;
         let router: Router = fields::unpack(any, &config_at)?;

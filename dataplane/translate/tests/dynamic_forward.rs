@@ -164,8 +164,8 @@ fn a_cluster_is_refused_where_it_is_wrong() {
     assert!(rejected.starts_with("out: lb_policy: CLUSTER_PROVIDED is not supported"), "{rejected}");
 }
 
-/// The listener of a file whose connection manager has this filter before the router.
-fn with_filter(config: &str) -> Result<(), String> {
+/// The listener of a file whose connection manager has this filter before the router; `is` is further fields of it.
+fn with_filter(is: &str, config: &str) -> Result<(), String> {
     let file = format!(
         r#"
 static_resources:
@@ -181,6 +181,7 @@ static_resources:
           route_config: {{name: r}}
           http_filters:
           - name: outside
+            {is}
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig
               {config}
@@ -196,12 +197,13 @@ static_resources:
 
 #[test]
 fn the_filter_that_envoy_needs_is_checked_and_taken() {
-    assert_eq!(with_filter("dns_cache_config: {name: c}"), Ok(()));
+    const NO_HOSTS: &str = "dns_cache_config: {name: c, max_hosts: 0}";
+    assert_eq!(with_filter("", "dns_cache_config: {name: c}"), Ok(()));
     let at = "web: filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.dns_cache_config";
-    assert_eq!(
-        with_filter("dns_cache_config: {name: c, max_hosts: 0}"),
-        Err(format!("{at}.max_hosts: 0 is not between 1 and 16384"))
-    );
-    let unknown = with_filter("save_upstream_address: true").unwrap_err();
+    assert_eq!(with_filter("", NO_HOSTS), Err(format!("{at}.max_hosts: 0 is not between 1 and 16384")));
+    for is in ["is_optional: true", "disabled: true"] {
+        assert_eq!(with_filter(is, NO_HOSTS), Ok(()), "{is}: it is dropped, as every such filter");
+    }
+    let unknown = with_filter("", "save_upstream_address: true").unwrap_err();
     assert!(unknown.contains("save_upstream_address"), "{unknown}");
 }
