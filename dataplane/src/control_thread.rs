@@ -355,21 +355,21 @@ impl ControlThread {
         self.workers.send(iter::repeat_with(|| Order::Drain));
         let until = Instant::now() + at_most;
         // Operators are answered to the end; configuration does not change any more.
-        loop {
+        let is_hurried = loop {
             tokio::select! {
                 biased;
                 () = inbox.stop.wait() => {
-                    tracing::warn!("told to stop again");
-                    break;
+                    tracing::warn!("told to stop again, not draining any longer");
+                    break true;
                 }
                 Some(question) = inbox.questions.recv() => self.on_question(question),
                 () = sleep(drain::LOOK) => {
                     if drain::is_over(self.workers.connections(), until, Instant::now()) {
-                        break;
+                        break false;
                     }
                 }
             }
-        }
+        };
         if let Some(write) = self.state_write.take() {
             // It fails only by a panic, which has ended the process.
             let _ = write.await;
@@ -381,7 +381,7 @@ impl ControlThread {
             let _ = write.await;
         }
         drop(self.active);
-        if let Some(reports) = self.reports.take() {
+        if let Some(reports) = self.reports.take().filter(|_| !is_hurried) {
             // Nobody misses us afterwards. If nobody hears it, that is all there is to it.
             let _ = timeout(GOODBYE_MAX, reports).await;
         }
