@@ -39,8 +39,8 @@ pub struct WorldMaker {
 }
 
 impl WorldMaker {
-    /// Makes the first world of `documents` and what is registered now. `data_dir` keeps the revision's number over restarts; `proxies`
-    /// hears of every world before anyone else.
+    /// Makes the first world of `documents` and what is registered now. `data_dir` keeps the revision's number over
+    /// restarts; `proxies` hears of every world before anyone else.
     pub fn start(
         documents: Arc<Documents>,
         reads: mpsc::Receiver<Read>,

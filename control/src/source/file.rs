@@ -27,6 +27,7 @@ const SETTLE_MAX: Duration = Duration::from_millis(80);
 /// that is reached by a symbolic link which now points elsewhere, nor of changes made by other machines on a
 /// network file system.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// A directory of documents, watched.
 #[derive(Debug)]
 pub struct Directory {

@@ -1,8 +1,8 @@
-//! The only way another thread speaks to a worker: a queue and a bell.
+//! The only way the control thread and a worker speak to each other: a queue and a bell.
 //!
-//! The queue is locked, which is fine because nothing of a request passes through it: snapshots, listeners and
-//! orders to drain do. The bell is an eventfd that the worker's loop waits on; the worker drains the queue at the
-//! end of the turn in which it rang.
+//! The queue is locked, which is fine because no request in steady state passes through it: snapshots, listeners and
+//! orders to drain do, and the other way hosts that a request is the first to name. The bell is an eventfd that the
+//! receiver's loop waits on; a worker drains the queue at the end of the turn in which it rang.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-/// Wakes a worker from another thread.
+/// Wakes a worker, or the control thread, from another thread.
 #[derive(Clone, Debug)]
 pub struct Bell(Arc<File>);
 
@@ -50,7 +50,7 @@ pub struct Sender<T> {
     bell: Option<Bell>,
 }
 
-/// The receiving end, for the worker.
+/// The receiving end, for one thread.
 pub struct Mailbox<T>(Arc<Queue<T>>);
 
 /// A mailbox. Without a bell the receiver must look by itself, as a simulated worker does.
