@@ -42,7 +42,7 @@ enum Command {
     /// Keep-alive load: closed loop, or open loop with --rate; prints one JSON object
     Load(LoadArguments),
     /// Measure subjects beside one another: JSON lines on stdout, a table on stderr
-    Compare(compare::Arguments),
+    Compare(Box<compare::Arguments>),
 }
 
 #[derive(clap::Args)]

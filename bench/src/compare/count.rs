@@ -24,15 +24,15 @@ const REQUESTS: [u64; 2] = [2_000, 6_000];
 const TRACED_REQUESTS: u64 = 20_000;
 
 /// Prints one JSON object with the instructions per request for each workload.
-pub(super) fn instructions(bench: &Bench<'_>, subject: Subject) -> Result<(), Error> {
+pub(super) fn instructions(bench: &Bench<'_>, subject: &Subject) -> Result<(), Error> {
     for workload in &bench.arguments.workload {
         let [short, long] = [0, 1].map(|run| run_under_valgrind(bench, subject, *workload, run));
         let (short, long) = (short?, long?);
         if long <= short {
-            return Err(Error::NoCount { subject: subject.name(), tool: "valgrind" });
+            return Err(Error::NoCount { subject: subject.name.clone(), tool: "valgrind" });
         }
         print_json(&serde_json::json!({
-            "subject": subject.name(),
+            "subject": subject.name,
             "workload": workload.name(),
             "instructions_per_request": (long - short) / (REQUESTS[1] - REQUESTS[0]),
         }))?;
@@ -43,7 +43,7 @@ pub(super) fn instructions(bench: &Bench<'_>, subject: Subject) -> Result<(), Er
 /// Instructions of a whole run, from start to end.
 fn run_under_valgrind(
     bench: &Bench<'_>,
-    subject: Subject,
+    subject: &Subject,
     workload: Workload,
     run: usize,
 ) -> Result<u64, Error> {
@@ -51,14 +51,14 @@ fn run_under_valgrind(
     fs::create_dir_all(&folder)?;
     let out = format!("--callgrind-out-file={}/%p", folder.display());
     let wrapper = ["valgrind", "--tool=callgrind", "--trace-children=yes", &out].map(str::to_owned);
-    eprintln!("{}, {}: {} requests under valgrind", subject.name(), workload.name(), REQUESTS[run]);
+    eprintln!("{}, {}: {} requests under valgrind", subject.name, workload.name(), REQUESTS[run]);
     let mut running = bench.launch(subject, &wrapper)?;
     bench.put_load(&running, workload, Until::Answers(REQUESTS[run]))?;
     if let Some(process) = &mut running.process {
         // The count is written when the subject leaves.
         process.end()?;
     }
-    total_of(&folder)?.ok_or(Error::NoCount { subject: subject.name(), tool: "valgrind" })
+    total_of(&folder)?.ok_or(Error::NoCount { subject: subject.name.clone(), tool: "valgrind" })
 }
 
 /// The sum over all processes' files of what each calls its `totals:` (`summary:` in older versions).
@@ -76,8 +76,8 @@ fn total_of(folder: &Path) -> Result<Option<u64>, Error> {
 }
 
 /// Prints one JSON object with the system calls per request for each workload, by name.
-pub(super) fn system_calls(bench: &Bench<'_>, subject: Subject) -> Result<(), Error> {
-    let no_count = || Error::NoCount { subject: subject.name(), tool: "strace" };
+pub(super) fn system_calls(bench: &Bench<'_>, subject: &Subject) -> Result<(), Error> {
+    let no_count = || Error::NoCount { subject: subject.name.clone(), tool: "strace" };
     for workload in &bench.arguments.workload {
         let running = bench.launch(subject, &[])?;
         bench.put_load(&running, *workload, Until::Answers(TRACED_REQUESTS))?;
@@ -91,7 +91,7 @@ pub(super) fn system_calls(bench: &Bench<'_>, subject: Subject) -> Result<(), Er
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let (core, own_core) = (bench.arguments.load_core, bench.arguments.load_core);
         let mut strace = Process::start(&mut command, core, own_core).map_err(|source| Error::Start {
-            subject: "strace",
+            subject: String::from("strace"),
             program: "strace".into(),
             source,
         })?;
@@ -107,7 +107,7 @@ pub(super) fn system_calls(bench: &Bench<'_>, subject: Subject) -> Result<(), Er
         let by_name: serde_json::Map<String, serde_json::Value> =
             calls.into_iter().map(|(name, calls)| (name, per_request(calls).into())).collect();
         print_json(&serde_json::json!({
-            "subject": subject.name(),
+            "subject": subject.name,
             "workload": workload.name(),
             "system_calls_per_request": per_request(total),
             "by_name": by_name,

@@ -31,8 +31,9 @@ use crate::process::{self, Memory, Process};
 pub(crate) struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["get-32", "get-128"])]
     workload: Vec<Workload>,
-    #[arg(long, value_enum, value_delimiter = ',',
-          default_values = ["ringway", "ringway-epoll", "haproxy", "nginx", "envoy", "relay"])]
+    #[arg(long, value_delimiter = ',', value_name = "[NAME=]KIND[@PROGRAM]",
+          default_values = ["ringway", "ringway-epoll", "haproxy", "nginx", "envoy", "relay"],
+          help = "ringway, ringway-epoll, haproxy, nginx, envoy, relay, direct; another build of one: new=ringway@PATH")]
     subjects: Vec<Subject>,
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -46,11 +47,10 @@ pub(crate) struct Arguments {
     routes: usize,
     #[arg(
         long,
-        value_enum,
-        default_value = "haproxy",
-        help = "What ratios are to; measured twice in each round"
+        value_name = "NAME",
+        help = "The subject that ratios are to, measured twice in each round [default: haproxy, else the first]"
     )]
-    baseline: Subject,
+    baseline: Option<String>,
     #[arg(long, default_value_t = 0, help = "The subject's core")]
     proxy_core: usize,
     #[arg(long, default_value_t = 1, help = "The core of origin and load")]
@@ -61,9 +61,17 @@ pub(crate) struct Arguments {
     peers: PathBuf,
     #[arg(long, help = "Seed of the order; printed, so that an order can be had again")]
     seed: Option<u64>,
-    #[arg(long, value_enum, help = "Count this subject's instructions per request instead, under valgrind")]
+    #[arg(
+        long,
+        value_name = "SUBJECT",
+        help = "Count this subject's instructions per request instead, under valgrind"
+    )]
     callgrind: Option<Subject>,
-    #[arg(long, value_enum, help = "Count this subject's system calls per request instead, under strace")]
+    #[arg(
+        long,
+        value_name = "SUBJECT",
+        help = "Count this subject's system calls per request instead, under strace"
+    )]
     syscalls: Option<Subject>,
 }
 
@@ -71,23 +79,27 @@ pub(crate) struct Arguments {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{subject} could not be started from {program}: {source}", program = program.display())]
-    Start { subject: &'static str, program: PathBuf, source: io::Error },
+    Start { subject: String, program: PathBuf, source: io::Error },
     #[error("{subject} gave no good answer within {waited:?}; it said:\n{said}")]
-    NotReady { subject: &'static str, waited: Duration, said: String },
+    NotReady { subject: String, waited: Duration, said: String },
     #[error("{subject} ended before it was ready; it said:\n{said}")]
-    Ended { subject: &'static str, said: String },
+    Ended { subject: String, said: String },
     #[error("{subject} does not do the same work: {source}")]
-    Unequal { subject: &'static str, source: proof::Difference },
+    Unequal { subject: String, source: proof::Difference },
     #[error("{subject}, {workload}: {errors} errors beside {answers} good answers")]
-    Wrong { subject: &'static str, workload: &'static str, errors: u64, answers: u64 },
+    Wrong { subject: String, workload: &'static str, errors: u64, answers: u64 },
     #[error("{subject}, {workload}: the origin counted {counted} requests, the load {answers} answers")]
-    Miscounted { subject: &'static str, workload: &'static str, counted: u64, answers: u64 },
+    Miscounted { subject: String, workload: &'static str, counted: u64, answers: u64 },
     #[error(
         "{subject}, {workload}: {opened} upstream connections for {downstream} downstream ones, no keep-alive"
     )]
-    NoKeepAlive { subject: &'static str, workload: &'static str, opened: u64, downstream: usize },
+    NoKeepAlive { subject: String, workload: &'static str, opened: u64, downstream: usize },
+    #[error("no subject is called {name}; there are: {subjects}")]
+    NoBaseline { name: String, subjects: String },
+    #[error("two subjects are called {name}; give one another name: NAME=KIND[@PROGRAM]")]
+    SameName { name: String },
     #[error("{tool} gave no count for {subject}")]
-    NoCount { subject: &'static str, tool: &'static str },
+    NoCount { subject: String, tool: &'static str },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -103,27 +115,25 @@ const UPSTREAM_PER_DOWNSTREAM_MAX: u64 = 2;
 /// Measures and prints, as the arguments say.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let bench = Bench::start(arguments)?;
-    if let Some(subject) = arguments.callgrind {
+    if let Some(subject) = &arguments.callgrind {
         return count::instructions(&bench, subject);
     }
-    if let Some(subject) = arguments.syscalls {
+    if let Some(subject) = &arguments.syscalls {
         return count::system_calls(&bench, subject);
     }
     let seed = arguments.seed.unwrap_or_else(clock_seed);
     let mut order = Order { state: seed };
-    let mut subjects: Vec<(Subject, String)> =
-        arguments.subjects.iter().map(|s| (*s, s.name().to_owned())).collect();
-    let baseline = arguments.baseline.name();
-    if arguments.subjects.contains(&arguments.baseline) {
-        subjects.push((arguments.baseline, report::twin_of(baseline)));
-    }
+    let baseline = baseline_of(arguments)?;
+    let mut subjects: Vec<(&Subject, String)> =
+        arguments.subjects.iter().map(|s| (s, s.name.clone())).collect();
+    subjects.push((baseline, report::twin_of(&baseline.name)));
     print_json(&bench.conditions(seed)?)?;
     let mut records = Vec::new();
     for round in 0..arguments.rounds {
         order.shuffle(&mut subjects);
         for (subject, name) in &subjects {
             eprintln!("round {} of {}: {name}", round + 1, arguments.rounds);
-            let mut running = bench.launch(*subject, &[])?;
+            let mut running = bench.launch(subject, &[])?;
             for workload in &arguments.workload {
                 let record = bench.measure(&mut running, *workload, name, round)?;
                 print_json(&record)?;
@@ -131,8 +141,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
             }
         }
     }
-    eprintln!("{}", report::table(&records, baseline));
+    eprintln!("{}", report::table(&records, &baseline.name));
     Ok(())
+}
+
+/// The subject that ratios are to. Names are what records are told apart by, so each must be there once.
+fn baseline_of(arguments: &Arguments) -> Result<&Subject, Error> {
+    let subjects = &arguments.subjects;
+    for (number, subject) in subjects.iter().enumerate() {
+        if subjects[..number].iter().any(|other| other.name == subject.name) {
+            return Err(Error::SameName { name: subject.name.clone() });
+        }
+    }
+    let named = |name: &str| subjects.iter().find(|subject| subject.name == name);
+    let found = match &arguments.baseline {
+        Some(name) => named(name),
+        None => named("haproxy").or(subjects.first()),
+    };
+    found.ok_or_else(|| Error::NoBaseline {
+        name: arguments.baseline.clone().unwrap_or_default(),
+        subjects: subjects.iter().map(|subject| subject.name.as_str()).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// All that the subjects share: the origin, the folder for their files, where their programs are.
@@ -181,8 +210,8 @@ impl<'a> Bench<'a> {
 
     /// Starts a subject behind `wrapper` (a program and its arguments, or nothing), waits until it answers and proves
     /// that its work is equal.
-    fn launch(&self, subject: Subject, wrapper: &[String]) -> Result<Running, Error> {
-        let folder = self.folder.path().join(subject.name());
+    fn launch(&self, subject: &Subject, wrapper: &[String]) -> Result<Running, Error> {
+        let folder = self.folder.path().join(&subject.name);
         fs::create_dir_all(&folder)?;
         let place = Place {
             folder: folder.clone(),
@@ -192,7 +221,7 @@ impl<'a> Bench<'a> {
             routes_count: self.arguments.routes,
         };
         let mut running = Running {
-            subject,
+            subject: subject.clone(),
             process: None,
             address: place.listen,
             memory: Memory::default(),
@@ -206,23 +235,24 @@ impl<'a> Bench<'a> {
             .iter()
             .cloned()
             .chain([program.to_string_lossy().into_owned()])
-            .chain(subject.configure(&place)?)
+            .chain(subject.kind.configure(&place)?)
             .collect();
         let said = fs::File::create(subject::log_path(&folder))?;
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let started = Instant::now();
-        let mut process = Process::start(&mut command, self.arguments.proxy_core, self.arguments.load_core)
-            .map_err(|source| Error::Start { subject: subject.name(), program, source })?;
+        let mut process =
+            Process::start(&mut command, self.arguments.proxy_core, self.arguments.load_core)
+                .map_err(|source| Error::Start { subject: subject.name.clone(), program, source })?;
         // Under valgrind everything takes some fifty times as long.
         let ready_max = if wrapper.is_empty() { READY_MAX } else { READY_MAX * 10 };
         while !proof::answers(place.listen) {
             let said = || fs::read_to_string(subject::log_path(&folder)).unwrap_or_default();
             if process.has_ended()? {
-                return Err(Error::Ended { subject: subject.name(), said: said() });
+                return Err(Error::Ended { subject: subject.name.clone(), said: said() });
             }
             if started.elapsed() > ready_max {
-                let (subject, waited) = (subject.name(), started.elapsed());
+                let (subject, waited) = (subject.name.clone(), started.elapsed());
                 return Err(Error::NotReady { subject, waited, said: said() });
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -231,8 +261,8 @@ impl<'a> Bench<'a> {
         std::thread::sleep(SETTLE);
         running.memory = process.memory()?;
         running.process = Some(process);
-        proof::prove(subject, place.listen)
-            .map_err(|source| Error::Unequal { subject: subject.name(), source })?;
+        proof::prove(subject.kind, place.listen)
+            .map_err(|source| Error::Unequal { subject: subject.name.clone(), source })?;
         Ok(running)
     }
 
@@ -253,12 +283,14 @@ impl<'a> Bench<'a> {
         let requests = self.counts.requests() - requests_before;
         let opened = self.counts.connections() - connections_before;
         let connections_count = workload.load(self.origin, self.arguments.rate, time(0.0)).connections_count;
-        let (subject, workload_name) = (running.subject.name(), workload.name());
+        let (subject, workload_name) = (running.subject.name.clone(), workload.name());
         if requests != outcome.answers {
             let (counted, answers) = (requests, outcome.answers);
             return Err(Error::Miscounted { subject, workload: workload_name, counted, answers });
         }
-        if running.subject.speaks_http() && opened > UPSTREAM_PER_DOWNSTREAM_MAX * connections_count as u64 {
+        if running.subject.kind.speaks_http()
+            && opened > UPSTREAM_PER_DOWNSTREAM_MAX * connections_count as u64
+        {
             let downstream = connections_count;
             return Err(Error::NoKeepAlive { subject, workload: workload_name, opened, downstream });
         }
@@ -284,7 +316,7 @@ impl<'a> Bench<'a> {
     fn put_load(&self, running: &Running, workload: Workload, until: Until) -> Result<Outcome, Error> {
         let outcome = load::run(&workload.load(running.address, self.arguments.rate, until))?;
         if outcome.errors > 0 || outcome.answers == 0 {
-            let (subject, workload) = (running.subject.name(), workload.name());
+            let (subject, workload) = (running.subject.name.clone(), workload.name());
             return Err(Error::Wrong { subject, workload, errors: outcome.errors, answers: outcome.answers });
         }
         Ok(outcome)
@@ -297,13 +329,13 @@ impl<'a> Bench<'a> {
         for subject in &self.arguments.subjects {
             let version = subject.version(&self.programs).map_err(|source| {
                 let program = subject.program(&self.programs).ok().flatten().unwrap_or_default();
-                Error::Start { subject: subject.name(), program, source }
+                Error::Start { subject: subject.name.clone(), program, source }
             })?;
-            versions.insert(subject.name().to_owned(), version.into());
-            let running = self.launch(*subject, &[])?;
-            let seen = proof::prove(*subject, running.address)
-                .map_err(|source| Error::Unequal { subject: subject.name(), source })?;
-            work.insert(subject.name().to_owned(), serde_json::json!(seen));
+            versions.insert(subject.name.clone(), version.into());
+            let running = self.launch(subject, &[])?;
+            let seen = proof::prove(subject.kind, running.address)
+                .map_err(|source| Error::Unequal { subject: subject.name.clone(), source })?;
+            work.insert(subject.name.clone(), serde_json::json!(seen));
         }
         let commit =
             Command::new("git").args(["describe", "--always", "--dirty"]).stderr(Stdio::null()).output();

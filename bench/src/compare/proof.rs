@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::subject::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER, Subject};
+use super::subject::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER, Kind};
 use crate::load;
 use crate::message;
 
@@ -34,13 +34,13 @@ pub(crate) struct Seen {
 }
 
 /// Sends two requests over one connection: one that shows the head the origin gets, one with a body both ways.
-pub(crate) fn prove(subject: Subject, address: SocketAddr) -> Result<Seen, Difference> {
+pub(crate) fn prove(kind: Kind, address: SocketAddr) -> Result<Seen, Difference> {
     let mut stream =
         connect(address).map_err(|source| Difference::NoAnswer { request: "a connect", source })?;
     let echo = ask(&mut stream, "GET /echo", &load::request("/echo", 0))?;
     let (head, upstream_head) = echo.split_at(head_bytes(&echo));
     check("the request at the origin", upstream_head, "host", "bench.test")?;
-    if subject.speaks_http() {
+    if kind.speaks_http() {
         for (name, value) in ADDED_REQUEST_HEADERS {
             check("the request at the origin", upstream_head, name, value)?;
         }
@@ -129,9 +129,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || origin::serve(&listener, &origin::Counts::default()));
-        let seen = prove(Subject::Direct, address).unwrap();
+        let seen = prove(Kind::Direct, address).unwrap();
         assert_eq!(seen.request_headers, ["host", "user-agent", "accept"]);
-        let difference = prove(Subject::Haproxy, address).unwrap_err();
+        let difference = prove(Kind::Haproxy, address).unwrap_err();
         assert!(matches!(difference, Difference::WrongHeader { name: "x-forwarded-proto", found: None, .. }));
     }
 }

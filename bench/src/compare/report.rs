@@ -43,6 +43,7 @@ pub(crate) fn twin_of(subject: &str) -> String {
 /// The table of all records: medians, and for the cost the ratio to `baseline` in the same round with its spread.
 pub(crate) fn table(records: &[Record], baseline: &str) -> String {
     let mut table = String::new();
+    let width = records.iter().map(|r| r.subject.chars().count()).fold(15, usize::max);
     let workloads: BTreeSet<Workload> = records.iter().map(|r| r.workload).collect();
     for workload in workloads {
         let of_workload: Vec<&Record> = records.iter().filter(|r| r.workload == workload).collect();
@@ -51,7 +52,7 @@ pub(crate) fn table(records: &[Record], baseline: &str) -> String {
         let _ = writeln!(
             table,
             "\n{}, {rounds} rounds, medians; ratio = CPU per request to {baseline}'s of the same round\n\
-             {:<15} {:>10} {:>7} {:>13} {:>10} {:>9} {:>9} {:>9} {:>10} {:>9}",
+             {:<width$} {:>10} {:>7} {:>13} {:>10} {:>9} {:>9} {:>9} {:>10} {:>9}",
             workload.name(),
             "subject",
             "CPU µs/req",
@@ -66,7 +67,7 @@ pub(crate) fn table(records: &[Record], baseline: &str) -> String {
         );
         let subjects: BTreeSet<&str> = of_workload.iter().map(|r| r.subject.as_str()).collect();
         let mut rows: Vec<(f64, String)> =
-            subjects.into_iter().map(|subject| row(subject, baseline, &of_workload)).collect();
+            subjects.into_iter().map(|subject| row(subject, baseline, &of_workload, width)).collect();
         rows.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (_, row) in rows {
             table.push_str(&row);
@@ -86,7 +87,7 @@ pub(crate) fn table(records: &[Record], baseline: &str) -> String {
 }
 
 /// A line of the table, and its cost to sort by.
-fn row(subject: &str, baseline: &str, records: &[&Record]) -> (f64, String) {
+fn row(subject: &str, baseline: &str, records: &[&Record], width: usize) -> (f64, String) {
     let own: Vec<&Record> = records.iter().copied().filter(|r| r.subject == subject).collect();
     let median_of =
         |value: fn(&Record) -> f64| median(own.iter().map(|r| value(r)).collect()).unwrap_or(f64::NAN);
@@ -94,7 +95,7 @@ fn row(subject: &str, baseline: &str, records: &[&Record]) -> (f64, String) {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| String::from("-"));
     let ratio = Spread::of(&ratios(subject, baseline, records));
     let line = format!(
-        "{subject:<15} {:>10} {:>7} {:>13} {:>10.0} {:>9.0} {:>9.0} {:>9.0} {:>10} {:>9}\n",
+        "{subject:<width$} {:>10} {:>7} {:>13} {:>10.0} {:>9.0} {:>9.0} {:>9.0} {:>10} {:>9}\n",
         or_dash(cost.map(|c| format!("{c:.2}"))),
         or_dash(ratio.as_ref().map(|s| format!("{:.3}", s.median))),
         or_dash(ratio.as_ref().map(|s| format!("({:.3}–{:.3})", s.min, s.max))),

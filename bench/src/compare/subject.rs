@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 use clap::ValueEnum;
 
@@ -18,9 +19,19 @@ pub(crate) const ADDED_REQUEST_HEADERS: [(&str, &str); 2] = [("x-forwarded-proto
 /// Response header that every HTTP subject adds.
 pub(crate) const ADDED_RESPONSE_HEADER: (&str, &str) = ("x-served-by", "bench");
 
-/// What can be measured.
+/// What is measured: one kind of proxy, run from one program, under a name of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// As records and tables call it.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// Another program than the usual one: a second build beside the first.
+    program: Option<PathBuf>,
+}
+
+/// What can be measured: how it is configured and started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Subject {
+pub(crate) enum Kind {
     /// ringway-proxy on io_uring
     Ringway,
     /// ringway-proxy on epoll
@@ -57,68 +68,58 @@ pub(crate) struct Place {
     pub(crate) routes_count: usize,
 }
 
+/// Why a text names no subject.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoSubject {
+    #[error("`{kind}` is none of {kinds}; a subject is [NAME=]KIND[@PROGRAM]")]
+    UnknownKind { kind: String, kinds: String },
+    #[error(
+        "the name of a subject is made of letters, digits, `.`, `-` and `_`, not `{name}`; say NAME=KIND in `{text}`"
+    )]
+    BadName { name: String, text: String },
+}
+
+impl FromStr for Subject {
+    type Err = NoSubject;
+
+    /// `[NAME=]KIND[@PROGRAM]`. Without a name it goes by its kind, and by its program's file name too if that is given.
+    fn from_str(text: &str) -> Result<Self, NoSubject> {
+        let (words, program) = text
+            .split_once('@')
+            .map_or((text, None), |(words, program)| (words, Some(PathBuf::from(program))));
+        let (name, kind) = words.split_once('=').map_or((None, words), |(name, kind)| (Some(name), kind));
+        let kind = Kind::from_str(kind, false).map_err(|_| NoSubject::UnknownKind {
+            kind: kind.to_owned(),
+            kinds: Kind::value_variants().iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "),
+        })?;
+        let name = match (name, program.as_ref().and_then(|program| program.file_name())) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(file)) => format!("{}_{}", kind.name(), file.to_string_lossy()),
+            (None, None) => kind.name().to_owned(),
+        };
+        // It becomes the name of a folder.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
+            return Err(NoSubject::BadName { name, text: text.to_owned() });
+        }
+        Ok(Self { name, kind, program })
+    }
+}
+
 impl Subject {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Subject::Ringway => "ringway",
-            Subject::RingwayEpoll => "ringway-epoll",
-            Subject::Haproxy => "haproxy",
-            Subject::Nginx => "nginx",
-            Subject::Envoy => "envoy",
-            Subject::Relay => "relay",
-            Subject::Direct => "direct",
+    /// The program that is run; `None` when there is no process to run.
+    pub(crate) fn program(&self, programs: &Programs) -> io::Result<Option<PathBuf>> {
+        match &self.program {
+            Some(program) => std::path::absolute(program).map(Some),
+            None => self.kind.program(programs),
         }
     }
 
-    /// Whether it reads requests, and so must show the added headers and reuse upstream connections.
-    pub(crate) fn speaks_http(self) -> bool {
-        !matches!(self, Subject::Relay | Subject::Direct)
-    }
-
-    /// The program that is run; `None` when there is no process to run.
-    pub(crate) fn program(self, programs: &Programs) -> io::Result<Option<PathBuf>> {
-        Ok(Some(match self {
-            Subject::Ringway | Subject::RingwayEpoll => programs.ringway_proxy.clone(),
-            Subject::Haproxy | Subject::Nginx | Subject::Envoy => programs.peers.join(self.name()),
-            Subject::Relay => std::env::current_exe()?,
-            Subject::Direct => return Ok(None),
-        }))
-    }
-
-    /// Writes the subject's files into its folder. Gives the arguments that make its program use them.
-    pub(crate) fn configure(self, place: &Place) -> io::Result<Vec<String>> {
-        let folder = place.folder.to_string_lossy();
-        let (file, text, arguments) = match self {
-            Subject::Ringway | Subject::RingwayEpoll => {
-                let io = if self == Subject::Ringway { "io_uring" } else { "epoll" };
-                let arguments =
-                    format!("-c {folder}/bootstrap.yaml --workers 1 --io {io} --data-dir {folder}/data");
-                ("bootstrap.yaml", bootstrap(place), arguments)
-            }
-            Subject::Envoy => {
-                let arguments = format!(
-                    "-c {folder}/bootstrap.yaml --concurrency 1 --disable-hot-restart --log-level warn"
-                );
-                ("bootstrap.yaml", bootstrap(place), arguments)
-            }
-            Subject::Haproxy => ("haproxy.cfg", haproxy(place), format!("-db -f {folder}/haproxy.cfg")),
-            Subject::Nginx => ("nginx.conf", nginx(place), format!("-p {folder} -c nginx.conf")),
-            Subject::Relay => {
-                let arguments = format!("relay --listen {} --upstream {}", place.listen, place.origin);
-                return Ok(words(&arguments));
-            }
-            Subject::Direct => return Ok(Vec::new()),
-        };
-        fs::create_dir_all(place.folder.join("data"))?;
-        fs::write(place.folder.join(file), text)?;
-        Ok(words(&arguments))
-    }
-
     /// The subject's own word on its version, in one line.
-    pub(crate) fn version(self, programs: &Programs) -> io::Result<String> {
-        let flag = match self {
-            Subject::Haproxy | Subject::Nginx => "-v",
-            Subject::Relay | Subject::Direct => return Ok(String::from("of this bench")),
+    pub(crate) fn version(&self, programs: &Programs) -> io::Result<String> {
+        let flag = match self.kind {
+            Kind::Haproxy | Kind::Nginx => "-v",
+            Kind::Relay | Kind::Direct => return Ok(String::from("of this bench")),
             _ => "--version",
         };
         let Some(program) = self.program(programs)? else { return Ok(String::new()) };
@@ -128,6 +129,63 @@ impl Subject {
         let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
         // Envoy puts its own path before it.
         Ok(line.split_once(" version: ").map_or(line, |(_, version)| version).to_owned())
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Ringway => "ringway",
+            Kind::RingwayEpoll => "ringway-epoll",
+            Kind::Haproxy => "haproxy",
+            Kind::Nginx => "nginx",
+            Kind::Envoy => "envoy",
+            Kind::Relay => "relay",
+            Kind::Direct => "direct",
+        }
+    }
+
+    /// Whether it reads requests, and so must show the added headers and reuse upstream connections.
+    pub(crate) fn speaks_http(self) -> bool {
+        !matches!(self, Kind::Relay | Kind::Direct)
+    }
+
+    fn program(self, programs: &Programs) -> io::Result<Option<PathBuf>> {
+        Ok(Some(match self {
+            Kind::Ringway | Kind::RingwayEpoll => programs.ringway_proxy.clone(),
+            Kind::Haproxy | Kind::Nginx | Kind::Envoy => programs.peers.join(self.name()),
+            Kind::Relay => std::env::current_exe()?,
+            Kind::Direct => return Ok(None),
+        }))
+    }
+
+    /// Writes the subject's files into its folder. Gives the arguments that make its program use them.
+    pub(crate) fn configure(self, place: &Place) -> io::Result<Vec<String>> {
+        let folder = place.folder.to_string_lossy();
+        let (file, text, arguments) = match self {
+            Kind::Ringway | Kind::RingwayEpoll => {
+                let io = if self == Kind::Ringway { "io_uring" } else { "epoll" };
+                let arguments =
+                    format!("-c {folder}/bootstrap.yaml --workers 1 --io {io} --data-dir {folder}/data");
+                ("bootstrap.yaml", bootstrap(place), arguments)
+            }
+            Kind::Envoy => {
+                let arguments = format!(
+                    "-c {folder}/bootstrap.yaml --concurrency 1 --disable-hot-restart --log-level warn"
+                );
+                ("bootstrap.yaml", bootstrap(place), arguments)
+            }
+            Kind::Haproxy => ("haproxy.cfg", haproxy(place), format!("-db -f {folder}/haproxy.cfg")),
+            Kind::Nginx => ("nginx.conf", nginx(place), format!("-p {folder} -c nginx.conf")),
+            Kind::Relay => {
+                let arguments = format!("relay --listen {} --upstream {}", place.listen, place.origin);
+                return Ok(words(&arguments));
+            }
+            Kind::Direct => return Ok(Vec::new()),
+        };
+        fs::create_dir_all(place.folder.join("data"))?;
+        fs::write(place.folder.join(file), text)?;
+        Ok(words(&arguments))
     }
 }
 
@@ -283,6 +341,22 @@ mod tests {
     use translate::Origin;
 
     use super::*;
+
+    #[test]
+    fn a_subject_is_a_kind_and_perhaps_a_name_and_a_program() {
+        let parsed = |text: &str| {
+            let subject = Subject::from_str(text).unwrap();
+            (subject.name, subject.kind, subject.program)
+        };
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(parsed("ringway-epoll"), ("ringway-epoll".to_owned(), Kind::RingwayEpoll, None));
+        assert_eq!(parsed("new=ringway@../b/p"), ("new".to_owned(), Kind::Ringway, path("../b/p")));
+        assert_eq!(parsed("ha=haproxy@/x/ha=3"), ("ha".to_owned(), Kind::Haproxy, path("/x/ha=3")));
+        assert_eq!(parsed("ringway@/b/new"), ("ringway_new".to_owned(), Kind::Ringway, path("/b/new")));
+        for wrong in ["squid", "new=", "a b=relay", "../up=relay", "=relay", "new=/path/without/kind"] {
+            assert!(Subject::from_str(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn ringway_understands_all_of_the_file_it_shares_with_envoy() {
