@@ -37,10 +37,10 @@ use crate::{
 pub struct Origin {
     /// The listener that accepted it.
     pub listener: Arc<str>,
-    /// The other end.
-    pub downstream: SocketAddr,
+    /// Who made the connection.
+    pub remote: SocketAddr,
     /// Its IP address, as `x-forwarded-for` shows it.
-    pub address_text: Box<str>,
+    pub remote_text: Box<str>,
     /// The address it was made to.
     pub local: SocketAddr,
     /// Server name of its ClientHello.
@@ -100,6 +100,8 @@ pub struct Downstream<I: Io> {
     pub rest: Buffer,
     /// A rewritten target or a redirect's location.
     pub text: Vec<u8>,
+    /// Memory for what is told upstream of the hops before us.
+    pub forwarded: Vec<u8>,
     /// The deadline of whatever the exchange waits for.
     pub alarm: Alarm,
     /// Where it came from.
@@ -172,6 +174,7 @@ pub async fn serve<I: Io>(
         done_bytes: 0,
         rest: Buffer::default(),
         text: Vec::new(),
+        forwarded: Vec::new(),
         alarm,
         origin,
         is_ended: false,

@@ -115,8 +115,9 @@ fn choose<'a, I: Io>(
             Ok(Choice::Forward { forward, target: forward.target(random) })
         }
         RouteAction::Redirect(redirect) => {
+            let scheme = manager.config.forwarded.scheme(&view, "http");
             let written =
-                redirect.location(&route.matches.path, &view, "http", &mut scratch, &mut downstream.text);
+                redirect.location(&route.matches.path, &view, scheme, &mut scratch, &mut downstream.text);
             written.map_err(|_| ExchangeError::Rewrite(EncodeError::Path))?;
             counters.rq_redirect.inc();
             Ok(Choice::Answer(respond::RouteAnswer {
@@ -296,7 +297,7 @@ fn encode_request<I: Io>(
         Some(HostRewrite::EndpointHostname) => endpoint.spec.hostname.as_deref().map(str::as_bytes),
         None => None,
     };
-    let Downstream { request, buffer, to_upstream, text, edits, origin, .. } = downstream;
+    let Downstream { request, buffer, to_upstream, text, edits, origin, forwarded, .. } = downstream;
     to_upstream.clear();
     let view = RequestView { head: request, bytes: buffer.filled() };
     let mut request_id = [0; 36];
@@ -304,7 +305,7 @@ fn encode_request<I: Io>(
         let mut rng = worker.rng.borrow_mut();
         head_edits::write_request_id([rng.next_u64(), rng.next_u64()], &mut request_id);
     }
-    let forwarded = Forwarded { address: origin.address_text.as_bytes(), request_id: &request_id };
+    let forwarded = Forwarded::write(view, &manager.config.forwarded, origin, &request_id, forwarded);
     let mut list = EditList::take(edits);
     head_edits::request(view, &target.request_headers, &manager.config, &forwarded, &mut list);
     let head_edits = HeadEdits {

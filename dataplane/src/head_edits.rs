@@ -2,7 +2,10 @@
 //!
 //! The list is built per exchange in memory that the connection keeps, so it allocates nothing in steady state.
 
+use std::io::Write as _;
+
 use policy::{
+    forwarded::{ClientAddress, FORWARDED_FOR, FORWARDED_PROTO, ForwardedTrust},
     network_filter::{HttpConnectionManager, ServerHeader},
     route::{self, HeaderEdits},
 };
@@ -10,6 +13,8 @@ use wire::{
     head::{Known, RequestView, ResponseView},
     http1::encode::Edit,
 };
+
+use crate::downstream::Origin;
 
 /// Edits for one head, in borrowed memory.
 pub struct EditList<'a>(Vec<Edit<'a>>);
@@ -32,6 +37,11 @@ impl<'a> EditList<'a> {
         &self.0
     }
 
+    /// Gives a header this value. Adding is cheaper where there is nothing to leave out.
+    fn set(&mut self, is_present: bool, name: &'a [u8], value: &'a [u8]) {
+        self.0.push(if is_present { Edit::Set { name, value } } else { Edit::Append { name, value } });
+    }
+
     /// Adds the configured edits.
     fn configured(&mut self, edits: &'a HeaderEdits, is_present: impl FnMut(&str) -> bool) {
         if edits.is_empty() {
@@ -48,10 +58,69 @@ impl<'a> EditList<'a> {
 
 /// What the proxy tells upstream about where a request came from.
 pub struct Forwarded<'a> {
-    /// The downstream's IP address.
-    pub address: &'a [u8],
+    /// `x-forwarded-for`, where it changes.
+    chain: Option<&'a [u8]>,
+    /// The client's address, where we are the edge.
+    client: Option<&'a [u8]>,
     /// An id for a request that came without.
-    pub request_id: &'a [u8],
+    request_id: &'a [u8],
+}
+
+impl<'a> Forwarded<'a> {
+    /// Works it out for one request; `memory` is the connection's.
+    pub fn write(
+        view: RequestView<'_>,
+        trust: &ForwardedTrust,
+        origin: &'a Origin,
+        request_id: &'a [u8],
+        memory: &'a mut Vec<u8>,
+    ) -> Forwarded<'a> {
+        if !trust.use_remote_address {
+            return Forwarded { chain: None, client: None, request_id };
+        }
+        memory.clear();
+        if !trust.skip_append {
+            trust.append_to(&view, &origin.remote_text, memory);
+        }
+        let chain_end = memory.len();
+        if let ClientAddress::Forwarded(ip) = trust.client(&view, origin.remote) {
+            let _ = write!(memory, "{ip}");
+        }
+        let (chain, client) = memory.split_at(chain_end);
+        let client = if client.is_empty() { origin.remote_text.as_bytes() } else { client };
+        Forwarded { chain: (!trust.skip_append).then_some(chain), client: Some(client), request_id }
+    }
+}
+
+const EXTERNAL_ADDRESS: &[u8] = b"x-envoy-external-address";
+
+/// Which of the headers that the proxy writes a request has already.
+#[derive(Default)]
+struct Present {
+    forwarded_for: bool,
+    forwarded_proto: bool,
+    internal: bool,
+    external_address: bool,
+    request_id: bool,
+}
+
+impl Present {
+    /// One look at the names, since most requests have none of them.
+    fn of(view: RequestView<'_>) -> Present {
+        let mut present = Present::default();
+        for header in view.head.headers.iter().filter(|header| header.known == Known::Other) {
+            let is = |name: &[u8]| header.name.of(view.bytes).eq_ignore_ascii_case(name);
+            match header.name.len() {
+                12 => present.request_id |= is(b"x-request-id"),
+                15 => present.forwarded_for |= is(FORWARDED_FOR),
+                16 => present.internal |= is(b"x-envoy-internal"),
+                17 => present.forwarded_proto |= is(FORWARDED_PROTO),
+                24 => present.external_address |= is(EXTERNAL_ADDRESS),
+                _ => {}
+            }
+        }
+        present
+    }
 }
 
 /// Edits of a request on its way upstream. What the proxy adds comes before what is configured, as in Envoy, so that the
@@ -63,17 +132,25 @@ pub fn request<'a>(
     forwarded: &Forwarded<'a>,
     list: &mut EditList<'a>,
 ) {
-    let is_present = |name: &[u8]| view.header_values(name).next().is_some();
-    if config.use_remote_address {
-        list.0.push(Edit::Append { name: b"x-forwarded-for", value: forwarded.address });
-        list.0.push(Edit::Set { name: b"x-forwarded-proto", value: b"http" });
-    } else if !is_present(b"x-forwarded-proto") {
-        list.0.push(Edit::Append { name: b"x-forwarded-proto", value: b"http" });
+    let present = Present::of(view);
+    // A request that says that it comes from inside says so of itself.
+    if present.internal {
+        list.0.push(Edit::Remove(b"x-envoy-internal"));
     }
-    if config.generate_request_id && !is_present(b"x-request-id") {
-        list.0.push(Edit::Append { name: b"x-request-id", value: forwarded.request_id });
+    if let Some(chain) = forwarded.chain {
+        list.set(present.forwarded_for, FORWARDED_FOR, chain);
     }
-    list.configured(edits, |name| is_present(name.as_bytes()));
+    if let Some(client) = forwarded.client {
+        list.set(present.external_address, EXTERNAL_ADDRESS, client);
+    }
+    if config.forwarded.replaces_proto() || !present.forwarded_proto {
+        list.set(present.forwarded_proto, FORWARDED_PROTO, b"http");
+    }
+    let is_foreign = config.forwarded.use_remote_address && !config.preserve_external_request_id;
+    if config.generate_request_id && (is_foreign || !present.request_id) {
+        list.set(present.request_id, b"x-request-id", forwarded.request_id);
+    }
+    list.configured(edits, |name| view.header_values(name.as_bytes()).next().is_some());
 }
 
 /// Writes a random UUID (RFC 9562 version 4) from 128 random bits.

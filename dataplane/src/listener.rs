@@ -68,9 +68,9 @@ pub(crate) async fn connection<I: Io>(
         true => recv.local_addr().unwrap_or(listening_on),
         false => listening_on,
     };
-    let address_text = downstream.ip().to_string().into();
+    let remote_text = downstream.ip().to_string().into();
     let mut origin =
-        Origin { listener: name, downstream, address_text, local, server_name: None, is_tls: false };
+        Origin { listener: name, remote: downstream, remote_text, local, server_name: None, is_tls: false };
     let mut last = None;
     let sniffed = match listener.listener_filters.tls_inspector {
         true => {

@@ -375,7 +375,7 @@ static_resources:
     fn an_error_names_file_place_path_and_value() {
         for (line, place, below, reason) in [
             ("tracing: {}", "14:11", ".tracing", "not supported by Ringway"),
-            ("skipXffAppend: true", "14:11", ".skipXffAppend", "not supported by Ringway"),
+            ("appendXForwardedPort: true", "14:11", ".appendXForwardedPort", "not supported by Ringway"),
             (
                 "common_http_protocol_options: {idle: 1s}",
                 "14:42",

@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod dynamic_host;
 pub mod endpoint;
 pub mod filter_chain;
+pub mod forwarded;
 pub mod limits;
 pub mod network_filter;
 pub mod regex;

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use wire::path::Normalization;
 
-use crate::{limits, route::RouteTable, weighted::Weighted};
+use crate::{forwarded::ForwardedTrust, limits, route::RouteTable, weighted::Weighted};
 
 /// The filter that ends a filter chain.
 #[derive(Clone, Debug)]
@@ -33,10 +33,12 @@ pub struct HttpConnectionManager {
     pub request_timeout: Option<Duration>,
     /// What becomes of the `server` header of responses.
     pub server_header: ServerHeader,
-    /// Trust the connection's address, not `x-forwarded-for`, as the downstream address, and write the header anew.
-    pub use_remote_address: bool,
-    /// Give requests that come without `x-request-id` one.
+    /// Whose word about the client's address and scheme is believed, and what is told of the connection's.
+    pub forwarded: ForwardedTrust,
+    /// Give requests that come without `x-request-id` one; at the edge (`use_remote_address`), all.
     pub generate_request_id: bool,
+    /// Leave the `x-request-id` of requests as it is at the edge, too.
+    pub preserve_external_request_id: bool,
     /// Whether exchanges are written to the access log.
     pub access_log: bool,
     /// Longest request head, in bytes; at most [`limits::REQUEST_HEAD_BYTES_MAX`].
@@ -58,8 +60,9 @@ impl HttpConnectionManager {
             stream_idle_timeout: Some(limits::STREAM_IDLE_TIMEOUT_DEFAULT),
             request_timeout: None,
             server_header: ServerHeader::default(),
-            use_remote_address: false,
+            forwarded: ForwardedTrust::default(),
             generate_request_id: true,
+            preserve_external_request_id: false,
             access_log: false,
             request_head_bytes_max: limits::REQUEST_HEAD_BYTES_MAX,
             reason_header: true,

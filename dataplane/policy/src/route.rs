@@ -11,7 +11,7 @@ mod matcher;
 mod path_index;
 mod rewrite;
 #[cfg(test)]
-mod test_request;
+pub(crate) mod test_request;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 //! `deploy/setup.sh test` fetches Envoy into `.cache/` at the root of the repository (`RINGWAY_CACHE` moves it). If that
 //! fails, so does the test.
 
+mod client_address;
 mod paths;
 mod peers;
 mod routes;
@@ -17,7 +18,7 @@ fn answer_alike(bootstrap: &dyn Fn(Ports) -> String, requests: &[Request<'_>]) {
     let envoy = Proxy::envoy(dir.path(), origin, bootstrap);
     let ringway = Proxy::ringway(dir.path(), origin, bootstrap);
     let port = origin.port().to_string();
-    let differences: Vec<String> = requests
+    let mut differences: Vec<String> = requests
         .iter()
         .filter_map(|(method, target, host, headers)| {
             let request = &(*method, *target, &*host.replace("ORIGIN", &port), *headers);
@@ -25,6 +26,12 @@ fn answer_alike(bootstrap: &dyn Fn(Ports) -> String, requests: &[Request<'_>]) {
             (theirs != ours).then(|| format!("{request:?}\n  envoy:   {theirs:?}\n  ringway: {ours:?}"))
         })
         .collect();
+    let count = requests.len();
+    if let Some((theirs, ours)) = envoy.logged_clients(count).zip(ringway.logged_clients(count)) {
+        let of_requests =
+            requests.iter().zip(theirs.iter().zip(&ours)).filter(|(_, (theirs, ours))| theirs != ours);
+        differences.extend(of_requests.map(|(request, both)| format!("{request:?}\n  logged: {both:?}")));
+    }
     let (count, all) = (differences.len(), requests.len());
     assert!(differences.is_empty(), "{count} of {all} differ:\n{}", differences.join("\n"));
 }

@@ -2,17 +2,24 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpSocket;
 
 /// Method, target, host (`ORIGIN` in it is the origin's port), further headers.
 pub(crate) type Request<'a> = (&'static str, &'static str, &'a str, &'static [(&'static str, &'static str)]);
+
+/// Where a bootstrap file says how Envoy logs; Ringway has one format.
+const LOG_FORMAT: &str = "LOG_FORMAT";
+const ENVOY_LOG_FORMAT: &str =
+    r#", log_format: {json_format: {downstream: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}"#;
 
 /// What a bootstrap file names.
 #[derive(Clone, Copy)]
@@ -42,6 +49,7 @@ pub(crate) struct Proxy {
     process: Child,
     /// Where it takes requests.
     pub(crate) address: SocketAddr,
+    access_log: Option<PathBuf>,
     _ports: [TcpSocket; 3],
 }
 
@@ -49,20 +57,27 @@ impl Proxy {
     pub(crate) fn envoy(dir: &Path, origin: SocketAddr, bootstrap: &dyn Fn(Ports) -> String) -> Proxy {
         let mut command = Command::new(envoy_program());
         command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]);
-        Proxy::start(command, &dir.join("envoy.yaml"), origin, bootstrap)
+        command.args(["--file-flush-interval-msec", "20"]);
+        let log = dir.join("envoy.log");
+        command.stdout(File::create(&log).unwrap());
+        let bootstrap = |ports| bootstrap(ports).replace(LOG_FORMAT, ENVOY_LOG_FORMAT);
+        Proxy::start(command, &dir.join("envoy.yaml"), origin, (&bootstrap, log))
     }
 
     pub(crate) fn ringway(dir: &Path, origin: SocketAddr, bootstrap: &dyn Fn(Ports) -> String) -> Proxy {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway-proxy"));
         command.args(["--workers", "1", "--log", "warn", "--data-dir"]).arg(dir.join("data"));
-        Proxy::start(command, &dir.join("ringway.yaml"), origin, bootstrap)
+        let log = dir.join("ringway.log");
+        command.arg("--access-log").arg(&log).stdout(Stdio::null());
+        let bootstrap = |ports| bootstrap(ports).replace(LOG_FORMAT, "");
+        Proxy::start(command, &dir.join("ringway.yaml"), origin, (&bootstrap, log))
     }
 
     fn start(
         mut command: Command,
         file: &Path,
         origin: SocketAddr,
-        bootstrap: &dyn Fn(Ports) -> String,
+        (bootstrap, log): (&dyn Fn(Ports) -> String, PathBuf),
     ) -> Proxy {
         let [(first, address), (second, admin), (third, refused)] = [reserve(), reserve(), reserve()];
         let ports = Ports {
@@ -71,9 +86,11 @@ impl Proxy {
             refused: refused.port(),
             origin: origin.port(),
         };
-        std::fs::write(file, bootstrap(ports)).unwrap();
-        let process = command.arg("-c").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let mut proxy = Proxy { process, address, _ports: [first, second, third] };
+        let text = bootstrap(ports);
+        std::fs::write(file, &text).unwrap();
+        let process = command.arg("-c").arg(file).stdin(Stdio::null()).spawn().unwrap();
+        let access_log = text.contains("access_log").then_some(log);
+        let mut proxy = Proxy { process, address, access_log, _ports: [first, second, third] };
         let ready = ("GET", "/ready", "localhost", &[][..]);
         while try_ask(admin, &ready).is_none_or(|answer| answer.status != 200) {
             if let Some(status) = proxy.process.try_wait().unwrap() {
@@ -83,6 +100,32 @@ impl Proxy {
         }
         proxy
     }
+}
+
+impl Proxy {
+    /// The clients of its first requests as its access log tells them, without ports; `None` when the bootstrap file logs
+    /// nothing.
+    pub(crate) fn logged_clients(&self, count: usize) -> Option<Vec<String>> {
+        let path = self.access_log.as_ref()?;
+        let begun = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(path).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            if lines.len() >= count && text.ends_with('\n') {
+                return Some(lines.into_iter().map(client_of).collect());
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{count} lines are not logged: {text}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Both log one JSON object per exchange.
+fn client_of(line: &str) -> String {
+    let line: serde_json::Value =
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let client = line["downstream"].as_str().unwrap();
+    client.parse::<SocketAddr>().map_or(client.to_owned(), |address| address.ip().to_string())
 }
 
 impl Drop for Proxy {
@@ -163,12 +206,18 @@ pub(crate) struct Answer {
     body: String,
 }
 
+/// Where requests come from.
+const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), 0);
+
 pub(crate) fn ask(proxy: SocketAddr, request: &Request<'_>) -> Answer {
     try_ask(proxy, request).unwrap_or_else(|| panic!("{proxy} gave no answer to {request:?}"))
 }
 
 fn try_ask(proxy: SocketAddr, (method, target, host, headers): &Request<'_>) -> Option<Answer> {
-    let mut connection = TcpStream::connect(proxy).ok()?;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&CLIENT.into()).unwrap();
+    socket.connect(&proxy.into()).ok()?;
+    let mut connection = TcpStream::from(socket);
     connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut text = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n");
     headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));

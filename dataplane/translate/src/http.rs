@@ -6,6 +6,7 @@ use std::{
 };
 
 use policy::{
+    forwarded::ForwardedTrust,
     limits,
     network_filter::{HttpConnectionManager, RouteSource, ServerHeader},
 };
@@ -91,8 +92,13 @@ pub(crate) fn connection_manager(
         manager.request_head_bytes_max = kilobytes as usize * 1024;
     }
     manager.server_header = server_header(value, at)?;
-    manager.use_remote_address = value.use_remote_address.is_some_and(|on| on.value);
+    manager.forwarded = ForwardedTrust {
+        use_remote_address: value.use_remote_address.is_some_and(|on| on.value),
+        hops: value.xff_num_trusted_hops,
+        skip_append: value.skip_xff_append,
+    };
     manager.generate_request_id = value.generate_request_id.is_none_or(|on| on.value);
+    manager.preserve_external_request_id = value.preserve_external_request_id;
     manager.path_normalization = Normalization {
         dot_segments: value.normalize_path.is_some_and(|on| on.value),
         merge_slashes: value.merge_slashes,
@@ -113,11 +119,9 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
     at.refuse_all(&[
         ("http1_safe_max_connection_duration", value.http1_safe_max_connection_duration),
         ("scheme_header_transformation", value.scheme_header_transformation.is_some()),
-        ("xff_num_trusted_hops", value.xff_num_trusted_hops != 0),
         ("original_ip_detection_extensions", !value.original_ip_detection_extensions.is_empty()),
         ("early_header_mutation_extensions", !value.early_header_mutation_extensions.is_empty()),
         ("internal_address_config", value.internal_address_config.is_some()),
-        ("skip_xff_append", value.skip_xff_append),
         ("via", !value.via.is_empty()),
         (
             "forward_client_cert_details",

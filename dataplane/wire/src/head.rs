@@ -284,7 +284,10 @@ impl<'a> RequestView<'a> {
     }
 
     /// Values of every header called `name` (ASCII case ignored), in order.
-    pub fn header_values<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub fn header_values<'n>(
+        &self,
+        name: &'n [u8],
+    ) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a, 'n> {
         values(&self.head.headers, self.bytes, name)
     }
 }
@@ -300,7 +303,7 @@ fn values<'a, 'n>(
     headers: &'a [Header],
     bytes: &'a [u8],
     name: &'n [u8],
-) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a, 'n> {
     headers
         .iter()
         .filter(move |header| header.name.of(bytes).eq_ignore_ascii_case(name))
