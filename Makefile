@@ -1,9 +1,10 @@
-# The four things one does here. Each first sees to what it needs (deploy/setup.sh says what it installs).
+# The five things one does here. Each first sees to what it needs (deploy/setup.sh says what it installs).
 #
-#   make demo    a whole mesh on this machine, live in the terminal; Ctrl-C leaves nothing behind
-#   make test    everything a change must pass: lint, docs, all tests
-#   make bench   CPU per request beside other proxies (minutes); bench/run --help for more
-#   make lint    formatting, clippy, docs
+#   make demo      a whole mesh on this machine, live in the terminal; Ctrl-C leaves nothing behind
+#   make test      everything a change must pass: lint, docs, all tests
+#   make failures  hostile bytes and bad luck on both drivers: what was tried, how often, how often it went wrong
+#   make bench     CPU per request beside other proxies (minutes); bench/run --help for more
+#   make lint      formatting, clippy, docs
 #
 # And one that needs Go, which setup.sh does not install:
 #
@@ -11,7 +12,7 @@
 
 built := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench lint conformance
+.PHONY: demo test failures bench lint conformance
 
 demo:
 	@deploy/setup.sh build
@@ -21,6 +22,10 @@ demo:
 test: lint
 	@deploy/setup.sh test
 	cargo test --locked --workspace --no-fail-fast
+
+failures:
+	@deploy/setup.sh test
+	cargo test --locked -p dataplane --test failures -- --peers
 
 lint:
 	@deploy/setup.sh build

