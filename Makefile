@@ -1,9 +1,10 @@
-# The five things one does here. Each first sees to what it needs (deploy/setup.sh says what it installs).
+# The things one does here. Each first sees to what it needs (deploy/setup.sh says what it installs).
 #
 #   make demo      a whole mesh on this machine, live in the terminal; Ctrl-C leaves nothing behind
 #   make test      everything a change must pass: lint, docs, all tests
 #   make failures  hostile bytes and bad luck on both drivers: what was tried, how often, how often it went wrong
 #   make bench     CPU per request beside other proxies (minutes); bench/run --help for more
+#   make fuzz      searches for bytes that parsers get wrong: SECONDS=60 of each of TARGETS="h1_req …"; nightly toolchain
 #   make lint      formatting, clippy, docs
 #
 # And one that needs Go, which setup.sh does not install:
@@ -12,7 +13,7 @@
 
 built := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test failures bench lint conformance
+.PHONY: demo test failures bench fuzz lint conformance
 
 demo:
 	@deploy/setup.sh build
@@ -35,6 +36,10 @@ lint:
 
 bench:
 	bench/run
+
+fuzz:
+	@deploy/setup.sh build
+	dataplane/fuzz/libfuzzer/run $(or $(SECONDS),60) $(TARGETS)
 
 conformance:
 	control/tests/conformance/run
