@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -48,6 +48,25 @@ impl Client {
     /// Sends; a proxy that has closed already is none of the sender's business.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
+    }
+
+    /// No more will be sent.
+    pub(crate) fn half_close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Waits for an interim response; `None` when something else comes.
+    pub(crate) fn next_interim(&mut self) -> Option<u16> {
+        loop {
+            match response_head(self.unread()) {
+                Ok(Some((head, end))) if head.status() < 200 => {
+                    self.at += end;
+                    return Some(head.status());
+                }
+                Ok(None) if self.receive().is_none() => {}
+                _ => return None,
+            }
+        }
     }
 
     /// The next response, which answers a request with `method`.

@@ -66,9 +66,21 @@ impl Head {
                 let length = std::str::from_utf8(length).ok().and_then(|length| length.parse().ok());
                 length.map(|length| Some(Framing::Length(length))).ok_or("a length out of range".to_owned())
             }
-            ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
-            _ => Err(format!("{} lengths and {} codings", lengths.len(), codings.len())),
+            ([], [coding]) if !self.is_old() && coding.eq_ignore_ascii_case(b"chunked") => {
+                Ok(Some(Framing::Chunked))
+            }
+            _ => Err(format!(
+                "{} lengths and {} codings in {}",
+                lengths.len(),
+                codings.len(),
+                self.first.concat().escape_ascii()
+            )),
         }
+    }
+
+    /// A message of HTTP/1.0, which knows no chunks.
+    fn is_old(&self) -> bool {
+        self.first.iter().any(|word| word == b"HTTP/1.0")
     }
 
     /// How the body of a request ends.
@@ -91,10 +103,11 @@ pub(crate) fn request_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String
     if !is_token(method) || target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err("a malformed request line".to_owned());
     }
-    if version != b"HTTP/1.1" {
-        return Err("a request that is not HTTP/1.1".to_owned());
+    if version != b"HTTP/1.1" && version != b"HTTP/1.0" {
+        return Err("a request of an odd version".to_owned());
     }
-    if head.values("host").count() != 1 {
+    let hosts = head.values("host").count();
+    if hosts > 1 || hosts == 0 && version == b"HTTP/1.1" {
         return Err("not one host".to_owned());
     }
     head.request_framing()?;
@@ -104,7 +117,10 @@ pub(crate) fn request_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String
 /// Reads a response head, as [`request_head`] does.
 pub(crate) fn response_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, String> {
     let Some((head, end)) = head(bytes)? else { return Ok(None) };
-    if head.first[0] != b"HTTP/1.1" || head.first[1].len() != 3 || head.status() < 100 {
+    if (head.first[0] != b"HTTP/1.1" && head.first[0] != b"HTTP/1.0")
+        || head.first[1].len() != 3
+        || head.status() < 100
+    {
         return Err("a malformed status line".to_owned());
     }
     Ok(Some((head, end)))

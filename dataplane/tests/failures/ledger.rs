@@ -13,8 +13,10 @@ use crate::recorder::{Log, Recorded};
 pub(crate) enum Unsafe {
     /// A request at the origin that no client sent, or one that says something else than what was sent.
     Smuggled,
-    /// Bytes at the origin that no strict reader takes for a request.
+    /// Bytes at the origin that no strict reader takes for a request, or that should have been refused.
     Ambiguous,
+    /// A request that arrived with headers which end at a proxy, or without some that do not.
+    Altered,
     /// A request that ran more often than it was sent.
     Doubled,
     /// An answer to another request.
@@ -32,6 +34,7 @@ impl fmt::Display for Unsafe {
         f.write_str(match self {
             Unsafe::Smuggled => "smuggled",
             Unsafe::Ambiguous => "ambiguous",
+            Unsafe::Altered => "altered",
             Unsafe::Doubled => "doubled",
             Unsafe::Crossed => "crossed",
             Unsafe::Truncated => "truncated",
@@ -82,6 +85,9 @@ impl Tally {
     }
 }
 
+/// A header line: name and value.
+pub(crate) type Line = (&'static str, &'static [u8]);
+
 /// What a client meant by the request with an id.
 #[derive(Clone, Default)]
 pub(crate) struct Meant {
@@ -91,7 +97,9 @@ pub(crate) struct Meant {
     /// Names that must not be among its headers.
     pub(crate) without: &'static [&'static str],
     /// Lines that must be among its headers.
-    pub(crate) with: &'static [(&'static str, &'static [u8])],
+    pub(crate) with: &'static [Line],
+    /// Names that must not be among its trailers.
+    pub(crate) without_trailers: &'static [&'static str],
     /// Its body is malformed, so no origin may take it for whole.
     pub(crate) breaks: bool,
 }
@@ -102,24 +110,36 @@ impl Meant {
     }
 
     /// In what a recorded request differs from it. A body that broke off on a connection that ended is a part of it.
-    fn differs(&self, recorded: &Recorded, is_ended: bool) -> Option<String> {
+    fn differs(&self, recorded: &Recorded, is_ended: bool) -> Option<(Unsafe, String)> {
         let message = &recorded.message;
         let [method, target, _] = &message.head.first;
-        if (&method[..], &target[..]) != (self.method.as_bytes(), self.target.as_bytes()) {
-            return Some(format!("{} {}", method.escape_ascii(), target.escape_ascii()));
+        // A target in absolute form says the same as long as it names the host.
+        let host = message.head.values("host").next().unwrap_or_default();
+        let (scheme, rest) = target.split_at_checked(b"http://".len()).unwrap_or_default();
+        let is_absolute = scheme.eq_ignore_ascii_case(b"http://");
+        let path = rest.strip_prefix(host).filter(|_| is_absolute).unwrap_or(target);
+        if (&method[..], path) != (self.method.as_bytes(), self.target.as_bytes()) {
+            return Some((Unsafe::Smuggled, format!("{} {}", method.escape_ascii(), target.escape_ascii())));
         }
         if let Some(name) = self.without.iter().find(|name| message.head.has(name)) {
-            return Some(format!("the header {name}"));
+            return Some((Unsafe::Altered, format!("the header {name}")));
         }
-        let is_there =
-            |(name, value): &&(&str, &[u8])| message.head.values(name).any(|known| known == *value);
+        let is_there = |(name, value): &&Line| message.head.values(name).any(|known| known == *value);
         if let Some((name, _)) = self.with.iter().find(|line| !is_there(line)) {
-            return Some(format!("no header {name} as it was sent"));
+            return Some((Unsafe::Altered, format!("no header {name} as it was sent")));
+        }
+        let is_trailer = |name: &&&str| {
+            message.trailers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        if let Some(name) = self.without_trailers.iter().find(is_trailer) {
+            return Some((Unsafe::Altered, format!("the trailer {name}")));
         }
         match message.is_whole {
-            true if self.breaks => Some("a body that was never whole".to_owned()),
-            true if message.body != self.body => Some(format!("a body of {} bytes", message.body.len())),
-            false if !is_ended => Some("half a request on an open connection".to_owned()),
+            true if self.breaks => Some((Unsafe::Truncated, "a body that was never whole".to_owned())),
+            true if message.body != self.body => {
+                Some((Unsafe::Truncated, format!("a body of {} bytes", message.body.len())))
+            }
+            false if !is_ended => Some((Unsafe::Lost, "half a request on an open connection".to_owned())),
             _ => None,
         }
     }
@@ -128,7 +148,7 @@ impl Meant {
 /// Everything that was sent over one proxy.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// By id; `None` is for bytes that mean nothing and must not arrive as a request.
+    /// By id; `None` is for bytes that have no meaning to rely on, or lie behind such.
     meant: HashMap<u64, Option<Meant>>,
     /// How often each ran.
     runs: HashMap<u64, usize>,
@@ -148,6 +168,11 @@ impl Ledger {
     pub(crate) fn next_id(&mut self) -> u64 {
         self.last_id = (self.last_id + 1).max(FIRST_ID);
         self.last_id
+    }
+
+    /// How many digits the next id has.
+    pub(crate) fn next_id_bytes(&self) -> usize {
+        (self.last_id + 1).max(FIRST_ID).to_string().len()
     }
 
     /// A request with this id is about to be sent.
@@ -174,15 +199,16 @@ impl Ledger {
         for recorded in &log.requests[self.requests_seen..] {
             let [method, target, _] = &recorded.message.head.first;
             let said = format!("{} {}", method.escape_ascii(), target.escape_ascii());
-            let Some((id, Some(meant))) = recorded.id.and_then(|id| Some((id, self.meant.get(&id)?))) else {
+            let Some((id, meant)) = recorded.id.and_then(|id| Some((id, self.meant.get(&id)?))) else {
                 found.push((Unsafe::Smuggled, format!("{said}, which nobody sent")));
                 continue;
             };
-            if let Some(what) = meant.differs(recorded, log.ended.contains(&recorded.connection)) {
-                found.push((
-                    Unsafe::Smuggled,
-                    format!("{} {} arrived with {what}", meant.method, meant.target),
-                ));
+            let Some(meant) = meant else {
+                found.push((Unsafe::Ambiguous, format!("{said}, which should have been refused")));
+                continue;
+            };
+            if let Some((kind, what)) = meant.differs(recorded, log.ended.contains(&recorded.connection)) {
+                found.push((kind, format!("{} {} arrived with {what}", meant.method, meant.target)));
             }
             let runs = self.runs.entry(id).or_default();
             *runs += 1;

@@ -2,6 +2,8 @@
 
 mod answers;
 mod framing;
+mod heads;
+mod turns;
 
 use crate::trial::Trials;
 
@@ -9,20 +11,39 @@ use crate::trial::Trials;
 pub(crate) struct Row {
     /// As in the catalogue.
     pub(crate) id: &'static str,
-    /// What is tried, and where what is not tried here is.
+    /// What is tried.
     pub(crate) about: &'static str,
     pub(crate) run: fn(&mut Trials<'_>),
+    /// Whether the broken proxy must be found out on it.
+    pub(crate) finds_out: bool,
+}
+
+const fn row(id: &'static str, about: &'static str, run: fn(&mut Trials<'_>)) -> Row {
+    Row { id, about, run, finds_out: true }
 }
 
 /// All rows.
 pub(crate) const ROWS: &[Row] = &[
-    Row { id: "H1-01", about: "Content-Length beside Transfer-Encoding", run: framing::length_and_coding },
-    Row { id: "H1-02", about: "other transfer codings than chunked", run: framing::codings },
-    Row { id: "H1-04", about: "lengths that are not one number", run: framing::lengths },
-    Row { id: "H1-18", about: "answers that have no body, whatever they say", run: answers::bodyless },
-    Row {
-        id: "H1-19",
-        about: "answers that can be read in two ways; bytes behind answers",
-        run: answers::ambiguous,
-    },
+    row("H1-01", "Content-Length beside Transfer-Encoding", framing::length_and_coding),
+    row("H1-02", "other transfer codings than chunked", framing::codings),
+    row("H1-03", "Transfer-Encoding in HTTP/1.0", framing::old_version),
+    row("H1-04", "lengths that are not one number", framing::lengths),
+    row("H1-05", "folded lines", heads::folds),
+    row("H1-06", "header names that are none", heads::names),
+    row("H1-07", "line ends without CR or without LF", heads::line_ends),
+    row("H1-08", "chunks that are none; extensions; a million of one byte", framing::chunk_framing),
+    row("H1-09", "trailers that frame, route, or are too many", framing::trailers),
+    row("H1-10", "control bytes, and bytes from 0x80 on", heads::odd_bytes),
+    row("H1-11", "targets of every form", heads::targets),
+    row("H1-12", "hosts that are none, or not one", heads::hosts),
+    row("H1-13", "other versions", heads::versions),
+    row("H1-14", "bodies of every method; answers that come before them", turns::bodies_of_any_method),
+    row("H1-15", "Expect, met, not met, and met too late", turns::expectations),
+    row("H1-16", "Upgrade, and answers of every kind to it", turns::upgrades),
+    row("H1-17", "CONNECT, with bytes behind it", heads::connect),
+    row("H1-18", "answers that have no body, whatever they say", answers::bodyless),
+    row("H1-19", "answers that can be read in two ways; bytes behind answers", answers::ambiguous),
+    row("H1-20", "headers that end here, and those that nobody may take away", heads::hop_by_hop),
+    row("H1-21", "every limit of a head, below and above", heads::limits),
+    row("H1-22", "half-closes behind and inside a request", turns::half_closes),
 ];

@@ -89,7 +89,7 @@ impl Subject {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("bound");
         thread::spawn(move || broken::run(&listener, origin));
-        Subject { name: "broken", address, patience: HASTE, is_thorough: false, process: None }
+        Subject { name: "broken", address, patience: HASTE / 3, is_thorough: false, process: None }
     }
 
     /// What is wrong with the process itself, of whose connections only `upstream` are open: it ended, panicked, does not

@@ -30,6 +30,8 @@ pub(crate) struct Input {
     pub(crate) means: Option<Meant>,
     /// What Ringway does.
     pub(crate) fate: Fate,
+    /// It is the body that is odd, and its head may be on its way when that is seen.
+    pub(crate) is_in_body: bool,
 }
 
 /// Bytes of an origin in place of an answer.
@@ -130,7 +132,12 @@ impl Trials<'_> {
             Some(Fate::Refused(status)) if forwarded_part => Some(Fate::BrokenOff(status)),
             fate => fate,
         };
-        if fate != Some(input.fate) {
+        // What is wrong with a body may be behind a part that was sent on.
+        let as_broken_off = match input.fate {
+            Fate::Refused(status) if input.is_in_body => Some(Fate::BrokenOff(status)),
+            _ => None,
+        };
+        if fate.is_none() || fate != Some(input.fate) && fate != as_broken_off {
             verdict.unexpected.get_or_insert(format!("{fate:?}"));
         }
         let name = if cut > 0 { format!("{} cut at {cut}", input.name) } else { input.name.clone() };
