@@ -23,12 +23,14 @@ use wire::{
         encode::Edit,
         parse::{self, Parsed},
     },
+    proxy_protocol::Addresses,
 };
 
 use crate::{
     exchange,
     respond::ExchangeError,
     telemetry::metrics::HttpStats,
+    upstream::Owner,
     worker::{Bound, Worker},
 };
 
@@ -37,8 +39,10 @@ use crate::{
 pub struct Origin {
     /// The listener that accepted it.
     pub listener: Arc<str>,
-    /// Who made the connection.
+    /// Who made the connection, as far as is known.
     pub remote: SocketAddr,
+    /// The other end, where that is somebody else.
+    peer: Option<Box<SocketAddr>>,
     /// Its IP address, as `x-forwarded-for` shows it.
     pub remote_text: Box<str>,
     /// The address it was made to.
@@ -50,6 +54,32 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// A connection between these two.
+    pub fn new(listener: Arc<str>, remote: SocketAddr, local: SocketAddr) -> Origin {
+        // An IPv4 address is one, also on a socket that takes both families.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let remote_text = remote.ip().to_string().into();
+        Origin { listener, remote, peer: None, remote_text, local, server_name: None, is_tls: false }
+    }
+
+    /// Takes the word of the other end for whom it speaks for.
+    pub fn set_addresses(&mut self, told: Addresses) {
+        self.peer = Some(Box::new(self.remote));
+        self.remote = SocketAddr::new(told.source.ip().to_canonical(), told.source.port());
+        self.remote_text = self.remote.ip().to_string().into();
+        self.local = told.destination;
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer.as_deref().copied().unwrap_or(self.remote)
+    }
+
+    /// Between whom it was made, as it is told upstream.
+    pub fn addresses(&self) -> Addresses {
+        Addresses { source: self.remote, destination: self.local }
+    }
+
     /// What a filter chain is picked by.
     pub fn facts(&self) -> ConnectionFacts<'_> {
         ConnectionFacts {
@@ -106,6 +136,8 @@ pub struct Downstream<I: Io> {
     pub alarm: Alarm,
     /// Where it came from.
     pub origin: Origin,
+    /// Marks the upstream connections that are its own.
+    pub owner: Owner,
     /// The downstream sent FIN.
     pub is_ended: bool,
     /// The connection has no place in the configuration any more: it ends with its next response.
@@ -177,11 +209,13 @@ pub async fn serve<I: Io>(
         forwarded: Vec::new(),
         alarm,
         origin,
+        owner: worker.next_owner(),
         is_ended: false,
         is_last: false,
     };
     let after = connection.exchanges(&worker, manager, &waiting, &stats).await;
     worker.waiting.leave(&waiting);
+    worker.pools.close_of(connection.owner);
     match after {
         After::Reset => connection.send.reset(),
         After::Close | After::KeepAlive => connection.close(&worker).await,

@@ -19,6 +19,7 @@ use wire::{
     head::{Framing, Method, RequestHead, RequestView},
     http1::encode::{self, EncodeError, HeadEdits},
     path::{self, Normalized, PathError},
+    proxy_protocol,
 };
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
     telemetry::access_log::Record,
-    upstream::{CheckoutError, Connection, Destination},
+    upstream::{CheckoutError, Connection, Destination, Owner},
     worker::{BoundCluster, Worker},
 };
 
@@ -171,7 +172,9 @@ async fn forward_to<'a, I: Io>(
         if tried.count > 0 {
             record.retry();
         }
-        let upstream = match checkout(worker, id, address, (cluster, bound_cluster), deadline).await {
+        let owner = cluster.config.proxy_protocol.map(|_| downstream.owner);
+        let upstream = match checkout(worker, (id, address, owner), (cluster, bound_cluster), deadline).await
+        {
             Ok(upstream) => upstream,
             Err(_) if worker.io.now() >= deadline.0 => {
                 return Err(nothing_sent(ExchangeError::UpstreamTimeout));
@@ -188,6 +191,14 @@ async fn forward_to<'a, I: Io>(
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
 
         // ---- Request sent: the relay tells how far it came. ----
+        downstream.to_upstream.clear();
+        if let Some(version) = cluster.config.proxy_protocol
+            && !upstream.reused
+        {
+            downstream.forwarded.clear();
+            proxy_protocol::write(version, &downstream.origin.addresses(), &mut downstream.forwarded);
+            downstream.to_upstream.insert(&downstream.forwarded);
+        }
         encode_request(worker, manager, downstream, (forward, target), endpoint)
             .map_err(|error| nothing_sent(error.into()))?;
         let plan = Plan {
@@ -266,12 +277,11 @@ fn pick<'a, I: Io>(
 
 async fn checkout<I: Io>(
     worker: &Rc<Worker<I>>,
-    id: EndpointId,
-    address: SocketAddr,
+    (id, address, owner): (EndpointId, SocketAddr, Option<Owner>),
     (cluster, bound): (&Cluster, &BoundCluster),
     deadline: Deadline,
 ) -> Result<Connection<I>, CheckoutError> {
-    if let Some(connection) = worker.pools.reuse(id) {
+    if let Some(connection) = worker.pools.reuse(id, owner) {
         return Ok(connection);
     }
     let to = Destination {
@@ -281,10 +291,10 @@ async fn checkout<I: Io>(
         idle_timeout: cluster.config.idle_timeout,
         stats: bound.stats.clone(),
     };
-    worker.pools.connect(&worker.io, to, deadline).await
+    worker.pools.connect(&worker.io, to, owner, deadline).await
 }
 
-/// Puts the request head for upstream into the connection's gather; the buffer goes with it until it was sent.
+/// Adds the request head for upstream to the connection's gather; the buffer goes with it until it was sent.
 fn encode_request<I: Io>(
     worker: &Worker<I>,
     manager: &Manager,
@@ -298,7 +308,6 @@ fn encode_request<I: Io>(
         None => None,
     };
     let Downstream { request, buffer, to_upstream, text, edits, origin, forwarded, .. } = downstream;
-    to_upstream.clear();
     let view = RequestView { head: request, bytes: buffer.filled() };
     let mut request_id = [0; 36];
     if manager.config.generate_request_id {

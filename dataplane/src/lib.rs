@@ -17,6 +17,7 @@ pub mod dynamic_host;
 pub mod exchange;
 pub mod head_edits;
 pub mod listener;
+mod listener_filters;
 pub mod relay;
 pub mod report;
 pub mod respond;

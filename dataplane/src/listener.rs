@@ -1,15 +1,15 @@
 //! Accepting: from a listening socket to a connection with its filter chain.
 //!
-//! Faces hostile bytes: the ClientHello of a connection whose listener looks at it.
+//! What is read before the filter chain is picked, if anything, is in [`listener_filters`].
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use policy::{network_filter::NetworkFilter, snapshot::ListenerFilters};
-use runtime::{Accepted, Buffer, Deadline, Io, Listener, RecvHalf};
-use wire::tls_sniff::{self, Sniff};
+use policy::network_filter::NetworkFilter;
+use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
 
 use crate::{
     downstream::{self, Manager, Origin, Waiting},
+    listener_filters::{self, Found, Unknown},
     tcp,
     telemetry::metrics::ListenerCounters,
     worker::Worker,
@@ -68,25 +68,28 @@ pub(crate) async fn connection<I: Io>(
         true => recv.local_addr().unwrap_or(listening_on),
         false => listening_on,
     };
-    let remote_text = downstream.ip().to_string().into();
-    let mut origin =
-        Origin { listener: name, remote: downstream, remote_text, local, server_name: None, is_tls: false };
+    let mut origin = Origin::new(name, downstream, local);
     let mut last = None;
-    let sniffed = match listener.listener_filters.tls_inspector {
+    let found = match listener.listener_filters.is_any() {
         true => {
             let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
             waiting.waits.set(true);
-            let sniffed = sniff(&worker, &mut recv, &listener.listener_filters, &waiting).await;
+            let filters = &listener.listener_filters;
+            // Boxed: a listener without filters does not pay for their state.
+            let found = Box::pin(listener_filters::run(&worker, &mut recv, filters, &waiting)).await;
             worker.waiting.leave(&waiting);
             last = waiting.last.take();
-            sniffed
+            found
         }
-        false => Ok(Sniffed::default()),
+        false => Ok(Found::default()),
     };
-    match sniffed {
-        Ok(sniffed) => {
-            origin.server_name = sniffed.server_name;
-            origin.is_tls = sniffed.is_tls;
+    match found {
+        Ok(found) => {
+            origin.server_name = found.server_name;
+            origin.is_tls = found.is_tls;
+            if let Some(addresses) = found.addresses {
+                origin.set_addresses(addresses);
+            }
             let filter = listener.filter_chains.pick(&origin.facts()).map(|chain| chain.filter.clone());
             drop(bound);
             match filter {
@@ -95,91 +98,20 @@ pub(crate) async fn connection<I: Io>(
                     let manager = Manager::find(worker.bound(), &origin);
                     if let Some(manager) = manager.or_else(|| Manager::find(last?, &origin)) {
                         // Boxed, as the other: neither kind of connection pays for the state of both.
-                        Box::pin(downstream::serve(
-                            worker.clone(),
-                            manager,
-                            recv,
-                            send,
-                            origin,
-                            sniffed.bytes,
-                        ))
-                        .await;
+                        Box::pin(downstream::serve(worker.clone(), manager, recv, send, origin, found.bytes))
+                            .await;
                     }
                 }
                 Some(NetworkFilter::TcpProxy(proxy)) => {
-                    Box::pin(tcp::serve(&worker, &proxy, recv, send, sniffed.bytes)).await;
+                    Box::pin(tcp::serve(&worker, &proxy, &origin, recv, send, found.bytes)).await;
                 }
                 None => counters.no_filter_chain_match.inc(),
             }
         }
         Err(Unknown::NotTold) => counters.downstream_pre_cx_timeout.inc(),
+        Err(Unknown::ProxyProtocol) => counters.downstream_cx_proxy_proto_error.inc(),
         Err(Unknown::Retired) => {}
     }
     counters.downstream_cx_active.dec();
     worker.stats.counters.connections.dec();
-}
-
-/// What the listener filters found, and the bytes they read on the way.
-#[derive(Default)]
-struct Sniffed {
-    server_name: Option<Box<str>>,
-    is_tls: bool,
-    bytes: Buffer,
-}
-
-/// Why it is not known what a connection is.
-enum Unknown {
-    /// The bytes that would tell did not come in time, or are no ClientHello.
-    NotTold,
-    /// It had no place any more: its listener is gone, or the worker drains.
-    Retired,
-}
-
-/// Reads until the ClientHello is whole, or is none.
-async fn sniff<I: Io>(
-    worker: &Worker<I>,
-    recv: &mut I::Recv,
-    filters: &ListenerFilters,
-    waiting: &Waiting,
-) -> Result<Sniffed, Unknown> {
-    let mut until = filters.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
-    let mut is_retiring = false;
-    let mut bytes = worker.buffers.take();
-    loop {
-        if !is_retiring && (worker.is_draining() || waiting.last.borrow().is_some()) {
-            is_retiring = true;
-            until = until.min(downstream::retire_at(worker));
-        }
-        let (result, buffer) = recv.recv(bytes, until).await;
-        bytes = buffer;
-        let ended = match result.map_err(|error| error.kind()) {
-            Ok(count) => count == 0,
-            // Somebody wants it to end: the top of the loop looks.
-            Err(io::ErrorKind::Interrupted) => continue,
-            Err(io::ErrorKind::TimedOut) if is_retiring => {
-                worker.buffers.put(bytes);
-                return Err(Unknown::Retired);
-            }
-            Err(io::ErrorKind::TimedOut) if filters.continue_on_timeout => {
-                return Ok(Sniffed { bytes, ..Sniffed::default() });
-            }
-            Err(_) => {
-                worker.buffers.put(bytes);
-                return Err(Unknown::NotTold);
-            }
-        };
-        match tls_sniff::client_hello(bytes.filled()) {
-            Sniff::Hello(hello) => {
-                let server_name = hello.server_name.as_ref().map(|name| Box::from(&**name));
-                return Ok(Sniffed { server_name, is_tls: true, bytes });
-            }
-            Sniff::NotTls => return Ok(Sniffed { bytes, ..Sniffed::default() }),
-            // More bytes than a hello may have are told as malformed.
-            Sniff::Partial if !ended => {}
-            Sniff::Partial | Sniff::Malformed => {
-                worker.buffers.put(bytes);
-                return Err(Unknown::NotTold);
-            }
-        }
-    }
 }

@@ -15,14 +15,17 @@ use std::{
 };
 
 use policy::{
+    cluster::Cluster,
     endpoint::{EndpointId, EndpointState},
     limits,
     network_filter::TcpProxy,
     snapshot::Address,
 };
 use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
+use wire::proxy_protocol;
 
 use crate::{
+    downstream::Origin,
     telemetry::metrics::{ClusterStats, Counter},
     worker::Worker,
 };
@@ -31,6 +34,7 @@ use crate::{
 pub async fn serve<I: Io>(
     worker: &Rc<Worker<I>>,
     proxy: &TcpProxy,
+    origin: &Origin,
     recv: I::Recv,
     mut send: I::Send,
     first: Buffer,
@@ -40,7 +44,7 @@ pub async fn serve<I: Io>(
     counters.downstream_cx_total.inc();
     worker.stats.counters.requests.inc();
     drop(bound);
-    let Some(upstream) = connect(worker, proxy).await else {
+    let Some(upstream) = connect(worker, proxy, origin).await else {
         counters.downstream_cx_no_route.inc();
         send.reset();
         return;
@@ -82,7 +86,7 @@ struct Upstream<I: Io> {
 }
 
 /// A connection to an endpoint; to another one when the first cannot be reached, since nothing was sent yet.
-async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy) -> Option<Upstream<I>> {
+async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy, origin: &Origin) -> Option<Upstream<I>> {
     let bound = worker.bound();
     let random = worker.rng.borrow_mut().next_u64();
     let (cluster, bound_cluster) = bound.cluster(proxy.clusters.pick(random))?;
@@ -100,7 +104,12 @@ async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy) -> Option<Upst
         let Address::Socket(address) = endpoint.spec.address else { return None };
         let begun = worker.io.now();
         stats.counters.upstream_cx_total.inc();
-        match worker.io.connect(address, Deadline::after(begun, cluster.config.connect_timeout)).await {
+        let until = Deadline::after(begun, cluster.config.connect_timeout);
+        let connected = match worker.io.connect(address, until).await {
+            Ok((recv, send)) => introduce(cluster, origin, send, until).await.map(|send| (recv, send)),
+            Err(error) => Err(error),
+        };
+        match connected {
             Ok((recv, send)) => {
                 stats.cx_connect.record(Duration::from_nanos(worker.io.now().saturating_sub(begun)));
                 stats.counters.upstream_cx_active.inc();
@@ -117,6 +126,22 @@ async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy) -> Option<Upst
         }
     }
     None
+}
+
+/// Sends the PROXY protocol header, if the cluster wants one. At once, since upstream may be the one that speaks first.
+async fn introduce<S: SendHalf>(
+    cluster: &Cluster,
+    origin: &Origin,
+    mut send: S,
+    until: Deadline,
+) -> io::Result<S> {
+    if let Some(version) = cluster.config.proxy_protocol {
+        let (mut header, mut gather) = (Vec::new(), Gather::new());
+        proxy_protocol::write(version, &origin.addresses(), &mut header);
+        gather.insert(&header);
+        send.send_all(gather, until).await.0?;
+    }
+    Ok(send)
 }
 
 /// How long a direction in which nothing moves keeps its buffer.

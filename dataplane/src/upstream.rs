@@ -5,6 +5,9 @@
 //! it can be picked; and a response is received by an operation that was already waiting. An idle connection holds a
 //! buffer only for a moment after its last use, in which the next use is likely; later it waits for readiness alone.
 //! Last in, first out: the most recently used connection is the least likely to be closing.
+//!
+//! Where a connection begins with whom it is for (the PROXY protocol), it belongs to one downstream connection, carries its
+//! requests only, and ends with it: nobody else could ever use it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -31,9 +34,16 @@ const BUFFER_KEPT: Duration = Duration::from_secs(1);
 pub struct Pools<I: Io> {
     /// Has every endpoint of the snapshot in use, and no other.
     idle: RefCell<HashMap<EndpointId, VecDeque<Connection<I>>>>,
+    /// The idle connections of downstream connections that have some of their own.
+    owned: RefCell<HashMap<Owner, Vec<Connection<I>>>>,
+    /// How many of them are anybody's.
     count: Cell<usize>,
     buffers: BufferPool,
 }
+
+/// A downstream connection of a worker, as whose an upstream connection may be marked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Owner(pub u64);
 
 /// Why there is no connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -87,6 +97,8 @@ pub(crate) struct Shared {
     /// The holder is gone; the task ends.
     abandoned: Cell<bool>,
     cancel: Alarm,
+    /// Whose it is, if not anybody's.
+    owner: Option<Owner>,
     /// How long it keeps a buffer when it is idle: [`BUFFER_KEPT`], or its idle timeout when that is shorter.
     buffer_kept: Duration,
 }
@@ -120,23 +132,35 @@ pub enum Nothing {
 impl<I: Io> Pools<I> {
     /// No connections yet; receive buffers come from `buffers`.
     pub fn new(buffers: BufferPool) -> Rc<Pools<I>> {
-        Rc::new(Pools { idle: RefCell::default(), count: Cell::new(0), buffers })
+        Rc::new(Pools { idle: RefCell::default(), owned: RefCell::default(), count: Cell::new(0), buffers })
     }
 
-    /// An idle connection to the endpoint, the one used last.
-    pub fn reuse(&self, id: EndpointId) -> Option<Connection<I>> {
-        let connection = self.idle.borrow_mut().get_mut(&id)?.pop_back()?;
-        self.count.set(self.count.get() - 1);
+    /// An idle connection to the endpoint, the one used last: of `owner`, or anybody's.
+    pub fn reuse(&self, id: EndpointId, owner: Option<Owner>) -> Option<Connection<I>> {
+        let connection = match owner {
+            None => {
+                let connection = self.idle.borrow_mut().get_mut(&id)?.pop_back()?;
+                self.count.set(self.count.get() - 1);
+                connection
+            }
+            Some(owner) => {
+                let mut owned = self.owned.borrow_mut();
+                let connections = owned.get_mut(&owner)?;
+                let at = connections.iter().rposition(|connection| connection.id == id)?;
+                connections.remove(at)
+            }
+        };
         connection.shared.idle.set(false);
         connection.shared.cancel.set(Deadline::NEVER);
         Some(connection)
     }
 
-    /// A new connection, made before `deadline`.
+    /// A new connection, made before `deadline`, for `owner` alone or for anybody.
     pub async fn connect(
         self: &Rc<Self>,
         io: &I,
         to: Destination,
+        owner: Option<Owner>,
         deadline: Deadline,
     ) -> Result<Connection<I>, CheckoutError> {
         let stats = &to.stats;
@@ -162,6 +186,7 @@ impl<I: Io> Pools<I> {
             idle_since: Cell::new(begun),
             abandoned: Cell::new(false),
             cancel: recv.cancel_handle(),
+            owner,
             buffer_kept: to.idle_timeout.map_or(BUFFER_KEPT, |wait| wait.min(BUFFER_KEPT)),
         });
         let connection =
@@ -172,9 +197,9 @@ impl<I: Io> Pools<I> {
 
     /// Takes a connection back at `now` for the next exchange. It must be between two messages.
     pub fn give_back(&self, mut connection: Connection<I>, now: u64) {
-        if connection.shared.slot.borrow().is_touched()
-            || self.count.get() >= limits::POOL_IDLE_PER_WORKER_MAX
-        {
+        let is_full =
+            connection.shared.owner.is_none() && self.count.get() >= limits::POOL_IDLE_PER_WORKER_MAX;
+        if connection.shared.slot.borrow().is_touched() || is_full {
             return;
         }
         connection.reused = true;
@@ -185,6 +210,14 @@ impl<I: Io> Pools<I> {
         let mut idle = self.idle.borrow_mut();
         // Its endpoint may have been removed meanwhile.
         let Some(connections) = idle.get_mut(&connection.id) else { return };
+        if let Some(owner) = connection.shared.owner {
+            let mut owned = self.owned.borrow_mut();
+            let connections = owned.entry(owner).or_default();
+            if connections.len() >= limits::POOL_IDLE_PER_DOWNSTREAM_MAX {
+                connections.remove(0);
+            }
+            return connections.push(connection);
+        }
         // The one that waited longest goes when there are too many.
         let oldest = match connections.len() >= limits::POOL_IDLE_PER_ENDPOINT_MAX {
             true => connections.pop_front(),
@@ -200,14 +233,31 @@ impl<I: Io> Pools<I> {
         let mut before = std::mem::take(&mut *idle);
         idle.extend(endpoints.into_iter().map(|id| (id, before.remove(&id).unwrap_or_default())));
         self.count.set(idle.values().map(VecDeque::len).sum());
+        for connections in self.owned.borrow_mut().values_mut() {
+            connections.retain(|connection| idle.contains_key(&connection.id));
+        }
+    }
+
+    /// Closes the idle connections of a downstream connection that ends.
+    pub fn close_of(&self, owner: Owner) {
+        let mut owned = self.owned.borrow_mut();
+        if !owned.is_empty() {
+            owned.remove(&owner);
+        }
     }
 
     /// How many idle connections there are.
     pub fn idle_count(&self) -> usize {
-        self.count.get()
+        self.count.get() + self.owned.borrow().values().map(Vec::len).sum::<usize>()
     }
 
     fn remove(&self, id: EndpointId, shared: &Rc<Shared>) {
+        if let Some(owner) = shared.owner {
+            if let Some(connections) = self.owned.borrow_mut().get_mut(&owner) {
+                connections.retain(|known| !Rc::ptr_eq(&known.shared, shared));
+            }
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         let removed = idle.get_mut(&id).and_then(|connections| {
             let at = connections.iter().position(|known| Rc::ptr_eq(&known.shared, shared))?;

@@ -33,7 +33,7 @@ use crate::{
         access_log::AccessLog,
         metrics::{ClusterStats, HttpStats, ListenerCounters, TcpCounters, WorkerStats},
     },
-    upstream::Pools,
+    upstream::{Owner, Pools},
 };
 
 /// What the control thread tells a worker.
@@ -121,6 +121,7 @@ pub struct Worker<I: Io> {
     bound: RefCell<Rc<Bound>>,
     listening: RefCell<HashMap<Arc<str>, Vec<ListenerClose>>>,
     draining: Cell<bool>,
+    owners: Cell<u64>,
 }
 
 /// Buffers that a worker keeps when they are free: as many as connections can be busy in one turn.
@@ -152,6 +153,7 @@ impl<I: Io> Worker<I> {
             bound: RefCell::new(Rc::from(bound)),
             listening: RefCell::default(),
             draining: Cell::new(false),
+            owners: Cell::new(0),
         })
     }
 
@@ -183,6 +185,12 @@ impl<I: Io> Worker<I> {
     /// Whether connections shall end when their exchange ends.
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// A mark for the upstream connections of one more downstream connection.
+    pub fn next_owner(&self) -> Owner {
+        self.owners.set(self.owners.get() + 1);
+        Owner(self.owners.get())
     }
 
     /// Whether nothing is left to drain.

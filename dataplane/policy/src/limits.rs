@@ -60,6 +60,10 @@ pub const POOL_IDLE_PER_ENDPOINT_MAX: usize = 128;
 pub const POOL_IDLE_PER_WORKER_MAX: usize = 4096;
 const _: () = assert!(POOL_IDLE_PER_ENDPOINT_MAX <= POOL_IDLE_PER_WORKER_MAX);
 
+/// Idle connections kept for one downstream connection, where upstream connections belong to one (the PROXY protocol). It
+/// has one exchange at a time, so this is how many clusters or endpoints it may go to in turn without a new connect.
+pub const POOL_IDLE_PER_DOWNSTREAM_MAX: usize = 8;
+
 /// Connect attempts for one exchange, the first one included. Each goes to another endpoint.
 pub const CONNECT_ATTEMPTS_MAX: usize = 4;
 

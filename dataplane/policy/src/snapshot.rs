@@ -6,6 +6,8 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
+use wire::proxy_protocol::Accepted;
+
 use crate::{
     cluster::Cluster,
     filter_chain::FilterChains,
@@ -64,12 +66,22 @@ pub struct Listener {
 }
 
 /// What is read from a new connection before a filter chain is picked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ListenerFilters {
+    /// Read a PROXY protocol header, before anything else (`envoy.filters.listener.proxy_protocol`). What it says is then
+    /// what is known of the connection's addresses.
+    pub proxy_protocol: Option<Accepted>,
     /// Read the ClientHello for server name, transport protocol and ALPN (`envoy.filters.listener.tls_inspector`).
     pub tls_inspector: bool,
-    /// How long that may take; `None` is for ever.
+    /// How long all that may take; `None` is for ever.
     pub timeout: Option<Duration>,
     /// After the timeout go on with what is known instead of closing.
     pub continue_on_timeout: bool,
+}
+
+impl ListenerFilters {
+    /// Whether anything is read.
+    pub fn is_any(&self) -> bool {
+        self.proxy_protocol.is_some() || self.tls_inspector
+    }
 }

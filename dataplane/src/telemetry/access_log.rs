@@ -207,7 +207,7 @@ impl<'a> Record<'a> {
         let origin = &downstream.origin;
         let client = self.manager.config.forwarded.client(&view, origin.remote);
         text(&mut line, "downstream", client.to_string().as_bytes());
-        text(&mut line, "downstream_direct", origin.remote.to_string().as_bytes());
+        text(&mut line, "downstream_direct", origin.peer().to_string().as_bytes());
         text(
             &mut line,
             "upstream",

@@ -288,6 +288,8 @@ block! {
         Counter no_filter_chain_match,
         /// Connections whose ClientHello did not come in time.
         Counter downstream_pre_cx_timeout,
+        /// Connections without a PROXY protocol header, or with a wrong one.
+        Counter downstream_cx_proxy_proto_error,
         /// Failures to accept.
         Counter downstream_cx_accept_fail,
     }

@@ -212,11 +212,7 @@ mod tests {
             addresses: vec![Address::Socket(address)],
             bind_to_port: true,
             stat_prefix: name.into(),
-            listener_filters: ListenerFilters {
-                tls_inspector: false,
-                timeout: None,
-                continue_on_timeout: false,
-            },
+            listener_filters: ListenerFilters::default(),
             filter_chains: FilterChains::new(Vec::new(), None).unwrap(),
         })
     }

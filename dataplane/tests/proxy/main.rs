@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod discovery;
+mod proxy_protocol;
 mod static_file;
 mod support;
 mod tls;

@@ -169,7 +169,7 @@ fn a_connection_whose_first_bytes_are_waited_for_does_not_hold_a_drain() {
     for continue_on_timeout in [false, true] {
         let mut setup = Setup::new(Behaviour::default());
         setup.config.listener_filters =
-            ListenerFilters { tls_inspector: true, timeout: None, continue_on_timeout };
+            ListenerFilters { tls_inspector: true, continue_on_timeout, ..ListenerFilters::default() };
         setup.on_sim(async |mesh| {
             let (_fresh, mut half, mut late) = (mesh.peer().await, mesh.peer().await, mesh.peer().await);
             half.send([0x16, 3, 1]).await;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use sim::Behaviour;
+use wire::proxy_protocol::{Accepted, Version};
 
 use crate::{
-    adoption, bodies, departures, dynamic_forward, endings, keep_alive, mesh::Setup, refusals, tcp, timeouts,
+    adoption, bodies, departures, dynamic_forward, endings, keep_alive, mesh::Setup, proxy_protocol,
+    refusals, tcp, timeouts,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -54,6 +56,11 @@ on_kernel! {
     a_removed_listener_ends_gently: plain(), adoption::removed_listener;
     a_drain_ends_gently: plain(), adoption::drain;
     hosts_are_looked_up: dynamic_forward::mesh(), dynamic_forward::is_looked_up_once;
+    a_proxy_before_us_tells_the_client: proxy_protocol::taking(Accepted::ALL), proxy_protocol::tells_the_client;
+    an_upstream_that_is_told_the_client: proxy_protocol::telling(Version::V2),
+        proxy_protocol::one_client_one_connection;
+    a_tcp_upstream_that_is_told_the_client: proxy_protocol::telling(Version::V1).tcp(None),
+        proxy_protocol::before_a_server_that_speaks_first;
     tcp_goes_both_ways: plain().played(1).tcp(None), tcp::both_ways;
     tcp_half_closes_are_passed_on: plain().played(1).tcp(None), tcp::half_closes;
     tcp_resets_are_passed_on: plain().played(1).tcp(None), tcp::resets;

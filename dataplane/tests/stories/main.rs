@@ -12,6 +12,7 @@ mod endings;
 mod keep_alive;
 mod kernel;
 mod paths;
+mod proxy_protocol;
 mod refusals;
 mod sniffing;
 mod tcp;

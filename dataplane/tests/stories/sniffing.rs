@@ -11,8 +11,12 @@ const MS: Duration = Duration::from_millis(1);
 
 fn setup(continue_on_timeout: bool) -> Setup {
     let mut setup = Setup::new(Behaviour::default());
-    setup.config.listener_filters =
-        ListenerFilters { tls_inspector: true, timeout: Some(500 * MS), continue_on_timeout };
+    setup.config.listener_filters = ListenerFilters {
+        tls_inspector: true,
+        timeout: Some(500 * MS),
+        continue_on_timeout,
+        ..ListenerFilters::default()
+    };
     setup
 }
 

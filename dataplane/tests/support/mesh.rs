@@ -144,11 +144,7 @@ impl Setup {
                 hosts: BTreeMap::new(),
                 tcp: None,
                 is_listening: true,
-                listener_filters: ListenerFilters {
-                    tls_inspector: false,
-                    timeout: None,
-                    continue_on_timeout: false,
-                },
+                listener_filters: ListenerFilters::default(),
             },
             origins: vec![behaviour],
             nobodies: 0,

@@ -57,11 +57,13 @@ pub(crate) fn cluster(value: &cluster::Cluster, at: &At<'_>) -> Result<ClusterCo
         ("connection_pool_per_downstream_connection", value.connection_pool_per_downstream_connection),
         ("queuing_policies", value.queuing_policies.is_some()),
     ])?;
-    if let Some(socket) = &value.transport_socket {
-        http::raw_transport_socket(socket, &at.field("transport_socket"))?;
-    }
+    let socket_at = at.field("transport_socket");
+    let socket = value.transport_socket.as_ref();
+    let proxy_protocol =
+        socket.map(|socket| http::upstream_transport_socket(socket, &socket_at)).transpose()?;
     circuit_breakers(value, at)?;
     let mut config = ClusterConfig::new(name.clone(), discovery(value, &name, at)?);
+    config.proxy_protocol = proxy_protocol.flatten();
     if let Some(timeout) = &value.connect_timeout {
         config.connect_timeout = positive(timeout, &at.field("connect_timeout"))?;
     }

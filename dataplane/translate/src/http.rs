@@ -16,7 +16,8 @@ use proto::pb::{
             accesslog::v3::{AccessLog, access_log},
             core::v3::{
                 Http1ProtocolOptions, HttpProtocolOptions, TransportSocket,
-                http1_protocol_options::header_key_format::HeaderFormat, transport_socket,
+                http1_protocol_options::header_key_format::HeaderFormat, proxy_protocol_config,
+                transport_socket,
             },
             route::v3::FilterConfig,
         },
@@ -28,12 +29,16 @@ use proto::pb::{
                     self as hcm, HttpFilter, http_connection_manager as fields_of, http_filter,
                 },
             },
+            transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport,
         },
     },
     google::protobuf::Any,
 };
 
-use wire::path::{EscapedSlashes, Normalization};
+use wire::{
+    path::{EscapedSlashes, Normalization},
+    proxy_protocol::Version,
+};
 
 use crate::{
     Origin, Referring, Wanted, cluster, dynamic_forward, fields,
@@ -44,6 +49,10 @@ use crate::{
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const FILTERS: &[&str] = &[ROUTER, dynamic_forward::FILTER];
 const RAW_BUFFER: &[&str] = &["envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"];
+const UPSTREAM_SOCKETS: &[&str] = &[
+    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+];
 const ACCESS_LOGS: &[&str] = &[
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
@@ -306,6 +315,46 @@ pub(crate) fn http1_options(options: &Http1ProtocolOptions, at: &At<'_>) -> Resu
         ("send_fully_qualified_url", options.send_fully_qualified_url),
         ("ignore_http_11_upgrade", !options.ignore_http_11_upgrade.is_empty()),
     ])
+}
+
+/// A version of the PROXY protocol.
+pub(crate) fn proxy_protocol_version(value: i32, at: &At<'_>) -> Result<Version, Fault> {
+    Ok(match fields::enumeration(value, at)? {
+        proxy_protocol_config::Version::V1 => Version::V1,
+        proxy_protocol_config::Version::V2 => Version::V2,
+    })
+}
+
+/// The transport socket of a cluster: none, or one that writes a PROXY protocol header before none.
+pub(crate) fn upstream_transport_socket(
+    socket: &TransportSocket,
+    at: &At<'_>,
+) -> Result<Option<Version>, Fault> {
+    let config_at = at.field("typed_config");
+    let Some(transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
+        return Err(config_at.fault(Reason::Missing));
+    };
+    match UPSTREAM_SOCKETS.iter().position(|known| *known == fields::type_name(any)) {
+        Some(0) => Ok(None),
+        Some(_) => {
+            let at = config_at;
+            let value: ProxyProtocolUpstreamTransport = fields::unpack(any, &at)?;
+            at.refuse_all(&[
+                ("allow_unspecified_address", value.allow_unspecified_address),
+                ("tlv_as_pool_key", value.tlv_as_pool_key),
+            ])?;
+            let inner_at = at.field("transport_socket");
+            raw_transport_socket(inner_at.require(value.transport_socket.as_ref())?, &inner_at)?;
+            let at = at.field("config");
+            let config = value.config.unwrap_or_default();
+            at.refuse_all(&[
+                ("pass_through_tlvs", config.pass_through_tlvs.is_some()),
+                ("added_tlvs", !config.added_tlvs.is_empty()),
+            ])?;
+            proxy_protocol_version(config.version, &at.field("version")).map(Some)
+        }
+        None => Err(fields::unknown_extension(&any.type_url, UPSTREAM_SOCKETS, &config_at)),
+    }
 }
 
 /// Only the transport socket that is none.

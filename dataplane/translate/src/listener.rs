@@ -12,13 +12,15 @@ use policy::{
 use proto::pb::envoy::{
     config::listener::v3 as listener,
     extensions::filters::{
-        listener::tls_inspector::v3::TlsInspector,
+        listener::{proxy_protocol::v3 as proxy_protocol, tls_inspector::v3::TlsInspector},
         network::{
             http_connection_manager::v3::HttpConnectionManager,
             tcp_proxy::v3::{self as tcp_proxy, UpstreamConnectMode},
         },
     },
 };
+
+use wire::proxy_protocol::{Accepted, Version};
 
 use crate::{
     Origin, Referring, Rejected, Wanted, fields, http,
@@ -30,7 +32,10 @@ const NETWORK_FILTERS: &[&str] = &[
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
 ];
-const LISTENER_FILTERS: &[&str] = &["envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"];
+const LISTENER_FILTERS: &[&str] = &[
+    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+];
 
 /// Translates a listener.
 pub fn translate(value: &listener::Listener, origin: Origin) -> Result<Referring<Listener>, Rejected> {
@@ -121,6 +126,7 @@ fn listener_filters(
             || of.transport_protocol == Some(TransportProtocol::Tls)
     };
     let mut tls_inspector = chains.iter().any(|chain| needs_tls(&chain.matches));
+    let mut proxy_protocol = None;
     let filters_at = at.field("listener_filters");
     for (index, filter) in value.listener_filters.iter().enumerate() {
         let at = filters_at.index(index);
@@ -130,20 +136,54 @@ fn listener_filters(
             Some(ConfigType::ConfigDiscovery(_)) => return Err(at.field("config_discovery").unsupported()),
             None => return Err(at.field("typed_config").fault(Reason::Missing)),
         };
-        let at = at.field("typed_config");
-        if !LISTENER_FILTERS.contains(&fields::type_name(any)) {
-            return Err(fields::unknown_extension(&any.type_url, LISTENER_FILTERS, &at));
+        let config_at = at.field("typed_config");
+        match LISTENER_FILTERS.iter().position(|known| *known == fields::type_name(any)) {
+            Some(0) => {
+                fields::unpack::<TlsInspector>(any, &config_at)?;
+                tls_inspector = true;
+            }
+            // Behind another filter it would find what that one did not take for its own.
+            Some(_) if index > 0 => {
+                let reason =
+                    Reason::Conflict("the PROXY protocol header comes first, so its filter must too");
+                return Err(at.fault(reason));
+            }
+            Some(_) => {
+                let value = fields::unpack(any, &config_at)?;
+                proxy_protocol = Some(proxy_protocol_header(&value, &config_at)?);
+            }
+            None => return Err(fields::unknown_extension(&any.type_url, LISTENER_FILTERS, &config_at)),
         }
-        fields::unpack::<TlsInspector>(any, &at)?;
-        tls_inspector = true;
     }
     let timeout_at = at.field("listener_filters_timeout");
     let timeout = value.listener_filters_timeout.as_ref();
     Ok(ListenerFilters {
+        proxy_protocol,
         tls_inspector,
         timeout: fields::timeout(timeout, Some(limits::LISTENER_FILTERS_TIMEOUT_DEFAULT), &timeout_at)?,
         continue_on_timeout: value.continue_on_listener_filters_timeout,
     })
+}
+
+/// Which headers a listener takes. Accepted without effect: `stat_prefix`; one counter per listener tells of the failures.
+fn proxy_protocol_header(value: &proxy_protocol::ProxyProtocol, at: &At<'_>) -> Result<Accepted, Fault> {
+    at.refuse_all(&[
+        ("rules", !value.rules.is_empty()),
+        ("pass_through_tlvs", value.pass_through_tlvs.is_some()),
+        ("tlv_location", value.tlv_location != 0),
+    ])?;
+    let mut accepted = Accepted { absent: value.allow_requests_without_proxy_protocol, ..Accepted::ALL };
+    let disallowed_at = at.field("disallowed_versions");
+    for (index, version) in value.disallowed_versions.iter().enumerate() {
+        match http::proxy_protocol_version(*version, &disallowed_at.index(index))? {
+            Version::V1 => accepted.v1 = false,
+            Version::V2 => accepted.v2 = false,
+        }
+    }
+    if !accepted.v1 && !accepted.v2 {
+        return Err(disallowed_at.fault(Reason::Conflict("no version is left")));
+    }
+    Ok(accepted)
 }
 
 /// Collects what the filter chains of a listener refer to.

@@ -12,11 +12,19 @@ use proto::{
                 cluster::v3::Cluster,
                 core::v3 as core,
                 endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, lb_endpoint::HostIdentifier},
-                listener::v3::{Listener, filter::ConfigType},
+                listener::v3::{Listener, ListenerFilter, filter::ConfigType},
                 route::v3::{self as route, RouteConfiguration},
             },
-            extensions::filters::network::http_connection_manager::v3::{
-                HttpConnectionManager, http_connection_manager::RouteSpecifier,
+            extensions::{
+                filters::{
+                    listener::proxy_protocol::v3::ProxyProtocol,
+                    network::http_connection_manager::v3::{
+                        HttpConnectionManager, http_connection_manager::RouteSpecifier,
+                    },
+                },
+                transport_sockets::{
+                    proxy_protocol::v3::ProxyProtocolUpstreamTransport, raw_buffer::v3::RawBuffer,
+                },
             },
             r#type::matcher::v3 as matcher,
         },
@@ -189,12 +197,51 @@ fn a_listener_is_refused_where_it_is_wrong() {
                 of.filter_chains.push(chain);
             },
             "web: listener_filters[0].typed_config: type.googleapis.com/foreign.Filter is not supported by Ringway; \
-             supported: envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => |of: &mut Listener| {
+             supported: envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, \
+             envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => |of: &mut Listener| {
                 let config = pb::envoy::config::listener::v3::listener_filter::ConfigType::TypedConfig(foreign());
                 of.listener_filters[0].config_type = Some(config);
             },
+            "web: listener_filters[1]: the PROXY protocol header comes first, so its filter must too" =>
+                |of: &mut Listener| of.listener_filters.push(proxy_protocol(|_| {})),
+            "web: listener_filters[0].typed_config.rules: not supported by Ringway" => |of: &mut Listener| {
+                of.listener_filters[0] = proxy_protocol(|filter| filter.rules.push(Default::default()));
+            },
+            "web: listener_filters[0].typed_config.pass_through_tlvs: not supported by Ringway" =>
+                |of: &mut Listener| {
+                    of.listener_filters[0] =
+                        proxy_protocol(|filter| filter.pass_through_tlvs = Some(Default::default()));
+                },
+            "web: listener_filters[0].typed_config.disallowed_versions[0]: `7` is not a value of this enum" =>
+                |of: &mut Listener| {
+                    of.listener_filters[0] = proxy_protocol(|filter| filter.disallowed_versions.push(7));
+                },
+            "web: listener_filters[0].typed_config.disallowed_versions: no version is left" => |of: &mut Listener| {
+                of.listener_filters[0] = proxy_protocol(|filter| filter.disallowed_versions = vec![0, 1]);
+            },
         ],
     );
+}
+
+fn proxy_protocol(change: impl FnOnce(&mut ProxyProtocol)) -> ListenerFilter {
+    let mut filter = ProxyProtocol::default();
+    change(&mut filter);
+    let config = pb::envoy::config::listener::v3::listener_filter::ConfigType::TypedConfig(any(&filter));
+    ListenerFilter { name: "proxy".into(), config_type: Some(config), ..Default::default() }
+}
+
+fn transport_socket(any: protobuf::Any) -> Option<core::TransportSocket> {
+    let config_type = Some(core::transport_socket::ConfigType::TypedConfig(any));
+    Some(core::TransportSocket { name: "socket".into(), config_type })
+}
+
+fn tells_client(spoil: impl FnOnce(&mut ProxyProtocolUpstreamTransport)) -> Option<core::TransportSocket> {
+    let mut socket = ProxyProtocolUpstreamTransport {
+        transport_socket: transport_socket(any(&RawBuffer::default())),
+        ..Default::default()
+    };
+    spoil(&mut socket);
+    transport_socket(any(&socket))
 }
 
 fn socket(address: &mut Option<core::Address>) -> &mut core::SocketAddress {
@@ -507,6 +554,24 @@ fn a_cluster_is_refused_where_it_is_wrong() {
             },
             "a: transport_socket.typed_config: required" =>
                 |of: &mut Cluster| of.transport_socket = Some(Default::default()),
+            "a: transport_socket.typed_config: type.googleapis.com/foreign.Filter is not supported by Ringway; \
+             supported: envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer, \
+             envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" =>
+                |of: &mut Cluster| of.transport_socket = transport_socket(foreign()),
+            "a: transport_socket.typed_config.transport_socket: required" =>
+                |of: &mut Cluster| of.transport_socket = tells_client(|of| of.transport_socket = None),
+            "a: transport_socket.typed_config.transport_socket.typed_config: type.googleapis.com/foreign.Filter is not \
+             supported by Ringway; supported: envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" =>
+                |of: &mut Cluster| {
+                    of.transport_socket = tells_client(|of| of.transport_socket = transport_socket(foreign()));
+                },
+            "a: transport_socket.typed_config.config.version: `2` is not a value of this enum" => |of: &mut Cluster| {
+                of.transport_socket = tells_client(|of| of.config.get_or_insert_default().version = 2);
+            },
+            "a: transport_socket.typed_config.config.added_tlvs: not supported by Ringway" => |of: &mut Cluster| {
+                of.transport_socket =
+                    tells_client(|of| of.config.get_or_insert_default().added_tlvs.push(Default::default()));
+            },
             "a: transport_socket_matches: not supported by Ringway" =>
                 |of: &mut Cluster| of.transport_socket_matches.push(Default::default()),
             "a: typed_extension_protocol_options[\"x\"]: type.googleapis.com/foreign.Filter is not supported by \

@@ -151,7 +151,7 @@ fn listener_with(name: &str, routes: RouteSource, clusters: &[&str], route_table
         addresses: vec![Address::Socket("127.0.0.1:80".parse().unwrap())],
         bind_to_port: true,
         stat_prefix: name.into(),
-        listener_filters: ListenerFilters { tls_inspector: false, timeout: None, continue_on_timeout: false },
+        listener_filters: ListenerFilters::default(),
         filter_chains: FilterChains::new(vec![chain], None).unwrap(),
     };
     Update::Listener(accepted(

@@ -1,4 +1,4 @@
-//! Bytes to events and back: HTTP/1 heads and bodies, paths, the TLS ClientHello sniffer.
+//! Bytes to events and back: HTTP/1 heads and bodies, paths, the PROXY protocol, the TLS ClientHello sniffer.
 //!
 //! This crate is pure. It names no socket, clock, thread or file, holds no randomness and no unsafe code;
 //! `#![no_std]` makes the compiler prove the first half of that. Everything it reads may be hostile: no input
@@ -14,6 +14,7 @@ extern crate std;
 pub mod head;
 pub mod http1;
 pub mod path;
+pub mod proxy_protocol;
 mod tick;
 pub mod tls_sniff;
 

@@ -3,6 +3,8 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 
+use wire::proxy_protocol::Version;
+
 use crate::{
     endpoint::{Assignment, DnsName},
     limits,
@@ -25,6 +27,9 @@ pub struct ClusterConfig {
     pub locality_weighted: bool,
     /// How long an upstream connection may wait in the pool; `None` is for ever.
     pub idle_timeout: Option<Duration>,
+    /// Begin connections with a PROXY protocol header that says whom they are for
+    /// (`envoy.transport_sockets.upstream_proxy_protocol`).
+    pub proxy_protocol: Option<Version>,
     /// How long its first endpoints are waited for where they come by EDS; `None` is for ever.
     pub fetch_timeout: Option<Duration>,
 }
@@ -117,6 +122,7 @@ impl ClusterConfig {
             panic_threshold_percent: limits::PANIC_THRESHOLD_PERCENT_DEFAULT,
             locality_weighted: false,
             idle_timeout: Some(limits::UPSTREAM_IDLE_TIMEOUT_DEFAULT),
+            proxy_protocol: None,
             fetch_timeout: Some(limits::INITIAL_FETCH_TIMEOUT_DEFAULT),
         }
     }

@@ -1,0 +1,149 @@
+//! What is read from a connection before its filter chain is picked: whom a PROXY protocol header says it is from, and which
+//! server its ClientHello asks for.
+//!
+//! Faces hostile bytes. One timeout covers all of it, and no byte prolongs it.
+
+use std::io;
+
+use policy::snapshot::ListenerFilters;
+use runtime::{Buffer, Deadline, Io, RecvHalf};
+use wire::{
+    proxy_protocol::{self, Accepted, Addresses, Parsed},
+    tls_sniff::{self, Sniff},
+};
+
+use crate::{
+    downstream::{self, Waiting},
+    worker::Worker,
+};
+
+/// What the listener filters found.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Between whom the connection was made, where somebody told.
+    pub(crate) addresses: Option<Addresses>,
+    /// The server name of the ClientHello.
+    pub(crate) server_name: Option<Box<str>>,
+    /// There was a ClientHello.
+    pub(crate) is_tls: bool,
+    /// The application's bytes that were read on the way.
+    pub(crate) bytes: Buffer,
+}
+
+/// Why it is not known what a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unknown {
+    /// The bytes that would tell did not come in time, or are no ClientHello.
+    NotTold,
+    /// There is no PROXY protocol header, or a wrong one.
+    ProxyProtocol,
+    /// It had no place any more: its listener is gone, or the worker drains.
+    Retired,
+}
+
+/// Runs the listener filters of a connection.
+pub(crate) async fn run<I: Io>(
+    worker: &Worker<I>,
+    recv: &mut I::Recv,
+    filters: &ListenerFilters,
+    waiting: &Waiting,
+) -> Result<Found, Unknown> {
+    let until = filters.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+    let mut found = Found { bytes: worker.buffers.take(), ..Found::default() };
+    let mut reading = Reading { worker, recv, filters, waiting, until, is_retiring: false };
+    match reading.all(&mut found).await {
+        Ok(Goes::On | Goes::OnUntold) => Ok(found),
+        Err(unknown) => {
+            worker.buffers.put(found.bytes);
+            Err(unknown)
+        }
+    }
+}
+
+/// How a filter that refuses nothing ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// It is done.
+    On,
+    /// The time is over, and the connection goes on with what is known.
+    OnUntold,
+}
+
+struct Reading<'a, I: Io> {
+    worker: &'a Worker<I>,
+    recv: &'a mut I::Recv,
+    filters: &'a ListenerFilters,
+    waiting: &'a Waiting,
+    until: Deadline,
+    is_retiring: bool,
+}
+
+impl<I: Io> Reading<'_, I> {
+    async fn all(&mut self, found: &mut Found) -> Result<Goes, Unknown> {
+        if let Some(accepted) = self.filters.proxy_protocol
+            && self.proxy_protocol(accepted, found).await? == Goes::OnUntold
+        {
+            return Ok(Goes::OnUntold);
+        }
+        if self.filters.tls_inspector { self.client_hello(found).await } else { Ok(Goes::On) }
+    }
+
+    async fn proxy_protocol(&mut self, accepted: Accepted, found: &mut Found) -> Result<Goes, Unknown> {
+        loop {
+            match proxy_protocol::parse(found.bytes.filled(), accepted) {
+                Ok(Parsed::Partial) => {}
+                Ok(Parsed::Absent) => return Ok(Goes::On),
+                Ok(Parsed::Header { length, addresses }) => {
+                    found.bytes.consume(length);
+                    found.addresses = addresses;
+                    return Ok(Goes::On);
+                }
+                Err(_) => return Err(Unknown::ProxyProtocol),
+            }
+            if self.more(&mut found.bytes).await? == Goes::OnUntold {
+                return Ok(Goes::OnUntold);
+            }
+        }
+    }
+
+    async fn client_hello(&mut self, found: &mut Found) -> Result<Goes, Unknown> {
+        loop {
+            match tls_sniff::client_hello(found.bytes.filled()) {
+                Sniff::Hello(hello) => {
+                    found.server_name = hello.server_name.as_ref().map(|name| Box::from(&**name));
+                    found.is_tls = true;
+                    return Ok(Goes::On);
+                }
+                Sniff::NotTls => return Ok(Goes::On),
+                // More bytes than a hello may have are told as malformed.
+                Sniff::Partial => {}
+                Sniff::Malformed => return Err(Unknown::NotTold),
+            }
+            if self.more(&mut found.bytes).await? == Goes::OnUntold {
+                return Ok(Goes::OnUntold);
+            }
+        }
+    }
+
+    /// Receives more bytes.
+    async fn more(&mut self, bytes: &mut Buffer) -> Result<Goes, Unknown> {
+        loop {
+            let is_leaving = self.worker.is_draining() || self.waiting.last.borrow().is_some();
+            if !self.is_retiring && is_leaving {
+                self.is_retiring = true;
+                self.until = self.until.min(downstream::retire_at(self.worker));
+            }
+            let (result, buffer) = self.recv.recv(std::mem::take(bytes), self.until).await;
+            *bytes = buffer;
+            return match result.map_err(|error| error.kind()) {
+                Ok(0) => Err(Unknown::NotTold),
+                Ok(_) => Ok(Goes::On),
+                // Somebody wants it to end: the top of the loop looks.
+                Err(io::ErrorKind::Interrupted) => continue,
+                Err(io::ErrorKind::TimedOut) if self.is_retiring => Err(Unknown::Retired),
+                Err(io::ErrorKind::TimedOut) if self.filters.continue_on_timeout => Ok(Goes::OnUntold),
+                Err(_) => Err(Unknown::NotTold),
+            };
+        }
+    }
+}
