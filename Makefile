@@ -3,7 +3,7 @@
 #   make demo      a whole mesh on this machine, live in the terminal; Ctrl-C leaves nothing behind
 #   make test      everything a change must pass: lint, docs, all tests
 #   make failures  hostile bytes and bad luck on both drivers: what was tried, how often, how often it went wrong
-#   make bench     CPU per request beside other proxies (minutes); bench/run --help for more
+#   make bench     every workload beside other proxies (ten minutes); bench/run --help for more
 #   make fuzz      searches for bytes that parsers get wrong: SECONDS=60 of each of TARGETS="h1_req …"; nightly toolchain
 #   make lint      formatting, clippy, docs
 #
@@ -35,7 +35,7 @@ lint:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 bench:
-	bench/run
+	bench/run --workload all --rounds 3 --seconds 1.5 --warm 0.5
 
 fuzz:
 	@deploy/setup.sh build

@@ -5,30 +5,30 @@
 
 /// A message whose head is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Message {
+pub struct Message {
     /// Bytes of the head, its empty line included.
-    pub(crate) head_bytes: usize,
+    pub head_bytes: usize,
     /// Bytes of the body that follows; 0 without `content-length`.
-    pub(crate) body_bytes: usize,
+    pub body_bytes: usize,
 }
 
 impl Message {
     /// Bytes of the whole message.
-    pub(crate) fn bytes(self) -> usize {
+    pub fn bytes(self) -> usize {
         self.head_bytes + self.body_bytes
     }
 }
 
 /// The message at the start of `received`, once its head is complete.
-pub(crate) fn first_in(received: &[u8]) -> Option<Message> {
-    let head_bytes = received.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+pub fn first_in(received: &[u8]) -> Option<Message> {
+    let head_bytes = memchr::memmem::find(received, b"\r\n\r\n")? + 4;
     let body_bytes =
         header(&received[..head_bytes], "content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
     Some(Message { head_bytes, body_bytes })
 }
 
 /// The value of the first header `name` (in any case) of a head.
-pub(crate) fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+pub fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
     let value = head.split(|b| *b == b'\n').skip(1).find_map(|line| {
         let (field, rest) = line.split_at_checked(name.len())?;
         let value = rest.strip_prefix(b":")?;
@@ -38,7 +38,7 @@ pub(crate) fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
 }
 
 /// The status of a response head: the three digits behind `HTTP/1.1 `.
-pub(crate) fn status(head: &[u8]) -> Option<u16> {
+pub fn status(head: &[u8]) -> Option<u16> {
     str::from_utf8(head.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?.parse().ok()
 }
 

@@ -1,11 +1,13 @@
 //! The origin: an HTTP/1.1 keep-alive server that answers as cheaply as one thread can, and counts.
 //!
-//! A request for `/bytes/N` is answered with N bytes, once its body has arrived; `/echo` with the request head as it
-//! arrived, which is how a proxy's edits are seen; `/count` with what was counted so far, and is itself not counted.
-//! Anything else is a mistake of the caller's and closes the connection.
+//! A request for `/bytes/N` is answered with N bytes, once its body has arrived; `/sum` with a sum over its body; `/echo`
+//! with the request head as it arrived, which is how a proxy's edits are seen, and in [`ENDPOINT`] the address it arrived
+//! at, which is how a proxy's choice is seen; `/count` with what was counted so far, and is itself not counted. Each may
+//! have one more segment before it, for proxies to route by. Anything else is a mistake of the caller's and closes the
+//! connection.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,44 +16,67 @@ use crate::poll::{Interest, Poll};
 
 /// What an origin has seen. The origin's thread writes, anybody may read.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub struct Counts {
     requests: AtomicU64,
     connections: AtomicU64,
 }
 
 impl Counts {
     /// Requests answered so far.
-    pub(crate) fn requests(&self) -> u64 {
+    pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
     /// Connections accepted so far.
-    pub(crate) fn connections(&self) -> u64 {
+    pub fn connections(&self) -> u64 {
         self.connections.load(Relaxed)
     }
 }
 
-/// The token of the listener; a connection's is the index of its slot.
-const LISTENER: usize = usize::MAX;
+/// The response header in which `/echo` tells the address that the request arrived at.
+pub const ENDPOINT: &str = "x-endpoint";
+
+/// Tokens below are connections' slots, from here on listeners.
+const LISTENERS: usize = usize::MAX / 2;
 /// Room for what one read takes.
 const BUFFER_BYTES: usize = 16 * 1024;
 /// Longest body that `/bytes/N` gives.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Serves for ever on `listener`, on this thread. Ends only by a failure of the listener or of epoll.
-pub(crate) fn serve(listener: &TcpListener, counts: &Counts) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
+/// The byte at a place of every body that is sent by [`serve`] and by those who prove that bodies pass whole. Its period
+/// is a prime, so that a piece that is lost or moved shows.
+pub fn body_byte(at: usize) -> u8 {
+    (at % 251) as u8
+}
+
+/// What `/sum` tells of a body: FNV-1a over its bytes.
+pub fn sum_of(body: &[u8]) -> u64 {
+    add_to_sum(EMPTY_SUM, body)
+}
+
+const EMPTY_SUM: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn add_to_sum(sum: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Serves for ever on the listeners, on this thread. Ends only by a failure of a listener or of epoll.
+pub fn serve(listeners: &[TcpListener], counts: &Counts) -> io::Result<()> {
     let mut poll = Poll::new()?;
-    poll.add(listener, LISTENER, Interest::Read)?;
+    for (number, listener) in listeners.iter().enumerate() {
+        listener.set_nonblocking(true)?;
+        poll.add(listener, LISTENERS + number, Interest::Read)?;
+    }
     let mut site = Site { counts, bodies: Vec::new() };
     let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut free: Vec<usize> = Vec::new();
     let mut ready = Vec::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         poll.wait(None, &mut ready)?;
         for &token in &ready {
-            if token == LISTENER {
-                let stream = match listener.accept() {
+            if token >= LISTENERS {
+                let stream = match listeners[token - LISTENERS].accept() {
                     Ok((stream, _)) => stream,
                     // The one who knocked has already gone.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
@@ -59,14 +84,20 @@ pub(crate) fn serve(listener: &TcpListener, counts: &Counts) -> io::Result<()> {
                 };
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
-                // Slots are not reused: an origin lives no longer than a measurement.
-                poll.add(&stream, connections.len(), Interest::Read)?;
-                connections.push(Some(Connection::new(stream)));
-                counts.connections.store(connections.len() as u64, Relaxed);
+                let slot = free.pop().unwrap_or(connections.len());
+                poll.add(&stream, slot, Interest::Read)?;
+                let connection = Some(Connection::new(stream));
+                if slot == connections.len() {
+                    connections.push(connection)
+                } else {
+                    connections[slot] = connection
+                }
+                counts.connections.store(counts.connections() + 1, Relaxed);
             } else if let Some(connection) = &mut connections[token] {
                 let was_waiting = connection.is_sending();
                 if connection.turn(&mut buffer, &mut site).is_err() {
                     connections[token] = None;
+                    free.push(token);
                 } else if connection.is_sending() != was_waiting {
                     let interest = if was_waiting { Interest::Read } else { Interest::Write };
                     poll.change(&connection.stream, token, interest)?;
@@ -79,32 +110,50 @@ pub(crate) fn serve(listener: &TcpListener, counts: &Counts) -> io::Result<()> {
 /// What there is to answer with.
 struct Site<'a> {
     counts: &'a Counts,
-    /// Whole answers by the length of their body; made at first use.
-    bodies: Vec<(usize, Rc<[u8]>)>,
+    /// Whole answers by the length of their body, and whether they are the last on their connection; made at first use.
+    bodies: Vec<(usize, bool, Rc<[u8]>)>,
+}
+
+/// The answer to a request whose body has not arrived.
+enum Reply {
+    Whole(Rc<[u8]>),
+    /// A sum over the body, and what it is so far.
+    Sum(u64),
 }
 
 impl Site<'_> {
-    /// The answer to a request, `None` when it asks for something that is not here.
-    fn answer(&mut self, request_head: &[u8]) -> Option<Rc<[u8]>> {
+    /// The reply to a request that came to `endpoint`, `None` when it asks for something that is not here.
+    fn reply(&mut self, request_head: &[u8], is_last: bool, endpoint: &TcpStream) -> Option<Reply> {
         let path = request_head.split(|b| *b == b' ').nth(1)?;
         if path == b"/count" {
-            return Some(answer(self.counted().as_bytes()));
+            return Some(Reply::Whole(answer(self.counted().as_bytes(), "")));
         }
         // One writer, so a load and a store.
         self.counts.requests.store(self.counts.requests() + 1, Relaxed);
-        if path == b"/echo" {
-            return Some(answer(request_head));
+        // The last two segments at most: what is before them is for proxies.
+        let at = memchr::memrchr(b'/', path)?;
+        let last = &path[at + 1..];
+        match last {
+            b"echo" => {
+                let endpoint = endpoint.local_addr().map(|a: SocketAddr| a.to_string()).unwrap_or_default();
+                return Some(Reply::Whole(answer(request_head, &format!("{ENDPOINT}: {endpoint}\r\n"))));
+            }
+            b"sum" => return Some(Reply::Sum(EMPTY_SUM)),
+            _ if !path[..at].ends_with(b"/bytes") => return None,
+            _ => {}
         }
-        let length = str::from_utf8(path.strip_prefix(b"/bytes/")?).ok()?.parse().ok()?;
-        if let Some((_, whole)) = self.bodies.iter().find(|(of, _)| *of == length) {
-            return Some(Rc::clone(whole));
+        let length = str::from_utf8(last).ok()?.parse().ok()?;
+        if let Some((.., whole)) = self.bodies.iter().find(|(of, last, _)| (*of, *last) == (length, is_last))
+        {
+            return Some(Reply::Whole(Rc::clone(whole)));
         }
         if length > BODY_BYTES_MAX {
             return None;
         }
-        let whole = answer(&vec![b'x'; length]);
-        self.bodies.push((length, Rc::clone(&whole)));
-        Some(whole)
+        let end = if is_last { "connection: close\r\n" } else { "" };
+        let whole = answer(&(0..length).map(body_byte).collect::<Vec<u8>>(), end);
+        self.bodies.push((length, is_last, Rc::clone(&whole)));
+        Some(Reply::Whole(whole))
     }
 
     fn counted(&self) -> String {
@@ -112,9 +161,10 @@ impl Site<'_> {
     }
 }
 
-fn answer(body: &[u8]) -> Rc<[u8]> {
+/// A whole answer. `more` are header lines.
+fn answer(body: &[u8], more: &str) -> Rc<[u8]> {
     let mut whole = format!(
-        "HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: application/octet-stream\r\n{more}content-length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -126,15 +176,17 @@ struct Connection {
     stream: TcpStream,
     /// The part of a request head that has arrived, when not all of it has.
     partial: Vec<u8>,
-    /// The answer to give once this many more bytes of the request's body have arrived.
-    body: Option<(usize, Rc<[u8]>)>,
+    /// The reply to give once this many more bytes of the request's body have arrived.
+    body: Option<(usize, Reply)>,
+    /// The running request is the last one on this connection.
+    is_last: bool,
     /// Answers that the socket did not take at once.
     unsent: Vec<u8>,
 }
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        Self { stream, partial: Vec::new(), body: None, unsent: Vec::new() }
+        Self { stream, partial: Vec::new(), body: None, is_last: false, unsent: Vec::new() }
     }
 
     fn is_sending(&self) -> bool {
@@ -147,10 +199,13 @@ impl Connection {
             let unsent = std::mem::take(&mut self.unsent);
             return self.send(&unsent);
         }
-        let received = self.stream.read(buffer)?;
-        if received == 0 {
-            return Err(ErrorKind::ConnectionAborted.into());
-        }
+        let received = match self.stream.read(buffer) {
+            Ok(0) => return Err(ErrorKind::ConnectionAborted.into()),
+            Ok(received) => received,
+            // The event was for the connection that had this slot before.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
         if self.partial.is_empty() {
             return self.receive(&buffer[..received], site);
         }
@@ -161,7 +216,7 @@ impl Connection {
 
     fn receive(&mut self, mut bytes: &[u8], site: &mut Site<'_>) -> io::Result<()> {
         loop {
-            let (missing, answer) = match self.body.take() {
+            let (missing, mut reply) = match self.body.take() {
                 Some(body) => body,
                 None if bytes.is_empty() => return Ok(()),
                 None => {
@@ -171,15 +226,24 @@ impl Connection {
                     };
                     let (head, rest) = bytes.split_at(request.head_bytes);
                     bytes = rest;
-                    (request.body_bytes, site.answer(head).ok_or(ErrorKind::NotFound)?)
+                    self.is_last = message::header(head, "connection") == Some("close");
+                    let reply = site.reply(head, self.is_last, &self.stream).ok_or(ErrorKind::NotFound)?;
+                    (request.body_bytes, reply)
                 }
             };
-            if missing > bytes.len() {
-                self.body = Some((missing - bytes.len(), answer));
+            let (body, rest) = bytes.split_at(missing.min(bytes.len()));
+            bytes = rest;
+            if let Reply::Sum(sum) = &mut reply {
+                *sum = add_to_sum(*sum, body);
+            }
+            if missing > body.len() {
+                self.body = Some((missing - body.len(), reply));
                 return Ok(());
             }
-            bytes = &bytes[missing..];
-            self.send(&answer)?;
+            match reply {
+                Reply::Whole(answer) => self.send(&answer)?,
+                Reply::Sum(sum) => self.send(&answer(format!("{sum:016x}").as_bytes(), ""))?,
+            }
         }
     }
 
@@ -191,6 +255,10 @@ impl Connection {
             Err(error) => return Err(error),
         };
         self.unsent.extend_from_slice(&bytes[sent..]);
+        if self.is_last && self.unsent.is_empty() {
+            // Closing is what was asked for; nothing that was sent is lost by it.
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
         Ok(())
     }
 }
@@ -208,7 +276,7 @@ mod tests {
         stream.set_nodelay(true).unwrap();
         let counts = Arc::new(Counts::default());
         let theirs = Arc::clone(&counts);
-        std::thread::spawn(move || serve(&listener, &theirs));
+        std::thread::spawn(move || serve(&[listener], &theirs));
         (stream, counts)
     }
 
@@ -234,7 +302,7 @@ mod tests {
         for at in 0..request.len() {
             stream.write_all(&request[..at]).unwrap();
             stream.write_all(&request[at..]).unwrap();
-            assert_eq!(receive(&mut stream), b"xxxxxxx");
+            assert_eq!(receive(&mut stream), [0, 1, 2, 3, 4, 5, 6]);
         }
         assert_eq!(counts.requests(), request.len() as u64);
         assert_eq!(counts.connections(), 1);
@@ -254,6 +322,25 @@ mod tests {
         assert_eq!(receive(&mut stream), b"GET /echo HTTP/1.1\r\nx-a: 1\r\n\r\n");
         stream.write_all(b"GET /count HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(receive(&mut stream), b"{\"requests\":1,\"connections\":1}\n");
+    }
+
+    #[test]
+    fn a_sum_is_of_the_whole_body_and_a_segment_for_proxies_changes_nothing() {
+        let (mut stream, _) = start();
+        let body: Vec<u8> = (0..100_000).map(body_byte).collect();
+        stream.write_all(b"POST /route-7/sum HTTP/1.1\r\ncontent-length: 100000\r\n\r\n").unwrap();
+        stream.write_all(&body).unwrap();
+        assert_eq!(receive(&mut stream), format!("{:016x}", sum_of(&body)).as_bytes());
+        stream.write_all(b"GET /route-7/bytes/300 HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(receive(&mut stream), body[..300]);
+    }
+
+    #[test]
+    fn the_last_request_on_a_connection_is_answered_before_the_connection_is_closed() {
+        let (mut stream, _) = start();
+        stream.write_all(b"GET /bytes/5000000 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        assert_eq!(receive(&mut stream).len(), 5_000_000);
+        assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
     }
 
     #[test]

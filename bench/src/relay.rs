@@ -26,7 +26,7 @@ struct End {
 
 /// Relays for ever between `listener` and `upstream`, on this thread. Ends only by a failure of the listener, of epoll,
 /// or of a connect.
-pub(crate) fn serve(listener: &TcpListener, upstream: SocketAddr) -> io::Result<()> {
+pub fn serve(listener: &TcpListener, upstream: SocketAddr) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut poll = Poll::new()?;
     poll.add(listener, LISTENER, Interest::Read)?;

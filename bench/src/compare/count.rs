@@ -12,48 +12,79 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::gate::{self, Count};
+use super::stand::{Stand, commit};
 use super::subject::Subject;
 use super::workload::Workload;
-use super::{Bench, Error, print_json};
-use crate::load::Until;
+use super::{Error, print_json};
 use crate::process::Process;
+use bench::load::Until;
 
 /// Requests of the shorter and of the longer run under valgrind.
 const REQUESTS: [u64; 2] = [2_000, 6_000];
 /// Requests under strace.
 const TRACED_REQUESTS: u64 = 20_000;
 
-/// Prints one JSON object with the instructions per request for each workload.
-pub(super) fn instructions(bench: &Bench<'_>, subject: &Subject) -> Result<(), Error> {
-    for workload in &bench.arguments.workload {
-        let [short, long] = [0, 1].map(|run| run_under_valgrind(bench, subject, *workload, run));
+/// Prints one JSON object with the instructions per request for each workload; checks or records them when that is asked
+/// for.
+pub(super) fn instructions(stand: &Stand<'_>, subject: &Subject) -> Result<(), Error> {
+    let mut refused = None;
+    for workload in stand.arguments.workloads() {
+        let [short, long] = [0, 1].map(|run| run_under_valgrind(stand, subject, workload, run));
         let (short, long) = (short?, long?);
         if long <= short {
             return Err(Error::NoCount { subject: subject.name.clone(), tool: "valgrind" });
         }
+        let count = Count {
+            subject: subject.name.clone(),
+            workload: workload.name(),
+            instructions_per_request: (long - short) / (REQUESTS[1] - REQUESTS[0]),
+            commit: commit(),
+            reason: stand.arguments.record.clone().unwrap_or_default(),
+        };
         print_json(&serde_json::json!({
-            "subject": subject.name,
-            "workload": workload.name(),
-            "instructions_per_request": (long - short) / (REQUESTS[1] - REQUESTS[0]),
+            "subject": count.subject,
+            "workload": count.workload,
+            "instructions_per_request": count.instructions_per_request,
         }))?;
+        let (path, now) = (&stand.arguments.instructions, count.instructions_per_request);
+        if stand.arguments.record.is_some() {
+            gate::record(path, &count)?;
+        } else if stand.arguments.check {
+            match gate::check(path, &count.subject, &count.workload, now) {
+                Ok(passed) => {
+                    let (recorded, over) = (passed.recorded, passed.over);
+                    eprintln!(
+                        "{}: {now} instructions per request, {over:+.1} % of {recorded}",
+                        count.workload
+                    );
+                }
+                // All are counted before the first one is complained about.
+                Err(error) => {
+                    eprintln!("{error}");
+                    refused.get_or_insert(error);
+                }
+            }
+        }
     }
-    Ok(())
+    refused.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Instructions of a whole run, from start to end.
 fn run_under_valgrind(
-    bench: &Bench<'_>,
+    stand: &Stand<'_>,
     subject: &Subject,
     workload: Workload,
     run: usize,
 ) -> Result<u64, Error> {
-    let folder = bench.folder.path().join(format!("callgrind-{}-{run}", workload.name()));
+    let folder = stand.folder.path().join(format!("callgrind-{}-{run}", workload.name()));
     fs::create_dir_all(&folder)?;
     let out = format!("--callgrind-out-file={}/%p", folder.display());
     let wrapper = ["valgrind", "--tool=callgrind", "--trace-children=yes", &out].map(str::to_owned);
     eprintln!("{}, {}: {} requests under valgrind", subject.name, workload.name(), REQUESTS[run]);
-    let mut running = bench.launch(subject, &wrapper)?;
-    bench.put_load(&running, workload, Until::Answers(REQUESTS[run]))?;
+    let mut running = stand.launch(subject, workload.setup(), &wrapper)?;
+    let load = workload.load(running.address, &running.plan, Until::Requests(REQUESTS[run]));
+    stand.put(&running, workload, &load)?;
     if let Some(process) = &mut running.process {
         // The count is written when the subject leaves.
         process.end()?;
@@ -76,12 +107,13 @@ fn total_of(folder: &Path) -> Result<Option<u64>, Error> {
 }
 
 /// Prints one JSON object with the system calls per request for each workload, by name.
-pub(super) fn system_calls(bench: &Bench<'_>, subject: &Subject) -> Result<(), Error> {
+pub(super) fn system_calls(stand: &Stand<'_>, subject: &Subject) -> Result<(), Error> {
     let no_count = || Error::NoCount { subject: subject.name.clone(), tool: "strace" };
-    for workload in &bench.arguments.workload {
-        let running = bench.launch(subject, &[])?;
-        bench.put_load(&running, *workload, Until::Answers(TRACED_REQUESTS))?;
-        let file = bench.folder.path().join(format!("strace-{}", workload.name()));
+    for workload in stand.arguments.workloads() {
+        let running = stand.launch(subject, workload.setup(), &[])?;
+        let load = workload.load(running.address, &running.plan, Until::Requests(TRACED_REQUESTS));
+        stand.put(&running, workload, &load)?;
+        let file = stand.folder.path().join(format!("strace-{}", workload.name()));
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-U", "name,calls", "-o"]).arg(&file);
         for pid in running.process.as_ref().ok_or_else(no_count)?.family() {
@@ -89,14 +121,14 @@ pub(super) fn system_calls(bench: &Bench<'_>, subject: &Subject) -> Result<(), E
         }
         // It says on stderr that it is attached, which is nobody's business here.
         command.stdin(Stdio::null()).stderr(Stdio::null());
-        let (core, own_core) = (bench.arguments.load_core, bench.arguments.load_core);
+        let (core, own_core) = (stand.arguments.load_core, stand.arguments.load_core);
         let mut strace = Process::start(&mut command, core, own_core).map_err(|source| Error::Start {
             subject: String::from("strace"),
             program: "strace".into(),
             source,
         })?;
         running.process.as_ref().ok_or_else(no_count)?.wait_until_traced()?;
-        bench.put_load(&running, *workload, Until::Answers(TRACED_REQUESTS))?;
+        stand.put(&running, workload, &load)?;
         strace.end()?;
         let calls = calls_in(&fs::read_to_string(&file)?);
         let per_request = |calls: u64| (1e3 * calls as f64 / TRACED_REQUESTS as f64).round() / 1e3;

@@ -1,17 +1,22 @@
-//! Equal work, proved before anything is timed: what one connection through the subject sees, and what the origin saw.
+//! Equal work, proved on every subject when it has started and before anything is timed: what a connection through it
+//! sees, and what the origin saw.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::subject::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER, Kind};
-use crate::load;
-use crate::message;
+use super::config::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER};
+use super::plan::{Mode, Plan};
+use super::subject::Kind;
+use bench::load::request;
+use bench::message;
+use bench::origin::{self, ENDPOINT};
 
 /// Longest wait for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Length of the bodies that are sent both ways.
-const BODY_BYTES: usize = 3000;
+/// Lengths of the bodies that are sent both ways: shorter and longer than buffers and socket buffers.
+const BODY_BYTES: [usize; 4] = [1, 4096, 65_536, 1_000_000];
 
 /// Why a subject does not do the same work as the others.
 #[derive(Debug, thiserror::Error)]
@@ -20,56 +25,128 @@ pub(crate) enum Difference {
     NoAnswer { request: &'static str, source: io::Error },
     #[error("{request} was answered with {status:?} and {body_bytes} bytes")]
     WrongAnswer { request: &'static str, status: Option<u16>, body_bytes: usize },
+    #[error("a body of {body_bytes} bytes was another one when it arrived {at}")]
+    WrongBody { body_bytes: usize, at: &'static str },
     #[error("{what} has {found:?} as its {name}, not {value}")]
-    WrongHeader { what: &'static str, name: &'static str, value: &'static str, found: Option<String> },
+    WrongHeader { what: &'static str, name: &'static str, value: String, found: Option<String> },
+    #[error("{path} went to {found}, not to one of {expected}")]
+    WrongCluster { path: String, found: String, expected: String },
+    #[error("of {expected} endpoints of one cluster, {found} were used")]
+    UnusedEndpoints { expected: usize, found: usize },
+    #[error("the connection stayed open after an answer to `connection: close`")]
+    StillOpen,
+    #[error("a TCP proxy changed what it carried, or did not carry a half-close on")]
+    NotOpaque,
 }
 
 /// The headers of an equal piece of work, by name, for the record.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Seen {
+pub(super) struct Seen {
     /// Request headers as the origin got them.
-    pub(crate) request_headers: Vec<String>,
+    pub(super) request_headers: Vec<String>,
     /// Response headers as the downstream got them.
-    pub(crate) response_headers: Vec<String>,
+    pub(super) response_headers: Vec<String>,
 }
 
-/// Sends two requests over one connection: one that shows the head the origin gets, one with a body both ways.
-pub(crate) fn prove(kind: Kind, address: SocketAddr) -> Result<Seen, Difference> {
-    let mut stream =
-        connect(address).map_err(|source| Difference::NoAnswer { request: "a connect", source })?;
-    let echo = ask(&mut stream, "GET /echo", &load::request("/echo", 0))?;
+/// Proves what the plan asks of a kind. On one connection: the heads at both ends, bodies both ways, and as many more
+/// requests as there are endpoints.
+pub(super) fn prove(kind: Kind, address: SocketAddr, plan: &Plan) -> Result<Seen, Difference> {
+    let mut stream = connect(address)?;
+    let edits = kind.speaks_http() && plan.mode == Mode::Http;
+    let sent = request::get(&plan.path("echo"));
+    let echo = ask(&mut stream, "GET /echo", &sent)?;
     let (head, upstream_head) = echo.split_at(head_bytes(&echo));
     check("the request at the origin", upstream_head, "host", "bench.test")?;
-    if kind.speaks_http() {
+    check("the answer", head, "server", "origin")?;
+    if edits {
         for (name, value) in ADDED_REQUEST_HEADERS {
             check("the request at the origin", upstream_head, name, value)?;
         }
         check("the answer", head, ADDED_RESPONSE_HEADER.0, ADDED_RESPONSE_HEADER.1)?;
+        prove_routes(&mut stream, plan)?;
+    } else if upstream_head != sent {
+        return Err(Difference::NotOpaque);
     }
-    check("the answer", head, "server", "origin")?;
-    let path = format!("/bytes/{BODY_BYTES}");
-    let answer = ask(&mut stream, "a POST", &load::request(&path, BODY_BYTES))?;
-    let body_bytes = answer.len() - head_bytes(&answer);
-    if body_bytes != BODY_BYTES {
-        return Err(Difference::WrongAnswer {
-            request: "a POST",
-            status: message::status(&answer),
-            body_bytes,
-        });
+    for length in BODY_BYTES {
+        prove_bodies(&mut stream, plan, length)?;
+    }
+    if plan.mode == Mode::Http {
+        prove_end(address, plan)?;
+    } else {
+        prove_half_close(address, plan)?;
     }
     Ok(Seen { request_headers: names(upstream_head), response_headers: names(head) })
 }
 
 /// Whether one request gets a good answer now.
-pub(crate) fn answers(address: SocketAddr) -> bool {
-    connect(address)
-        .is_ok_and(|mut stream| ask(&mut stream, "GET /bytes/1", &load::request("/bytes/1", 0)).is_ok())
+pub(super) fn answers(address: SocketAddr, plan: &Plan) -> bool {
+    connect(address).is_ok_and(|mut stream| {
+        ask(&mut stream, "GET /bytes/1", &request::get(&plan.path("bytes/1"))).is_ok()
+    })
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    Ok(stream)
+/// The first route, one in the middle and the last go to their clusters, and to every endpoint there.
+fn prove_routes(stream: &mut TcpStream, plan: &Plan) -> Result<(), Difference> {
+    let last = plan.routes.len() - 1;
+    for route in [0, last / 2, last] {
+        let path = plan.path_of(route, "echo");
+        let endpoints = &plan.clusters[plan.routes[route].cluster].endpoints;
+        let mut used = HashSet::new();
+        for _ in endpoints {
+            let echo = ask(stream, "GET /echo", &request::get(&path))?;
+            let found = message::header(&echo[..head_bytes(&echo)], ENDPOINT).unwrap_or_default();
+            if !endpoints.iter().any(|endpoint| endpoint.to_string() == found) {
+                let expected = endpoints.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
+                return Err(Difference::WrongCluster { path, found: found.to_owned(), expected });
+            }
+            used.insert(found.to_owned());
+        }
+        if used.len() < endpoints.len() {
+            return Err(Difference::UnusedEndpoints { expected: endpoints.len(), found: used.len() });
+        }
+    }
+    Ok(())
+}
+
+/// A body passes whole, byte for byte, each way.
+fn prove_bodies(stream: &mut TcpStream, plan: &Plan, length: usize) -> Result<(), Difference> {
+    let body: Vec<u8> = (0..length).map(origin::body_byte).collect();
+    let got = ask(stream, "GET /bytes", &request::get(&plan.path(&format!("bytes/{length}"))))?;
+    if got[head_bytes(&got)..] != body {
+        return Err(Difference::WrongBody { body_bytes: length, at: "downstream" });
+    }
+    let summed = ask(stream, "POST /sum", &request::post(&plan.path("sum"), &body))?;
+    if summed[head_bytes(&summed)..] != *format!("{:016x}", origin::sum_of(&body)).as_bytes() {
+        return Err(Difference::WrongBody { body_bytes: length, at: "at the origin" });
+    }
+    Ok(())
+}
+
+/// After `connection: close` the answer is whole and the connection ends.
+fn prove_end(address: SocketAddr, plan: &Plan) -> Result<(), Difference> {
+    let mut stream = connect(address)?;
+    ask(&mut stream, "a last request", &request::last_on_its_connection(&plan.path("bytes/128")))?;
+    match stream.read(&mut [0; 1]) {
+        Ok(0) => Ok(()),
+        _ => Err(Difference::StillOpen),
+    }
+}
+
+/// An answer arrives although this side has said its last word.
+fn prove_half_close(address: SocketAddr, plan: &Plan) -> Result<(), Difference> {
+    let mut stream = connect(address)?;
+    let cannot = |source| Difference::NoAnswer { request: "a half-closed request", source };
+    stream.write_all(&request::last_on_its_connection(&plan.path("bytes/300000"))).map_err(cannot)?;
+    stream.shutdown(Shutdown::Write).map_err(cannot)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(cannot)?;
+    if answer.len() - head_bytes(&answer) == 300_000 { Ok(()) } else { Err(Difference::NotOpaque) }
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream, Difference> {
+    let connected = TcpStream::connect_timeout(&address, ANSWER_MAX)
+        .and_then(|stream| stream.set_read_timeout(Some(ANSWER_MAX)).map(|()| stream));
+    connected.map_err(|source| Difference::NoAnswer { request: "a connect", source })
 }
 
 /// The whole answer to a request; it must be a 200.
@@ -88,7 +165,7 @@ fn ask(stream: &mut TcpStream, name: &'static str, request: &[u8]) -> Result<Vec
 fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<Vec<u8>> {
     stream.write_all(request)?;
     let mut received = Vec::new();
-    let mut part = [0; 4096];
+    let mut part = vec![0; 64 * 1024];
     loop {
         if message::first_in(&received).is_some_and(|answer| received.len() >= answer.bytes()) {
             return Ok(received);
@@ -104,10 +181,13 @@ fn head_bytes(answer: &[u8]) -> usize {
     message::first_in(answer).map_or(answer.len(), |answer| answer.head_bytes)
 }
 
-fn check(what: &'static str, head: &[u8], name: &'static str, value: &'static str) -> Result<(), Difference> {
+fn check(what: &'static str, head: &[u8], name: &'static str, value: &str) -> Result<(), Difference> {
     match message::header(head, name) {
         Some(found) if found == value => Ok(()),
-        found => Err(Difference::WrongHeader { what, name, value, found: found.map(str::to_owned) }),
+        found => {
+            let (value, found) = (value.to_owned(), found.map(str::to_owned));
+            Err(Difference::WrongHeader { what, name, value, found })
+        }
     }
 }
 
@@ -122,16 +202,43 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::origin;
+    use crate::compare::plan::Origin;
+    use crate::compare::workload::Setup;
+
+    /// An origin by itself, and the plan that names it.
+    fn origin(setup: Setup) -> (SocketAddr, Plan) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || origin::serve(&[listener], &origin::Counts::default()));
+        (address, Plan::new(setup, Origin { plain: address, many: 1 }, 3, 100))
+    }
 
     #[test]
     fn an_origin_without_a_proxy_is_equal_only_for_subjects_that_add_nothing() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || origin::serve(&listener, &origin::Counts::default()));
-        let seen = prove(Kind::Direct, address).unwrap();
+        let (address, plan) = origin(Setup::One);
+        let seen = prove(Kind::Direct, address, &plan).unwrap();
         assert_eq!(seen.request_headers, ["host", "user-agent", "accept"]);
-        let difference = prove(Kind::Haproxy, address).unwrap_err();
+        let difference = prove(Kind::Haproxy, address, &plan).unwrap_err();
         assert!(matches!(difference, Difference::WrongHeader { name: "x-forwarded-proto", found: None, .. }));
+    }
+
+    #[test]
+    fn bytes_that_pass_unchanged_are_what_a_tcp_proxy_is_for() {
+        let (address, plan) = origin(Setup::Tcp);
+        prove(Kind::Haproxy, address, &plan).unwrap();
+    }
+
+    #[test]
+    fn a_route_to_another_cluster_than_its_own_is_a_difference() {
+        let (address, plan) = origin(Setup::Prefixes);
+        let mut stream = connect(address).unwrap();
+        // Everything ends at the one origin, so the first route, which belongs to the other cluster, is wrong.
+        let difference = prove_routes(&mut stream, &plan).unwrap_err();
+        assert!(matches!(difference, Difference::WrongCluster { .. }), "{difference}");
+        let (address, mut plan) = origin(Setup::One);
+        let twice = plan.clusters[0].endpoints[0];
+        plan.clusters[0].endpoints.push(twice);
+        let difference = prove_routes(&mut connect(address).unwrap(), &plan).unwrap_err();
+        assert!(matches!(difference, Difference::UnusedEndpoints { expected: 2, found: 1 }), "{difference}");
     }
 }

@@ -1,81 +1,190 @@
-//! What was measured: one record per (subject, workload, round), and the table over all of them.
+//! The tables over all records: one for each workload, medians over the rounds.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use super::record::Record;
 use super::workload::Workload;
 
-/// One measurement.
-#[derive(Clone, Debug, serde::Serialize)]
-pub(crate) struct Record {
-    /// The subject's name; the second of the two equal ones ends in `'`.
-    pub(crate) subject: String,
-    #[serde(serialize_with = "name")]
-    pub(crate) workload: Workload,
-    pub(crate) round: usize,
-    /// Requests counted by the origin.
-    pub(crate) requests: u64,
-    pub(crate) seconds: f64,
-    /// Processor time of all the subject's threads per request, in microseconds; absent without a process.
-    pub(crate) cpu_us_per_request: Option<f64>,
-    /// Latencies in microseconds. Only those of `open` say what a user sees.
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    pub(crate) p999_us: f64,
-    /// Upstream connections opened during the measurement.
-    pub(crate) upstream_connections: u64,
-    /// Memory after start and one request, before any load, in units of 1024 bytes.
-    pub(crate) idle_rss_kb: u64,
-    pub(crate) idle_pss_kb: u64,
-    /// From the start of the process to its first good answer, in milliseconds.
-    pub(crate) ready_ms: f64,
-}
-
-fn name<S: serde::Serializer>(workload: &Workload, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(workload.name())
-}
-
 /// The name of the second of two equal subjects.
-pub(crate) fn twin_of(subject: &str) -> String {
+pub(super) fn twin_of(subject: &str) -> String {
     format!("{subject}'")
 }
 
-/// The table of all records: medians, and for the cost the ratio to `baseline` in the same round with its spread.
-pub(crate) fn table(records: &[Record], baseline: &str) -> String {
-    let mut table = String::new();
-    let width = records.iter().map(|r| r.subject.chars().count()).fold(15, usize::max);
-    let workloads: BTreeSet<Workload> = records.iter().map(|r| r.workload).collect();
-    for workload in workloads {
-        let of_workload: Vec<&Record> = records.iter().filter(|r| r.workload == workload).collect();
-        let rounds = of_workload.iter().map(|r| r.round).collect::<BTreeSet<_>>().len();
+/// The tables of all workloads, in this order.
+pub(super) fn tables(records: &[Record], workloads: &[Workload], baseline: &str) -> String {
+    workloads.iter().fold(String::new(), |mut text, workload| {
+        let records = Records { all: records, workload: workload.name(), baseline };
+        let columns: Vec<Column> = COLUMNS.iter().filter(|c| (c.is_for)(*workload)).copied().collect();
+        records.write(&columns, *workload, &mut text);
+        text
+    })
+}
+
+/// The records of one workload.
+struct Records<'a> {
+    all: &'a [Record],
+    workload: String,
+    baseline: &'a str,
+}
+
+/// A column of a table: its head, its width, the workloads that have it, and what it says of a subject.
+#[derive(Clone, Copy)]
+struct Column {
+    head: &'static str,
+    width: usize,
+    is_for: fn(Workload) -> bool,
+    cell: fn(&Records<'_>, &str) -> Option<String>,
+}
+
+const ANY: fn(Workload) -> bool = |_| true;
+
+const COLUMNS: &[Column] = &[
+    Column { head: "CPU µs/req", width: 10, is_for: ANY, cell: |r, s| Some(format!("{:.2}", r.cost(s)?)) },
+    Column {
+        head: "ratio",
+        width: 6,
+        is_for: |w| w != Workload::Latency,
+        cell: |r, s| Some(format!("{:.3}", Spread::of(&r.ratios(s, Record::cost))?.median)),
+    },
+    Column {
+        head: "(min–max)",
+        width: 13,
+        is_for: |w| w != Workload::Latency,
+        cell: |r, s| Spread::of(&r.ratios(s, Record::cost)).map(|s| format!("({:.3}–{:.3})", s.min, s.max)),
+    },
+    Column {
+        head: "to own get-32",
+        width: 13,
+        is_for: |w| w == Workload::Prefixes,
+        cell: |r, s| Some(format!("{:.3}", r.to_own(s, Workload::Get32)?)),
+    },
+    Column {
+        head: "req/s",
+        width: 8,
+        is_for: ANY,
+        cell: |r, s| Some(format!("{:.0}", r.median(s, |r| Some(r.requests as f64 / r.seconds))?)),
+    },
+    Column { head: "p50 µs", width: 7, is_for: ANY, cell: |r, s| r.whole(s, |r| Some(r.latency.p50_us)) },
+    Column { head: "p99 µs", width: 7, is_for: ANY, cell: |r, s| r.whole(s, |r| Some(r.latency.p99_us)) },
+    Column { head: "p99.9 µs", width: 8, is_for: ANY, cell: |r, s| r.whole(s, |r| Some(r.latency.p999_us)) },
+    Column {
+        head: "added p50",
+        width: 9,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p50_us)),
+    },
+    Column {
+        head: "p99",
+        width: 7,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p99_us)),
+    },
+    Column {
+        head: "p99.9",
+        width: 7,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p999_us)),
+    },
+    Column {
+        head: "p99 ratio",
+        width: 9,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| Some(format!("{:.2}", Spread::of(&r.ratios(s, |r| Some(r.added_us()?.p99_us)))?.median)),
+    },
+    Column {
+        head: "late p99",
+        width: 8,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| r.whole(s, |r| Some(r.added?.late_p99_us)),
+    },
+    Column {
+        head: "upstream opened",
+        width: 15,
+        is_for: |w| matches!(w, Workload::Zipf | Workload::NewConnection),
+        cell: |r, s| r.whole(s, |r| Some(r.upstream_connections as f64)),
+    },
+    Column {
+        head: "idle conns",
+        width: 10,
+        is_for: |w| w == Workload::Idle,
+        cell: |r, s| r.whole(s, |r| Some(r.idle?.connections as f64)),
+    },
+    Column {
+        head: "kB each",
+        width: 8,
+        is_for: |w| w == Workload::Idle,
+        cell: |r, s| {
+            r.cost(s)?;
+            Some(format!("{:.2}", r.median(s, Record::kb_per_idle_connection)?))
+        },
+    },
+    Column {
+        head: "held Pss MB",
+        width: 11,
+        is_for: |w| w == Workload::Idle,
+        cell: |r, s| r.megabytes(s, |r| Some(r.idle?.pss_kb as f64)),
+    },
+    Column {
+        head: "idle Pss MB",
+        width: 11,
+        is_for: ANY,
+        cell: |r, s| r.megabytes(s, |r| Some(r.idle_pss_kb as f64)),
+    },
+    Column {
+        head: "ready ms",
+        width: 8,
+        is_for: ANY,
+        cell: |r, s| {
+            r.cost(s)?;
+            Some(format!("{:.1}", r.median(s, |r| Some(r.ready_ms))?))
+        },
+    },
+];
+
+impl Record {
+    fn cost(&self) -> Option<f64> {
+        self.cpu_us_per_request
+    }
+}
+
+impl Records<'_> {
+    fn write(&self, columns: &[Column], workload: Workload, text: &mut String) {
+        let own: Vec<&Record> = self.of(&self.workload).collect();
+        if own.is_empty() {
+            return;
+        }
+        let rounds = own.iter().map(|r| r.round).collect::<BTreeSet<_>>().len();
+        let names: BTreeSet<&str> = own.iter().map(|r| r.subject.as_str()).collect();
+        let width = names.iter().map(|name| name.chars().count()).fold(13, usize::max);
         // Writing into a string cannot fail.
         let _ = writeln!(
-            table,
-            "\n{}, {rounds} rounds, medians; ratio = CPU per request to {baseline}'s of the same round\n\
-             {:<width$} {:>10} {:>7} {:>13} {:>10} {:>9} {:>9} {:>9} {:>10} {:>9}",
-            workload.name(),
-            "subject",
-            "CPU µs/req",
-            "ratio",
-            "(min–max)",
-            "req/s",
-            "p50 µs",
-            "p99 µs",
-            "p99.9 µs",
-            "idle PssMB",
-            "ready ms"
+            text,
+            "\n{}, {rounds} rounds, medians; ratio to {} of the same round\n{}",
+            self.workload,
+            self.baseline,
+            explanation(workload)
         );
-        let subjects: BTreeSet<&str> = of_workload.iter().map(|r| r.subject.as_str()).collect();
-        let mut rows: Vec<(f64, String)> =
-            subjects.into_iter().map(|subject| row(subject, baseline, &of_workload, width)).collect();
-        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
-        for (_, row) in rows {
-            table.push_str(&row);
+        let _ = write!(text, "{:<width$}", "subject");
+        for column in columns {
+            let _ = write!(text, " {:>1$}", column.head, column.width);
         }
-        if let Some(spread) = Spread::of(&ratios(&twin_of(baseline), baseline, &of_workload)) {
+        text.push('\n');
+        let mut names: Vec<&str> = names.into_iter().collect();
+        names.sort_by(|a, b| self.cost(a).unwrap_or(0.0).total_cmp(&self.cost(b).unwrap_or(0.0)));
+        for name in names {
+            let _ = write!(text, "{name:<width$}");
+            for column in columns {
+                let cell = (column.cell)(self, name).unwrap_or_else(|| String::from("-"));
+                let _ = write!(text, " {cell:>0$}", column.width);
+            }
+            text.push('\n');
+        }
+        if let Some(spread) = Spread::of(&self.ratios(&twin_of(self.baseline), Record::cost)) {
             let _ = writeln!(
-                table,
-                "A/A: {baseline} against itself {:.3} ({:.3}–{:.3}); a difference below {:.1} % is noise here",
+                text,
+                "A/A: {} against itself {:.3} ({:.3}–{:.3}); a difference below {:.1} % is noise here",
+                self.baseline,
                 spread.median,
                 spread.min,
                 spread.max,
@@ -83,56 +192,81 @@ pub(crate) fn table(records: &[Record], baseline: &str) -> String {
             );
         }
     }
-    table
+
+    fn of(&self, workload: &str) -> impl Iterator<Item = &Record> {
+        self.all.iter().filter(move |r| r.workload == workload)
+    }
+
+    fn median(&self, subject: &str, value: fn(&Record) -> Option<f64>) -> Option<f64> {
+        median(self.of(&self.workload).filter(|r| r.subject == subject).filter_map(value).collect())
+    }
+
+    fn cost(&self, subject: &str) -> Option<f64> {
+        self.median(subject, Record::cost)
+    }
+
+    fn whole(&self, subject: &str, value: fn(&Record) -> Option<f64>) -> Option<String> {
+        Some(format!("{:.0}", self.median(subject, value)?))
+    }
+
+    /// `None` for a subject without a process.
+    fn megabytes(&self, subject: &str, kilobytes: fn(&Record) -> Option<f64>) -> Option<String> {
+        self.cost(subject)?;
+        Some(format!("{:.1}", self.median(subject, kilobytes)? / 1024.0))
+    }
+
+    /// A value of `subject` relative to the baseline's, round by round.
+    fn ratios(&self, subject: &str, value: fn(&Record) -> Option<f64>) -> Vec<f64> {
+        let of_baseline = |round| {
+            self.of(&self.workload).find(|r| r.subject == self.baseline && r.round == round).and_then(value)
+        };
+        let own = self.of(&self.workload).filter(|r| r.subject == subject);
+        own.filter_map(|r| Some(value(r)? / of_baseline(r.round)?)).collect()
+    }
+
+    /// The cost of `subject` relative to its own in another workload, round by round; the median.
+    fn to_own(&self, subject: &str, other: Workload) -> Option<f64> {
+        let other = other.name();
+        let cost_there =
+            |round| self.of(&other).find(|r| r.subject == subject && r.round == round).and_then(Record::cost);
+        let own = self.of(&self.workload).filter(|r| r.subject == subject);
+        median(own.filter_map(|r| Some(r.cost()? / cost_there(r.round)?)).collect())
+    }
 }
 
-/// A line of the table, and its cost to sort by.
-fn row(subject: &str, baseline: &str, records: &[&Record], width: usize) -> (f64, String) {
-    let own: Vec<&Record> = records.iter().copied().filter(|r| r.subject == subject).collect();
-    let median_of =
-        |value: fn(&Record) -> f64| median(own.iter().map(|r| value(r)).collect()).unwrap_or(f64::NAN);
-    let cost = median(own.iter().filter_map(|r| r.cpu_us_per_request).collect());
-    let or_dash = |value: Option<String>| value.unwrap_or_else(|| String::from("-"));
-    let ratio = Spread::of(&ratios(subject, baseline, records));
-    let line = format!(
-        "{subject:<width$} {:>10} {:>7} {:>13} {:>10.0} {:>9.0} {:>9.0} {:>9.0} {:>10} {:>9}\n",
-        or_dash(cost.map(|c| format!("{c:.2}"))),
-        or_dash(ratio.as_ref().map(|s| format!("{:.3}", s.median))),
-        or_dash(ratio.as_ref().map(|s| format!("({:.3}–{:.3})", s.min, s.max))),
-        median_of(|r| r.requests as f64 / r.seconds),
-        median_of(|r| r.p50_us),
-        median_of(|r| r.p99_us),
-        median_of(|r| r.p999_us),
-        or_dash(cost.map(|_| format!("{:.1}", median_of(|r| r.idle_pss_kb as f64 / 1024.0)))),
-        or_dash(cost.map(|_| format!("{:.1}", median_of(|r| r.ready_ms)))),
-    );
-    (cost.unwrap_or(0.0), line)
+/// What a reader of the table must know.
+fn explanation(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Latency => {
+            "each at its share of its own capacity; added = its latency less the same load's without a proxy;\n\
+             late = how late the load itself was"
+        }
+        Workload::Idle => {
+            "a proxied idle connection is one descriptor; haproxy reserves two, the relay needs two:\n\
+             they hold fewer where descriptors run out (idle conns)"
+        }
+        Workload::Zipf => "the relay does not route: one endpoint for all, the floor",
+        Workload::NewConnection => "the relay opens an upstream connection for each; the others keep theirs",
+        Workload::Prefixes => "haproxy: a map of prefixes; envoy: a matcher tree; the last route is hit",
+        _ => "saturated: latencies are not what a user would see",
+    }
 }
 
-/// The cost of `subject` relative to `baseline`, round by round.
-fn ratios(subject: &str, baseline: &str, records: &[&Record]) -> Vec<f64> {
-    let cost = |name: &str, round: usize| {
-        records.iter().find(|r| r.subject == name && r.round == round).and_then(|r| r.cpu_us_per_request)
-    };
-    let rounds: BTreeSet<usize> = records.iter().map(|r| r.round).collect();
-    rounds.into_iter().filter_map(|round| Some(cost(subject, round)? / cost(baseline, round)?)).collect()
-}
-
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
 }
 
 impl Spread {
-    fn of(values: &[f64]) -> Option<Self> {
+    pub(super) fn of(values: &[f64]) -> Option<Self> {
         let min = values.iter().copied().min_by(f64::total_cmp)?;
         let max = values.iter().copied().max_by(f64::total_cmp)?;
         Some(Self { median: median(values.to_vec())?, min, max })
     }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -144,38 +278,44 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{Added, Idle, Latency};
     use super::*;
 
-    fn record(subject: &str, round: usize, cost: Option<f64>) -> Record {
+    fn record(subject: &str, workload: Workload, round: usize, cost: Option<f64>) -> Record {
+        let latency = Latency { p50_us: 10.0, p99_us: 20.0, p999_us: 30.0 };
         Record {
             subject: subject.to_owned(),
-            workload: Workload::Get32,
+            workload: workload.name(),
             round,
             requests: 1000,
             seconds: 1.0,
             cpu_us_per_request: cost,
-            p50_us: 1.0,
-            p99_us: 2.0,
-            p999_us: 3.0,
+            latency,
+            added: None,
             upstream_connections: 1,
+            idle: None,
             idle_rss_kb: 2048,
             idle_pss_kb: 1024,
             ready_ms: 5.0,
         }
     }
 
+    fn get(subject: &str, round: usize, cost: Option<f64>) -> Record {
+        record(subject, Workload::Get32, round, cost)
+    }
+
     #[test]
     fn ratios_pair_subjects_within_a_round() {
         // The machine is twice as slow in round 1: the ratio of medians would be off, the median of ratios is not.
-        let records = [
-            record("haproxy", 0, Some(10.0)),
-            record("ringway", 0, Some(8.0)),
-            record("haproxy", 1, Some(20.0)),
-            record("ringway", 1, Some(16.0)),
-            record("haproxy", 2, Some(10.0)),
+        let all = [
+            get("haproxy", 0, Some(10.0)),
+            get("ringway", 0, Some(8.0)),
+            get("haproxy", 1, Some(20.0)),
+            get("ringway", 1, Some(16.0)),
+            get("haproxy", 2, Some(10.0)),
         ];
-        let all: Vec<&Record> = records.iter().collect();
-        assert_eq!(ratios("ringway", "haproxy", &all), [0.8, 0.8]);
+        let records = Records { all: &all, workload: Workload::Get32.name(), baseline: "haproxy" };
+        assert_eq!(records.ratios("ringway", Record::cost), [0.8, 0.8]);
     }
 
     #[test]
@@ -186,17 +326,44 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_row_for_each_subject_and_says_what_is_noise() {
-        let records = [
-            record("haproxy", 0, Some(10.0)),
-            record("haproxy'", 0, Some(10.5)),
-            record("direct", 0, None),
-            record("envoy", 0, Some(40.0)),
+    fn a_table_has_a_row_for_each_subject_and_says_what_is_noise() {
+        let all = [
+            get("haproxy", 0, Some(10.0)),
+            get("haproxy'", 0, Some(10.5)),
+            get("direct", 0, None),
+            get("envoy", 0, Some(40.0)),
         ];
-        let table = table(&records, "haproxy");
-        let starts: Vec<&str> = table.lines().skip(3).map(|l| l.split(' ').next().unwrap()).collect();
+        let text = tables(&all, &[Workload::Get32, Workload::Get128], "haproxy");
+        let starts: Vec<&str> = text.lines().skip(4).map(|l| l.split(' ').next().unwrap()).collect();
         assert_eq!(starts, ["direct", "haproxy", "haproxy'", "envoy", "A/A:"]);
-        assert!(table.contains("below 10.0 % is noise"), "{table}");
-        assert!(table.contains("4.000 (4.000–4.000)"), "{table}");
+        assert!(text.contains("below 10.0 % is noise"), "{text}");
+        assert!(text.contains("4.000 (4.000–4.000)"), "{text}");
+    }
+
+    #[test]
+    fn special_workloads_have_columns_of_their_own() {
+        let direct = Latency { p50_us: 4.0, p99_us: 5.0, p999_us: 6.0 };
+        let added = Some(Added { capacity: 3.0, rate: 1.0, direct, late_p99_us: 2.0 });
+        let idle = Some(Idle { connections: 1000, rss_kb: 9000, pss_kb: 6024 });
+        let all = [
+            get("a", 0, Some(10.0)),
+            record("a", Workload::Prefixes, 0, Some(11.0)),
+            Record { added, ..record("a", Workload::Latency, 0, Some(12.0)) },
+            Record { idle, ..record("a", Workload::Idle, 0, Some(13.0)) },
+        ];
+        let row = |workload| {
+            let text = tables(&all, &[workload], "a");
+            let cells = |line: &str| {
+                line.split("  ").filter(|c| !c.is_empty()).map(|c| c.trim().to_owned()).collect()
+            };
+            let lines: Vec<Vec<String>> = text.lines().map(cells).collect();
+            let head =
+                lines.iter().position(|l| l.first().is_some_and(|c| c.starts_with("subject"))).unwrap();
+            format!("{:?}", lines[head + 1])
+        };
+        assert!(row(Workload::Prefixes).contains("\"1.100\""), "{}", row(Workload::Prefixes));
+        let latency = row(Workload::Latency);
+        assert!(latency.contains("\"6\", \"15\", \"24\""), "{latency}");
+        assert!(row(Workload::Idle).contains("\"1000\", \"5.00\", \"5.9\""), "{}", row(Workload::Idle));
     }
 }

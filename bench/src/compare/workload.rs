@@ -1,12 +1,16 @@
 //! The kinds of work the subjects are measured with.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::load::{Load, Pace, Until, request};
+use super::plan::Plan;
+use super::subject::Kind;
+use bench::load::{Load, Pace, Requests, Until, request};
+use bench::origin;
 
-/// Every one is HTTP/1.1 keep-alive. All but `Open` are closed loops: they tell cost, not latency.
+/// Every one is HTTP/1.1 in a closed loop, but `latency`: they tell cost, not latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Workload {
     /// 32 connections, 128-byte answers
@@ -21,32 +25,114 @@ pub(crate) enum Workload {
     /// 32 connections, 64 KiB answers
     #[value(name = "get-64k")]
     Get64k,
-    /// 64 connections, 128-byte answers, --rate requests per second on an absolute schedule: latency
-    #[value(name = "open")]
-    Open,
+    /// 32 at a time, each request on a connection of its own; the upstream ones are kept
+    #[value(name = "new-connection")]
+    NewConnection,
+    /// get-32 with --routes prefix routes, the last one hit
+    #[value(name = "prefixes")]
+    Prefixes,
+    /// 64 connections, 1,000 prefix routes to clusters of 10 endpoints, paths by Zipf's law
+    #[value(name = "zipf")]
+    Zipf,
+    /// 64 connections beside --idle ones that have had one answer and say nothing: memory
+    #[value(name = "idle")]
+    Idle,
+    /// get-32 through a TCP proxy that does not look at the bytes
+    #[value(name = "tcp-32")]
+    Tcp32,
+    /// get-128 through a TCP proxy
+    #[value(name = "tcp-128")]
+    Tcp128,
+    /// 64 connections, open loop at --share of what the subject can do, less the same load without a proxy: added latency
+    #[value(name = "latency")]
+    Latency,
 }
 
+/// What a subject is configured for; one start of it serves all workloads of one setup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Setup {
+    /// HTTP, one route to one endpoint.
+    One,
+    /// HTTP, many prefix routes, of which the last is hit.
+    Prefixes,
+    /// HTTP, a thousand routes, each to a cluster of its own with ten endpoints.
+    Mesh,
+    /// As `One`, with room for many connections, and in a process of its own: it is about memory.
+    Idle,
+    /// TCP, one endpoint.
+    Tcp,
+}
+
+/// Longest time that an answer may take under any of these loads.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a body of `post-4k`.
+const POST_BYTES: usize = 4096;
+
 impl Workload {
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    pub(crate) fn setup(self) -> Setup {
         match self {
-            Workload::Get32 => "get-32",
-            Workload::Get128 => "get-128",
-            Workload::Post4k => "post-4k",
-            Workload::Get64k => "get-64k",
-            Workload::Open => "open",
+            Workload::Get32
+            | Workload::Get128
+            | Workload::Post4k
+            | Workload::Get64k
+            | Workload::NewConnection
+            | Workload::Latency => Setup::One,
+            Workload::Prefixes => Setup::Prefixes,
+            Workload::Zipf => Setup::Mesh,
+            Workload::Idle => Setup::Idle,
+            Workload::Tcp32 | Workload::Tcp128 => Setup::Tcp,
         }
     }
 
-    /// The load of this kind on `target`; `rate` is that of `open`, in requests per second.
-    pub(crate) fn load(self, target: SocketAddr, rate: f64, until: Until) -> Load {
-        let (connections_count, request) = match self {
-            Workload::Get32 => (32, request("/bytes/128", 0)),
-            Workload::Get128 => (128, request("/bytes/128", 0)),
-            Workload::Post4k => (32, request("/bytes/128", 4096)),
-            Workload::Get64k => (32, request("/bytes/65536", 0)),
-            Workload::Open => (64, request("/bytes/128", 0)),
+    /// Whether a kind can take part.
+    pub(crate) fn is_for(self, kind: Kind) -> bool {
+        // Latency is what a subject adds to `direct`.
+        !(self == Workload::Latency && kind == Kind::Direct)
+    }
+
+    pub(crate) fn connections_count(self) -> usize {
+        match self {
+            Workload::Get128 | Workload::Tcp128 => 128,
+            Workload::Zipf | Workload::Idle | Workload::Latency => 64,
+            _ => 32,
+        }
+    }
+
+    /// Whether a handful of upstream connections must do for all requests. Ten thousand endpoints need one each.
+    pub(crate) fn keeps_upstream_connections(self) -> bool {
+        !matches!(self, Workload::Zipf | Workload::Tcp32 | Workload::Tcp128)
+    }
+
+    /// The load of this kind on a subject, as fast as it can.
+    pub(crate) fn load(self, target: SocketAddr, plan: &Plan, until: Until) -> Load {
+        let small = || request::get(&plan.path("bytes/128"));
+        let requests = match self {
+            Workload::Get64k => Requests::one(request::get(&plan.path("bytes/65536"))),
+            Workload::Post4k => {
+                let body: Vec<u8> = (0..POST_BYTES).map(origin::body_byte).collect();
+                Requests::one(request::post(&plan.path("bytes/128"), &body))
+            }
+            Workload::NewConnection => {
+                Requests::one(request::last_on_its_connection(&plan.path("bytes/128")))
+            }
+            Workload::Zipf => {
+                let paths = 0..plan.routes.len();
+                Requests::zipf(&paths.map(|route| plan.path_of(route, "bytes/128")).collect::<Vec<_>>())
+            }
+            _ => Requests::one(small()),
         };
-        let pace = if self == Workload::Open { Pace::Open(rate) } else { Pace::Closed };
-        Load { target, connections_count, request, pace, until }
+        Load {
+            target,
+            connections_count: self.connections_count(),
+            requests,
+            pace: Pace::Closed,
+            until,
+            is_connecting_anew: self == Workload::NewConnection,
+            answer_max: ANSWER_MAX,
+        }
     }
 }

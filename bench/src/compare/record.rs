@@ -1,0 +1,98 @@
+//! What was measured: one record per (subject, workload, round).
+
+use bench::load::{Outcome, Pace};
+
+/// One measurement.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(super) struct Record {
+    /// The subject's name; the second of the two equal ones ends in `'`.
+    pub(super) subject: String,
+    pub(super) workload: String,
+    pub(super) round: usize,
+    /// Requests counted by the origin.
+    pub(super) requests: u64,
+    pub(super) seconds: f64,
+    /// Processor time of all the subject's threads per request, in microseconds; absent without a process.
+    pub(super) cpu_us_per_request: Option<f64>,
+    /// Of a closed loop, so of saturation, unless `added` is there.
+    #[serde(flatten)]
+    pub(super) latency: Latency,
+    /// Of the workload `latency`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) added: Option<Added>,
+    /// Upstream connections opened during the measurement.
+    pub(super) upstream_connections: u64,
+    /// Of the workload `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) idle: Option<Idle>,
+    /// Memory after start and the proof, before any load, in units of 1024 bytes.
+    pub(super) idle_rss_kb: u64,
+    pub(super) idle_pss_kb: u64,
+    /// From the start of the process to its first good answer, in milliseconds.
+    pub(super) ready_ms: f64,
+}
+
+/// Latencies in microseconds.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(super) struct Latency {
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) p999_us: f64,
+}
+
+/// Memory while connections are held that say nothing.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(super) struct Idle {
+    pub(super) connections: usize,
+    pub(super) rss_kb: u64,
+    pub(super) pss_kb: u64,
+}
+
+/// What a subject adds to the latency of an open loop.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(super) struct Added {
+    /// Requests per second when the subject was saturated, just before.
+    pub(super) capacity: f64,
+    /// Requests per second of the schedule.
+    pub(super) rate: f64,
+    /// The same load without a proxy, just afterwards.
+    pub(super) direct: Latency,
+    /// The 99th percentile of how late the load itself sent, in microseconds: what is not the subject's.
+    pub(super) late_p99_us: f64,
+}
+
+impl From<&Outcome> for Latency {
+    fn from(outcome: &Outcome) -> Self {
+        let [p50_us, p99_us, p999_us] = [0.5, 0.99, 0.999].map(|quantile| outcome.latency_us(quantile));
+        Self { p50_us, p99_us, p999_us }
+    }
+}
+
+impl Added {
+    pub(super) fn new(outcome: &Outcome, direct: &Outcome, capacity: f64, pace: Pace) -> Self {
+        let rate = match pace {
+            Pace::Open(rate) => rate,
+            Pace::Closed => capacity,
+        };
+        let late_p99_us = outcome.late.value_at_quantile(0.99) as f64 / 1e3;
+        Self { capacity, rate, direct: direct.into(), late_p99_us }
+    }
+}
+
+impl Record {
+    /// What a subject adds to the latencies of the same load without it, in microseconds.
+    pub(super) fn added_us(&self) -> Option<Latency> {
+        let direct = self.added.as_ref()?.direct;
+        Some(Latency {
+            p50_us: self.latency.p50_us - direct.p50_us,
+            p99_us: self.latency.p99_us - direct.p99_us,
+            p999_us: self.latency.p999_us - direct.p999_us,
+        })
+    }
+
+    /// Memory that one idle connection takes, in units of 1024 bytes.
+    pub(super) fn kb_per_idle_connection(&self) -> Option<f64> {
+        let idle = self.idle.as_ref()?;
+        Some((idle.pss_kb as f64 - self.idle_pss_kb as f64) / idle.connections as f64)
+    }
+}
