@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use policy::limits;
-use runtime::monoio::Choice;
+use runtime::kernel::Choice;
 
 /// The data plane of Ringway: an HTTP and TCP proxy that reads Envoy's bootstrap format.
 #[derive(Clone, Debug, Parser)]

@@ -18,7 +18,7 @@ use std::{
 
 use policy::{Rng, snapshot::Snapshot};
 use proto::control::Active;
-use runtime::monoio::Probed;
+use runtime::kernel::Probed;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,

@@ -1,6 +1,6 @@
 //! How much memory the tasks of connections take, so that growth is seen when it happens.
 
-use runtime::monoio::Mono;
+use runtime::kernel::Kernel;
 
 use crate::{downstream, listener, upstream};
 
@@ -22,11 +22,11 @@ fn tasks_of_connections_stay_small() {
     for (task, bytes, bytes_max) in [
         (
             "a downstream connection, before it is known what it speaks",
-            of_4(listener::connection::<Mono>),
+            of_4(listener::connection::<Kernel>),
             1280,
         ),
-        ("an HTTP connection", of_6(downstream::serve::<Mono>), 5120),
-        ("an upstream connection", of_5(upstream::receive::<Mono>), 896),
+        ("an HTTP connection", of_6(downstream::serve::<Kernel>), 5120),
+        ("an upstream connection", of_5(upstream::receive::<Kernel>), 896),
     ] {
         println!("{task}: {bytes} bytes");
         assert!(bytes <= bytes_max, "{task}: {bytes} bytes are more than {bytes_max}");

@@ -10,8 +10,8 @@ use std::{
 use policy::endpoint::WorkerId;
 use runtime::{
     affinity,
+    kernel::{Driver, Kernel},
     mailbox::{Bell, Mailbox, Sender, mailbox},
-    monoio::{Driver, Mono},
 };
 
 use crate::{
@@ -64,7 +64,7 @@ pub struct Workers {
 
 #[derive(Debug)]
 struct Handle {
-    orders: Sender<Order<Mono>>,
+    orders: Sender<Order<Kernel>>,
     thread: JoinHandle<()>,
     /// Kernel's id of the thread; 0 when it could not be read.
     thread_id: u32,
@@ -109,7 +109,7 @@ impl Workers {
             let run = move || {
                 let (started, worker) = (birth.started.clone(), birth.worker);
                 let driver = birth.options.driver;
-                if let Err(error) = runtime::monoio::run(driver, origin, waited_on, |io| birth.live(io)) {
+                if let Err(error) = runtime::kernel::run(driver, origin, waited_on, |io| birth.live(io)) {
                     // The loop fails only while it is made, so the starter waits for this.
                     let _ = started.send((worker, Err(error)));
                 }
@@ -134,7 +134,7 @@ impl Workers {
     }
 
     /// Sends each worker its order, the first to the first.
-    pub fn send(&self, orders: impl Iterator<Item = Order<Mono>>) {
+    pub fn send(&self, orders: impl Iterator<Item = Order<Kernel>>) {
         self.handles.iter().zip(orders).for_each(|(handle, order)| handle.orders.send(order));
     }
 
@@ -173,14 +173,14 @@ struct Birth {
     worker: usize,
     cpu: Option<usize>,
     bound: Box<Bound>,
-    mailbox: Mailbox<Order<Mono>>,
+    mailbox: Mailbox<Order<Kernel>>,
     stats: Arc<WorkerStats>,
     options: Options,
     started: mpsc::Sender<Started>,
 }
 
 impl Birth {
-    async fn live(self, io: Mono) {
+    async fn live(self, io: Kernel) {
         let pinned_to = self.cpu.filter(|cpu| affinity::pin_to(*cpu));
         let _ = self.started.send((self.worker, Ok((own_thread_id(), pinned_to))));
         drop(self.started);

@@ -16,7 +16,7 @@ use policy::{
     regex::{Regex, RegexRewrite},
     route::{AppendAction, HeaderOps, PathMatch, PathRewrite, RouteMatch, RouteSpec},
 };
-use runtime::{counting, monoio::Mono};
+use runtime::{counting, kernel::Kernel};
 use sim::Behaviour;
 
 #[global_allocator]
@@ -97,7 +97,7 @@ fn ask(proxy: SocketAddr, ended: SocketAddr, request: &'static [u8]) -> JoinHand
 
 fn allocates_nothing(setup: Setup, request: &'static [u8]) {
     let origin = origin();
-    setup.played(1).on_kernel(async move |mesh: &Mesh<Mono>| {
+    setup.played(1).on_kernel(async move |mesh: &Mesh<Kernel>| {
         mesh.adopt(|config| config.clusters.get_mut(APP).unwrap().1 = vec![origin]).await;
         let ended = runtime::Listener::local_addr(&mesh.played.borrow()[0]);
         counting::count_this_thread();

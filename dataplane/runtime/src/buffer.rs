@@ -5,16 +5,18 @@
 
 use std::{
     cell::{Cell, RefCell},
+    mem::MaybeUninit,
     ops::Range,
     rc::Rc,
 };
 
 /// A receive buffer: fixed capacity, with a run of received bytes in it.
 ///
-/// The memory is zeroed at birth (fresh pages cost nothing until touched), so no byte of it is ever uninitialised.
+/// Its memory is not zeroed: a page of it that was never received into costs nothing.
 #[derive(Default)]
 pub struct Buffer {
-    bytes: Box<[u8]>,
+    /// Those from `start` to `end` are initialised, which every method here upholds.
+    bytes: Box<[MaybeUninit<u8>]>,
     start: usize,
     end: usize,
 }
@@ -22,18 +24,21 @@ pub struct Buffer {
 impl Buffer {
     /// A new buffer of `capacity` bytes; prefer [`BufferPool::take`].
     pub fn new(capacity: usize) -> Buffer {
-        Buffer { bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
+        Buffer { bytes: Box::new_uninit_slice(capacity), start: 0, end: 0 }
     }
 
     /// The received bytes that were not consumed.
     pub fn filled(&self) -> &[u8] {
-        // The two ends are kept in order and within the box by every method here.
-        &self.bytes[self.start..self.end]
+        let filled = &self.bytes[self.start..self.end];
+        // SAFETY: see the field.
+        unsafe { filled.assume_init_ref() }
     }
 
     /// The same, to be changed where they are.
     pub fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.end]
+        let filled = &mut self.bytes[self.start..self.end];
+        // SAFETY: see the field.
+        unsafe { filled.assume_init_mut() }
     }
 
     /// Number of received bytes that were not consumed.
@@ -82,18 +87,38 @@ impl Buffer {
     /// Appends bytes as if they had been received; gives how many found room.
     pub fn extend(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.spare());
-        self.bytes[self.end..self.end + count].copy_from_slice(&bytes[..count]);
+        self.bytes[self.end..self.end + count].write_copy_of_slice(&bytes[..count]);
         self.end += count;
         count
     }
 
+    /// Changes places with the memory of another buffer, in which `received` is a run of received bytes. Only when this
+    /// one is empty and both are of one size.
+    ///
+    /// # Safety
+    ///
+    /// The bytes of `received` are initialised.
+    pub(crate) unsafe fn exchange(&mut self, bytes: &mut Box<[MaybeUninit<u8>]>, received: Range<usize>) {
+        debug_assert!(self.is_empty() && self.bytes.len() == bytes.len());
+        assert!(
+            received.start <= received.end && received.end <= bytes.len(),
+            "received outside of the buffer"
+        );
+        std::mem::swap(&mut self.bytes, bytes);
+        (self.start, self.end) = (received.start, received.end);
+    }
+
     /// The writable rest, for whoever fills it; followed by [`Buffer::advance`].
     pub(crate) fn spare_ptr(&mut self) -> *mut u8 {
-        self.bytes[self.end..].as_mut_ptr()
+        self.bytes[self.end..].as_mut_ptr().cast()
     }
 
     /// Counts `count` bytes behind the filled ones as received; at most [`Buffer::spare`].
-    pub(crate) fn advance(&mut self, count: usize) {
+    ///
+    /// # Safety
+    ///
+    /// They were written.
+    pub(crate) unsafe fn advance(&mut self, count: usize) {
         assert!(count <= self.spare(), "more bytes received than there was room for");
         self.end += count;
     }
@@ -306,7 +331,8 @@ impl Gather {
         let parts = self.parts.get(self.next..).filter(|parts| parts.len() > 1)?;
         let total = parts.iter().map(|part| part.range.len()).sum::<usize>();
         let (received, spare) = self.buffer.bytes.split_at_mut(self.buffer.end);
-        let received = received.get(self.buffer.start..)?;
+        // SAFETY: see the field.
+        let received = unsafe { received.get(self.buffer.start..)?.assume_init_ref() };
         let joined = spare.get_mut(..total).filter(|_| total <= JOINED_BYTES_MAX)?;
         let mut rest = &mut *joined;
         for part in parts {
@@ -315,10 +341,11 @@ impl Gather {
                 Source::Inserted => &self.inserted[..],
             };
             let (place, behind) = rest.split_at_mut_checked(part.range.len())?;
-            place.copy_from_slice(from.get(part.range.clone())?);
+            place.write_copy_of_slice(from.get(part.range.clone())?);
             rest = behind;
         }
-        Some(joined)
+        // SAFETY: the parts are as long as `joined` together, and each was written.
+        Some(unsafe { joined.assume_init_ref() })
     }
 }
 

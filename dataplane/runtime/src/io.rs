@@ -1,6 +1,6 @@
 //! The one generic seam of the data plane: connect, accept, receive, send, time.
 //!
-//! Two implementations exist: [`crate::monoio`] for the kernel and the `sim` crate for tests. The rules both keep:
+//! Two implementations exist: [`crate::kernel`] for the kernel and the `sim` crate for tests. The rules both keep:
 //!
 //! - An operation in flight owns its buffer. It ends by completion, by its deadline or by an explicit cancel;
 //!   dropping a receive or an accept that is in flight is a bug (bytes or a descriptor would be lost) and trips a

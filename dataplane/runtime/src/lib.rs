@@ -1,6 +1,6 @@
 //! The kernel of the data plane: sockets, buffers, timers, executor and the mailbox between threads.
 //!
-//! Everything above talks to [`io::Io`] and never to a socket; `monoio` (io_uring or epoll) stands behind it in
+//! Everything above talks to [`io::Io`] and never to a socket; [`kernel`] (io_uring or epoll) stands behind it in
 //! the proxy and a simulated network in tests. This is the only crate of the data plane with unsafe code, and
 //! each block names who upholds its condition. It knows nothing of HTTP, configuration or policy.
 //!
@@ -10,13 +10,14 @@ pub mod affinity;
 pub mod buffer;
 #[cfg(feature = "counting")]
 pub mod counting;
+mod executor;
 pub mod io;
+pub mod kernel;
 pub mod listen;
 pub mod mailbox;
 pub mod memory;
-pub mod monoio;
 pub mod timer;
-pub mod turn;
+mod turn;
 
 pub use buffer::{Buffer, BufferPool, Gather};
 pub use io::{Accepted, Deadline, Io, Listener, RecvHalf, SendHalf};

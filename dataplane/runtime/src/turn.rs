@@ -1,7 +1,6 @@
-//! One turn of the loop: its clock and its end.
+//! One turn of the loop: the kernel tells what happened, then the tasks that this woke run, then the main future.
 //!
-//! The first completion of a turn reads the clock and wakes the worker's main future, which runs after the tasks
-//! that are ready. So time is read once per turn and the end of a turn is seen without a hook in the executor.
+//! Time is read once, when a turn begins.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,13 +11,13 @@ use std::{
 
 /// Shared by all futures of one worker.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     origin: Instant,
     now: Cell<u64>,
-    open: Cell<bool>,
-    main: RefCell<Option<Waker>>,
-    /// Counts the turns that ended.
+    /// Counts the turns that began.
     number: Cell<u64>,
+    /// How long the tasks of this turn took; set when they have run.
+    busy: Cell<Duration>,
     /// Tasks that go on in the next turn. Seldom more than a few, so its memory is never grown in practice.
     waiting: RefCell<Vec<Waker>>,
     ending: Cell<bool>,
@@ -26,60 +25,59 @@ pub struct Turn {
 
 impl Turn {
     /// A turn whose clock counts from `origin`. Workers of one process share the origin, so their times compare.
-    pub fn new(origin: Instant) -> Turn {
-        let now = nanos(origin.elapsed());
+    pub(crate) fn new(origin: Instant) -> Turn {
         Turn {
             origin,
-            now: Cell::new(now),
-            open: Cell::new(false),
-            main: RefCell::default(),
+            now: Cell::new(nanos(origin.elapsed())),
             number: Cell::new(0),
+            busy: Cell::default(),
             waiting: RefCell::new(Vec::with_capacity(64)),
             ending: Cell::new(false),
         }
     }
 
-    /// Nanoseconds since the origin, as of the first completion of this turn.
-    pub fn now(&self) -> u64 {
+    /// Nanoseconds since the origin, as of the beginning of this turn.
+    pub(crate) fn now(&self) -> u64 {
         self.now.get()
     }
 
-    /// Called with every completion; the first of a turn reads the clock.
-    pub fn touch(&self) {
-        if !self.open.get() {
-            self.open.set(true);
-            self.now.set(nanos(self.origin.elapsed()));
-            if let Some(main) = self.main.borrow().as_ref() {
-                main.wake_by_ref();
-            }
-        }
+    /// Nanoseconds since the origin, read now.
+    pub(crate) fn clock(&self) -> u64 {
+        nanos(self.origin.elapsed())
     }
 
-    /// Waits for the end of a turn; gives how long its tasks took.
-    pub async fn ended(&self) -> Duration {
-        poll_fn(|cx| {
-            if self.open.replace(false) {
-                self.number.set(self.number.get() + 1);
-                self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
-                return Poll::Ready(Duration::from_nanos(
-                    nanos(self.origin.elapsed()).saturating_sub(self.now.get()),
-                ));
-            }
-            let mut main = self.main.borrow_mut();
-            if !main.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                *main = Some(cx.waker().clone());
-            }
-            Poll::Pending
+    /// A turn begins: reads the clock and wakes who waited for it.
+    pub(crate) fn begin(&self) {
+        self.now.set(self.clock());
+        self.number.set(self.number.get() + 1);
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// The tasks of this turn have run.
+    pub(crate) fn tasks_ran(&self) {
+        let busy = self.clock().saturating_sub(self.now.get());
+        self.busy.set(Duration::from_nanos(busy));
+    }
+
+    /// Whether somebody waits for the next turn, so that it must not wait for the kernel.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// For the main future, which runs once at the end of each turn: waits for the end of the next one and gives how long
+    /// its tasks took.
+    pub(crate) async fn ended(&self) -> Duration {
+        let number = self.number.get();
+        // No waker is needed: the loop polls the main future in each turn.
+        poll_fn(|_| match self.number.get() == number {
+            true => Poll::Pending,
+            false => Poll::Ready(self.busy.get()),
         })
         .await
     }
 
-    /// Waits for the end of this turn, so that every other task and the kernel come first. A task that woke itself would
-    /// not do: monoio runs it again at once, before the others. Does not wait where nobody ends turns.
-    pub async fn next(&self) {
-        if self.main.borrow().is_none() || !self.open.get() {
-            return;
-        }
+    /// Waits for the next turn, so that every other task and the kernel come first.
+    pub(crate) async fn next(&self) {
         let number = self.number.get();
         let mut is_waiting = false;
         poll_fn(|cx| {
@@ -95,12 +93,12 @@ impl Turn {
     }
 
     /// From here on operations in flight may be dropped: the worker is going away with everything it holds.
-    pub fn set_ending(&self) {
+    pub(crate) fn set_ending(&self) {
         self.ending.set(true);
     }
 
     /// Whether [`Turn::set_ending`] was called.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.ending.get()
     }
 }

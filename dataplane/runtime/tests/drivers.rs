@@ -11,20 +11,21 @@ use std::{
 };
 
 use runtime::{
-    Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf, listen,
+    Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf,
+    kernel::{Choice, Driver, Kernel, probe, run},
+    listen,
     mailbox::{Bell, mailbox},
-    monoio::{Choice, Driver, Mono, probe, run},
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Runs a story on each driver, as a worker does: the story is a task, the main future closes the turns. io_uring
 /// must work where the tests run; a machine without it fails here and not in silence.
-fn on_both<F: Future<Output = ()> + 'static>(story: impl Fn(Mono) -> F) {
+fn on_both<F: Future<Output = ()> + 'static>(story: impl Fn(Kernel) -> F) {
     assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
     for driver in [Driver::IoUring, Driver::Epoll] {
         let (_bell, waited_on) = Bell::new().unwrap();
         let done = Rc::new(Cell::new(false));
-        run(driver, Instant::now(), waited_on, async |io: Mono| {
+        run(driver, Instant::now(), waited_on, async |io: Kernel| {
             let (story, told) = (story(io.clone()), done.clone());
             io.spawn(async move {
                 story.await;
@@ -38,7 +39,7 @@ fn on_both<F: Future<Output = ()> + 'static>(story: impl Fn(Mono) -> F) {
     }
 }
 
-fn listener(io: &Mono) -> <Mono as Io>::Listener {
+fn listener(io: &Kernel) -> <Kernel as Io>::Listener {
     let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     io.listener(bound.sockets.remove(0)).unwrap()
 }
@@ -60,14 +61,14 @@ fn peer<T: Send + 'static>(
 }
 
 /// The peer's answer. Closing a socket is an operation of the loop too, so the loop must turn while we wait.
-async fn answer<T>(io: &Mono, peer: JoinHandle<T>) -> T {
+async fn answer<T>(io: &Kernel, peer: JoinHandle<T>) -> T {
     while !peer.is_finished() {
         io.sleep_until(soon(io, 1)).await;
     }
     peer.join().unwrap()
 }
 
-fn soon(io: &Mono, wait: u64) -> Deadline {
+fn soon(io: &Kernel, wait: u64) -> Deadline {
     Deadline::after(io.now(), Duration::from_millis(wait))
 }
 
@@ -346,7 +347,7 @@ fn a_ring_of_the_bell_makes_a_turn_in_which_the_message_is_there() {
         let (bell, waited_on) = Bell::new().unwrap();
         let (sender, inbox) = mailbox(Some(bell));
         let other = std::thread::spawn(move || (0..100).for_each(|n| sender.send(n)));
-        let got = run(driver, Instant::now(), waited_on, async |io: Mono| {
+        let got = run(driver, Instant::now(), waited_on, async |io: Kernel| {
             let mut got = Vec::new();
             while got.len() < 100 {
                 io.turn().await;
@@ -358,4 +359,93 @@ fn a_ring_of_the_bell_makes_a_turn_in_which_the_message_is_there() {
         other.join().unwrap();
         assert_eq!(got, (0..100).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn what_comes_faster_than_it_is_taken_waits_and_loses_nothing() {
+    const TOTAL: usize = 24_000_000;
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let peer = peer(listener.local_addr(), |mut stream| {
+            let mut part = vec![0; 60_000];
+            for number in 0..TOTAL / part.len() {
+                part.fill(number as u8);
+                stream.write_all(&part).unwrap();
+            }
+        });
+        let mut accepted = listener.accept().await.unwrap();
+        let (mut total, mut pauses) = (0, 0);
+        // Sizes of a connection's own, so that bytes are exchanged, copied whole and copied in pieces.
+        let mut buffers = [Buffer::new(64 * 1024), Buffer::new(10_000), Buffer::new(200_000)];
+        for turn in 0.. {
+            let mut buffer = std::mem::take(&mut buffers[turn % 3]);
+            buffer.clear();
+            let (count, mut buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+            let count = count.unwrap();
+            if count == 0 {
+                break;
+            }
+            for (at, byte) in buffer.filled_mut().iter().enumerate() {
+                assert_eq!(*byte, ((total + at) / 60_000) as u8, "byte {} of {TOTAL}", total + at);
+            }
+            total += count;
+            buffers[turn % 3] = buffer;
+            if turn % 16 == 0 && pauses < 20 {
+                pauses += 1;
+                io.sleep_until(soon(&io, 5)).await;
+            }
+        }
+        assert_eq!(total, TOTAL);
+        answer(&io, peer).await;
+    });
+}
+
+#[test]
+fn connections_whose_bytes_nobody_takes_keep_no_other_from_receiving() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let address = listener.local_addr();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let greedy = std::thread::spawn(move || {
+            let mut streams: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+            for stream in &mut streams {
+                stream.set_nonblocking(true).unwrap();
+                while stream.write(&[7; 100_000]).is_ok_and(|count| count > 0) {}
+            }
+            stopped.recv().unwrap_err();
+        });
+        let mut kept = Vec::new();
+        for _ in 0..100 {
+            let mut accepted = listener.accept().await.unwrap();
+            // They are received from, and what came is left where it is.
+            accepted.recv.readable(Deadline::NEVER).await.unwrap();
+            kept.push(accepted);
+        }
+        let peer = peer(address, |mut stream| {
+            for _ in 0..100 {
+                stream.write_all(b"ping").unwrap();
+                stream.read_exact(&mut [0; 4]).unwrap();
+            }
+        });
+        let mut accepted = listener.accept().await.unwrap();
+        let (mut buffer, mut gather) = (Buffer::new(64 * 1024), Gather::new());
+        for _ in 0..100 {
+            buffer.clear();
+            let (count, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+            assert_eq!((count.unwrap(), returned.filled()), (4, &b"ping"[..]));
+            gather.put_buffer(returned);
+            gather.keep(0..4);
+            let (sent, returned) = accepted.send.send_all(gather, Deadline::NEVER).await;
+            sent.unwrap();
+            gather = returned;
+            buffer = gather.take_buffer();
+        }
+        answer(&io, peer).await;
+        drop(stop);
+        answer(&io, greedy).await;
+        for mut connection in kept {
+            let (count, buffer) = connection.recv.recv(Buffer::new(1 << 20), Deadline::NEVER).await;
+            assert!(count.unwrap() > 0 && buffer.filled().iter().all(|byte| *byte == 7));
+        }
+    });
 }

@@ -4,9 +4,10 @@
 use std::{cell::Cell, io::ErrorKind, rc::Rc, time::Duration};
 
 use runtime::{
-    Io, listen,
+    Io,
+    kernel::{Choice, Driver, Kernel, probe, run},
+    listen,
     mailbox::Bell,
-    monoio::{Choice, Driver, Mono, probe, run},
 };
 use sim::{
     Ask, Behaviour, Client, End, Ended, Loss, Origin, Peer, Sim, SimIo, Verdict,
@@ -82,7 +83,7 @@ fn the_same_scripts_run_on_a_kernel() {
     assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
     for driver in [Driver::IoUring, Driver::Epoll] {
         let (_bell, waited_on) = Bell::new().unwrap();
-        run(driver, std::time::Instant::now(), waited_on, async |io: Mono| {
+        run(driver, std::time::Instant::now(), waited_on, async |io: Kernel| {
             let socket = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().sockets.remove(0);
             let origin = Origin::start(&io, socket, Behaviour::default());
             let (told, story_io) = (Rc::new(Cell::new(false)), io.clone());

@@ -16,7 +16,7 @@ use policy::{
 };
 use runtime::{
     affinity,
-    monoio::{Choice, Probed, probe},
+    kernel::{Choice, Probed, probe},
 };
 use tokio::sync::{mpsc, watch};
 use translate::assemble::{Assembler, Options as AssemblerOptions, Update};

@@ -29,9 +29,10 @@ use policy::{
     snapshot::ListenerFilters,
 };
 use runtime::{
-    Deadline, Io, listen,
+    Deadline, Io,
+    kernel::{Choice, Driver, Kernel, probe, run},
+    listen,
     mailbox::{Bell, Mailbox, Sender, mailbox},
-    monoio::{Choice, Driver, Mono, probe, run},
 };
 use sim::{
     Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, Verdict,
@@ -75,7 +76,7 @@ impl Ground for SimIo {
     }
 }
 
-impl Ground for Mono {
+impl Ground for Kernel {
     fn socket(&self) -> (SocketAddr, Self::Socket) {
         let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         (bound.address, bound.sockets.remove(0))
@@ -255,14 +256,14 @@ impl Setup {
     /// fails here and not in silence.
     pub(crate) fn on_kernel<S>(&self, story: S)
     where
-        S: AsyncFn(&Mesh<Mono>) + Clone + 'static,
+        S: AsyncFn(&Mesh<Kernel>) + Clone + 'static,
     {
         assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
         for driver in [Driver::IoUring, Driver::Epoll] {
             let (bell, waited_on) = Bell::new().unwrap();
             let (setup, story, told) = (self.clone(), story.clone(), Rc::new(Cell::new(false)));
             let tell = told.clone();
-            run(driver, Instant::now(), waited_on, async move |io: Mono| {
+            run(driver, Instant::now(), waited_on, async move |io: Kernel| {
                 let (mesh, mailbox) = setup.build(&io, &io, io.clone(), Some(bell), 7);
                 let worker = mesh.worker.clone();
                 io.spawn(async move {

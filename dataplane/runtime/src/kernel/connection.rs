@@ -1,0 +1,298 @@
+//! A connection's two halves on either driver, and the listener's and bell's waits.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::{Shutdown, SocketAddr},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use super::{
+    Interface, Kernel,
+    socket::{Sending, Watched},
+};
+use crate::{
+    buffer::{Buffer, Gather},
+    io::{Deadline, RecvHalf, SendHalf},
+    timer::{Alarm, Rung},
+};
+
+/// The receiving half of a connection.
+pub struct KernelRecv {
+    handle: Rc<Handle>,
+    alarm: Alarm,
+    /// Receives that ended since one had to wait.
+    at_once: u8,
+}
+
+/// Receives in a row that may complete without waiting before the other tasks and the clock get their turn. With buffers
+/// of 64 KiB a task holds the loop for a millisecond at most.
+const AT_ONCE_MAX: u8 = 32;
+
+impl RecvHalf for KernelRecv {
+    async fn recv(&mut self, mut buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer) {
+        let KernelRecv { handle, alarm, at_once } = self;
+        let has_room = buffer.spare() > 0;
+        let mut is_set = false;
+        let result = poll_fn(|cx| {
+            loop {
+                if let Some(result) = handle.receive(&mut buffer) {
+                    return Poll::Ready(result);
+                }
+                *at_once = 0;
+                if handle.poll_readable(cx).is_pending() {
+                    if !std::mem::replace(&mut is_set, true) {
+                        alarm.set(until);
+                    }
+                    return alarm.poll_rung(cx).map(|rung| Err(error_of(rung)));
+                }
+            }
+        })
+        .await;
+        if is_set {
+            alarm.set(Deadline::NEVER);
+        }
+        *at_once += 1;
+        if *at_once == AT_ONCE_MAX {
+            *at_once = 0;
+            handle.kernel.0.turn.next().await;
+        }
+        // A send failed: the kernel tells an error once, to whoever comes first, and from then on a receive gets 0, as if
+        // the other end had finished.
+        let result = match result {
+            Ok(0) if has_room && handle.watched.is_broken.get() => Err(io::ErrorKind::ConnectionReset.into()),
+            result => result,
+        };
+        (result, buffer)
+    }
+
+    async fn readable(&mut self, until: Deadline) -> io::Result<()> {
+        let KernelRecv { handle, alarm, .. } = self;
+        alarm.set(until);
+        let result = poll_fn(|cx| match handle.poll_readable(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => alarm.poll_rung(cx).map(|rung| Err(error_of(rung))),
+        })
+        .await;
+        alarm.set(Deadline::NEVER);
+        result
+    }
+
+    fn cancel_handle(&self) -> Alarm {
+        self.alarm.clone()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.handle.watched.local_addr()
+    }
+}
+
+fn error_of(rung: Rung) -> io::Error {
+    match rung {
+        Rung::TimedOut => io::ErrorKind::TimedOut.into(),
+        Rung::Cancelled => io::ErrorKind::Interrupted.into(),
+    }
+}
+
+/// The sending half of a connection.
+pub struct KernelSend {
+    handle: Rc<Handle>,
+    alarm: Alarm,
+}
+
+impl SendHalf for KernelSend {
+    async fn send(&mut self, mut gather: Gather, until: Deadline) -> (io::Result<usize>, Gather) {
+        let KernelSend { handle, alarm } = self;
+        let watched = &*handle.watched;
+        gather.load_vectors();
+        let in_flight = InFlight { handle, gather };
+        let (mut why, mut is_set) = (None, false);
+        let result = poll_fn(|cx| {
+            let polled = in_flight.poll(cx);
+            if polled.is_pending() && why.is_none() {
+                if !std::mem::replace(&mut is_set, true) {
+                    alarm.set(until);
+                }
+                if let Poll::Ready(rung) = alarm.poll_rung(cx) {
+                    why = Some(rung);
+                    // Breaks the connection, so that the send in flight completes.
+                    let _ = watched.shutdown(Shutdown::Both);
+                }
+            }
+            polled
+        })
+        .await;
+        if is_set {
+            alarm.set(Deadline::NEVER);
+        }
+        let mut gather = in_flight.end();
+        // A pipe is also broken after a FIN either way, which receiving survives.
+        let is_error = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        if is_error || why.is_some() {
+            watched.is_broken.set(true);
+        }
+        let result = match (result, why) {
+            (Ok(count), _) => {
+                gather.mark_sent(count);
+                Ok(count)
+            }
+            (Err(_), Some(rung)) => Err(error_of(rung)),
+            (Err(error), None) => Err(error),
+        };
+        (result, gather)
+    }
+
+    fn cancel_handle(&self) -> Alarm {
+        self.alarm.clone()
+    }
+
+    fn shutdown(&mut self) -> io::Result<()> {
+        self.handle.watched.shutdown(Shutdown::Write)
+    }
+
+    fn reset(&mut self) {
+        self.handle.watched.linger_not();
+    }
+}
+
+/// A descriptor that is watched for as long as this lives, and closed then.
+pub(super) struct Handle {
+    pub(super) watched: Rc<Watched>,
+    pub(super) kernel: Kernel,
+}
+
+impl Handle {
+    /// The two halves of what is connected.
+    pub(super) fn split(self) -> (KernelRecv, KernelSend) {
+        let timers = &self.kernel.0.timers;
+        let (receiving, sending) = (timers.alarm(), timers.alarm());
+        let handle = Rc::new(self);
+        let recv = KernelRecv { handle: handle.clone(), alarm: receiving, at_once: 0 };
+        (recv, KernelSend { handle, alarm: sending })
+    }
+
+    /// Whether there is something to take, or a receive is worth a try; else the task is woken when it is so.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Watched { read, ring: state, .. } = &*self.watched;
+        if read.is_ready.get() || !state.chunks.borrow().is_empty() || state.end.get().is_some() {
+            return Poll::Ready(());
+        }
+        read.wait(cx);
+        if let Interface::Ring(ring) = &mut *self.kernel.0.interface.borrow_mut() {
+            ring.arm_read(&self.watched);
+        }
+        Poll::Pending
+    }
+
+    /// Whether a send is worth a try, or a connect is over.
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.watched.write.is_ready.get() {
+            return Poll::Ready(());
+        }
+        self.watched.write.wait(cx);
+        if let Interface::Ring(ring) = &mut *self.kernel.0.interface.borrow_mut() {
+            ring.poll_write(&self.watched);
+        }
+        Poll::Pending
+    }
+
+    /// Waits until an accept, or a look at the bell, is worth a try.
+    pub(super) async fn ready_to_accept(&self) {
+        poll_fn(|cx| {
+            if self.watched.read.is_ready.get() {
+                return Poll::Ready(());
+            }
+            self.watched.read.wait(cx);
+            if let Interface::Ring(ring) = &mut *self.kernel.0.interface.borrow_mut() {
+                ring.poll_read(&self.watched);
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Takes what was received, or receives what is there; `None` when there is nothing yet.
+    fn receive(&self, buffer: &mut Buffer) -> Option<io::Result<usize>> {
+        let watched = &*self.watched;
+        if let Interface::Ring(ring) = &mut *self.kernel.0.interface.borrow_mut()
+            && let Some(taken) = ring.take(watched, buffer)
+        {
+            return Some(taken);
+        }
+        if !watched.read.is_ready.get() {
+            return None;
+        }
+        match watched.receive(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                watched.read.is_ready.set(false);
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+            result => Some(result),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        match &mut *self.kernel.0.interface.borrow_mut() {
+            Interface::Ring(ring) => ring.forget(&self.watched),
+            Interface::Epoll(epoll) => epoll.forget(&self.watched),
+        }
+    }
+}
+
+/// A send with the bytes that the kernel may be reading.
+struct InFlight<'a> {
+    handle: &'a Handle,
+    gather: Gather,
+}
+
+impl InFlight<'_> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let watched = &*self.handle.watched;
+        if let Interface::Ring(ring) = &mut *self.handle.kernel.0.interface.borrow_mut() {
+            let sending = &watched.ring.sending;
+            match sending.get() {
+                Sending::No => ring.send(watched, &self.gather),
+                Sending::InFlight => {}
+                Sending::Done(result) => {
+                    sending.set(Sending::No);
+                    let count = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+                    return Poll::Ready(count);
+                }
+            }
+            watched.write.wait(cx);
+            return Poll::Pending;
+        }
+        loop {
+            if self.handle.poll_writable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match watched.send(&self.gather) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => watched.write.is_ready.set(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// The send is over: its bytes are free again.
+    fn end(mut self) -> Gather {
+        std::mem::take(&mut self.gather)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let Handle { watched, kernel } = self.handle;
+        if watched.ring.sending.get() == Sending::InFlight {
+            watched.ring.parked.replace(std::mem::take(&mut self.gather));
+            debug_assert!(
+                kernel.0.turn.is_ending() || std::thread::panicking(),
+                "a send in flight was dropped"
+            );
+        }
+    }
+}

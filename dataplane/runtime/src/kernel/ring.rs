@@ -1,0 +1,369 @@
+//! The io_uring driver: receives into buffers that the kernel picks, sends, and says when a descriptor is worth a try.
+//!
+//! A connection that waits for bytes has one multishot receive in the ring and no buffer. What arrives lies in a buffer of
+//! the ring ([`super::provided`]) until somebody takes it. A connection whose bytes come faster than they are taken must
+//! not fill them all: it is received from when it is asked for, by poll and `recv`, as epoll does it; so is every
+//! connection while the ring has no buffer left.
+//!
+//! A descriptor's number at the driver is given to another only when the last completion of its last operation has come,
+//! so no completion is ever taken for another's. All operations that wait are submitted with the one system call of a
+//! turn, which also waits.
+
+use std::{io, os::fd::IntoRawFd, rc::Rc, time::Duration};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use slab::Slab;
+
+use super::{
+    provided::{GROUP, Provided},
+    socket::{self, Chunk, Receiving, Sending, Side, Watched},
+};
+use crate::buffer::{Buffer, Gather};
+
+/// Entries of the submission queue: operations one system call can start.
+const ENTRIES: u32 = 1024;
+/// Entries of the completion queue. The kernel keeps what does not fit, at some cost.
+const COMPLETIONS: u32 = 4096;
+/// Runs of bytes that lie in the ring's buffers for one descriptor before its receive is told to end.
+const CHUNKS_MAX: usize = 3;
+
+pub(super) struct Ring {
+    ring: IoUring,
+    provided: Provided,
+    watched: Slab<Rc<Watched>>,
+    /// Descriptors that nobody wants any more and nothing is in flight on; closed with the next system call.
+    finished: Vec<usize>,
+}
+
+/// What a completion is of: the low bits of its user data; the descriptor's number is above them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Operation(u64);
+
+impl Operation {
+    const RECEIVE: Operation = Operation(0);
+    const SEND: Operation = Operation(1);
+    const POLL_READ: Operation = Operation(2);
+    const POLL_WRITE: Operation = Operation(3);
+    /// Cancels and closes, whose completions mean nothing.
+    const OTHER: Operation = Operation(4);
+    const BITS: u32 = 3;
+
+    fn of(self, key: usize) -> u64 {
+        (key as u64) << Operation::BITS | self.0
+    }
+
+    fn parse(data: u64) -> (usize, Operation) {
+        ((data >> Operation::BITS) as usize, Operation(data & ((1 << Operation::BITS) - 1)))
+    }
+}
+
+impl Ring {
+    pub(super) fn new() -> io::Result<Ring> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(ENTRIES)?;
+        // Saves a look-up per system call; a kernel that refuses it (before 5.18) costs just that.
+        let _ = ring.submitter().register_ring_fd();
+        let provided = Provided::new(&ring)?;
+        Ok(Ring { ring, provided, watched: Slab::new(), finished: Vec::new() })
+    }
+
+    /// Does on a pair of sockets what connections will do, so that a kernel that promises more than it keeps is found out.
+    pub(super) fn check(mut self) -> io::Result<()> {
+        let (ours, theirs) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        let (ours, theirs) = (Rc::new(Watched::new(ours.into())), Rc::new(Watched::new(theirs.into())));
+        let mut buffer = Buffer::new(16);
+        self.watch(&ours);
+        self.watch(&theirs);
+        self.arm_read(&theirs);
+        let mut gather = Gather::new();
+        gather.insert(b"ringway");
+        gather.load_vectors();
+        self.send(&ours, &gather);
+        // A turn for the send and one for what it brings; more when an interruption comes between.
+        for _ in 0..8 {
+            self.wait(Some(Duration::from_millis(100)))?;
+            if let Some(result) = self.take(&theirs, &mut buffer) {
+                result?;
+                break;
+            }
+        }
+        match (buffer.filled(), ours.ring.sending.get()) {
+            (b"ringway", Sending::Done(7)) => Ok(()),
+            _ => Err(io::Error::other("a receive or send in the ring does not do what it should")),
+        }
+    }
+
+    pub(super) fn watch(&mut self, watched: &Rc<Watched>) {
+        watched.key.set(self.watched.insert(watched.clone()));
+    }
+
+    /// Has the owner of the read side woken when there is something to take or to try.
+    pub(super) fn arm_read(&mut self, watched: &Watched) {
+        let ring = &watched.ring;
+        if ring.receiving.get() != Receiving::No || watched.read.is_polled.get() {
+            return;
+        }
+        if ring.is_bulk.get() || self.provided.is_empty() {
+            self.poll(watched, &watched.read, libc::POLLIN | libc::POLLRDHUP, Operation::POLL_READ);
+            return;
+        }
+        ring.receiving.set(Receiving::Armed);
+        let receive = opcode::RecvMulti::new(types::Fd(watched.raw()), GROUP).build();
+        self.submit(watched, receive, Operation::RECEIVE);
+    }
+
+    /// As [`Ring::arm_read`], but never receives: for listeners and the bell.
+    pub(super) fn poll_read(&mut self, watched: &Watched) {
+        self.poll(watched, &watched.read, libc::POLLIN, Operation::POLL_READ);
+    }
+
+    /// Has the owner of the write side woken when a send or connect is worth a try.
+    pub(super) fn poll_write(&mut self, watched: &Watched) {
+        self.poll(watched, &watched.write, libc::POLLOUT, Operation::POLL_WRITE);
+    }
+
+    fn poll(&mut self, watched: &Watched, side: &Side, events: libc::c_short, operation: Operation) {
+        if !side.is_polled.replace(true) {
+            let poll = opcode::PollAdd::new(types::Fd(watched.raw()), events as u32).build();
+            self.submit(watched, poll, operation);
+        }
+    }
+
+    /// Moves received bytes behind what `buffer` holds. `None` when there are none and no end was seen; `Ok(0)` is the
+    /// other end's FIN.
+    pub(super) fn take(&mut self, watched: &Watched, buffer: &mut Buffer) -> Option<io::Result<usize>> {
+        let mut chunks = watched.ring.chunks.borrow_mut();
+        if let Some(chunk) = chunks.front_mut() {
+            let count = self.provided.take(chunk, buffer);
+            if chunk.start == chunk.end {
+                let emptied = chunk.buffer;
+                chunks.pop_front();
+                self.provided.give_back(emptied);
+            }
+            return Some(Ok(count));
+        }
+        match watched.ring.end.get()? {
+            0 => Some(Ok(0)),
+            error => {
+                // As the kernel does it: an error is told once, and then nothing follows.
+                watched.ring.end.set(Some(0));
+                Some(Err(io::Error::from_raw_os_error(error)))
+            }
+        }
+    }
+
+    /// Starts to send what the loaded vectors of `gather` point to. They, and what they point to, must stay as they are
+    /// until [`Sending::Done`].
+    pub(super) fn send(&mut self, watched: &Watched, gather: &Gather) {
+        let (descriptor, flags) = (types::Fd(watched.raw()), libc::MSG_NOSIGNAL);
+        let send = match &gather.vectors[..] {
+            [run] => {
+                opcode::Send::new(descriptor, run.iov_base.cast(), run.iov_len as u32).flags(flags).build()
+            }
+            _ => {
+                let message = watched.ring.message.get();
+                // SAFETY: no send is in flight on this descriptor, so nobody reads the message; the ring's owner is the
+                // only one that writes it.
+                unsafe { (*message).0 = socket::message_of(gather) };
+                opcode::SendMsg::new(descriptor, message.cast()).flags(flags as u32).build()
+            }
+        };
+        watched.ring.sending.set(Sending::InFlight);
+        self.submit(watched, send, Operation::SEND);
+    }
+
+    /// Forgets a descriptor and closes it, when its last operation is over; those that wait are told to end.
+    pub(super) fn forget(&mut self, watched: &Rc<Watched>) {
+        let ring = &watched.ring;
+        ring.is_closing.set(true);
+        for chunk in ring.chunks.borrow_mut().drain(..) {
+            self.provided.give_back(chunk.buffer);
+        }
+        if ring.receiving.get() == Receiving::Armed {
+            self.cancel_receive(watched);
+        }
+        for (side, operation) in
+            [(&watched.read, Operation::POLL_READ), (&watched.write, Operation::POLL_WRITE)]
+        {
+            if side.is_polled.get() {
+                self.cancel(operation.of(watched.key.get()));
+            }
+        }
+        if ring.sending.get() == Sending::InFlight {
+            // The kernel reads its bytes until it ends; so it is ended.
+            let _ = watched.shutdown(std::net::Shutdown::Both);
+        }
+        if ring.in_flight.get() == 0 {
+            self.finished.push(watched.key.get());
+        }
+    }
+
+    /// Submits what is queued, waits for a completion, at most `wait`, and wakes whom completions concern.
+    pub(super) fn wait(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        while let Some(key) = self.finished.pop() {
+            self.close(key);
+        }
+        let submitter = self.ring.submitter();
+        let result = match wait {
+            None => submitter.submit_and_wait(1),
+            Some(wait) => {
+                let timespec = types::Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
+                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&timespec))
+            }
+        };
+        match result {
+            Ok(_) => {}
+            // The time is over, a signal came, or completions have to be read first.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) => {}
+            Err(error) => return Err(error),
+        }
+        self.read_completions();
+        Ok(())
+    }
+
+    /// Ends everything that is in flight, so that nothing the kernel may touch is freed under it.
+    pub(super) fn end(&mut self) {
+        let in_flight = |ring: &Ring| -> u32 {
+            ring.watched.iter().map(|(_, watched)| watched.ring.in_flight.get()).sum()
+        };
+        let all: Vec<_> = self.watched.iter().map(|(_, watched)| watched.clone()).collect();
+        for watched in all.iter().filter(|watched| watched.ring.in_flight.get() > 0) {
+            let _ = watched.shutdown(std::net::Shutdown::Both);
+            for operation in [Operation::RECEIVE, Operation::POLL_READ, Operation::POLL_WRITE] {
+                self.cancel(operation.of(watched.key.get()));
+            }
+        }
+        // Each ends at once; the bound is for a kernel that does not keep its word.
+        for _ in 0..64 {
+            if in_flight(self) == 0 || self.wait(Some(Duration::from_millis(10))).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn read_completions(&mut self) {
+        let Ring { ring, provided, watched, finished } = self;
+        let mut cancels = [0; 16];
+        let mut cancelled = 0;
+        for completion in ring.completion() {
+            let (key, operation) = Operation::parse(completion.user_data());
+            let Some(watched) = watched.get(key).filter(|_| operation != Operation::OTHER) else { continue };
+            let (result, flags) = (completion.result(), completion.flags());
+            let is_last = !cqueue::more(flags);
+            if operation == Operation::RECEIVE {
+                let too_fast = on_received(watched, provided, result, flags, is_last);
+                if too_fast && cancelled < cancels.len() {
+                    cancels[cancelled] = key;
+                    cancelled += 1;
+                }
+            } else if operation == Operation::SEND {
+                watched.ring.sending.set(Sending::Done(result));
+                watched.ring.parked.take();
+                watched.write.wake();
+            } else {
+                let is_read = operation == Operation::POLL_READ;
+                let side = if is_read { &watched.read } else { &watched.write };
+                side.is_polled.set(false);
+                let is_over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+                if result > 0 && result & i32::from(is_over) != 0 {
+                    watched.has_hung_up.set(true);
+                }
+                side.set_ready();
+            }
+            if is_last {
+                watched.ring.in_flight.set(watched.ring.in_flight.get() - 1);
+                if watched.ring.is_closing.get() && watched.ring.in_flight.get() == 0 {
+                    finished.push(key);
+                }
+            }
+        }
+        for key in &cancels[..cancelled] {
+            // Unless its last completion came right behind: what is over cannot be cancelled.
+            let armed = |watched: &&Rc<Watched>| watched.ring.receiving.get() == Receiving::Armed;
+            if let Some(watched) = self.watched.get(*key).filter(armed).cloned() {
+                self.cancel_receive(&watched);
+            }
+        }
+    }
+
+    fn cancel_receive(&mut self, watched: &Watched) {
+        watched.ring.receiving.set(Receiving::Cancelled);
+        self.cancel(Operation::RECEIVE.of(watched.key.get()));
+    }
+
+    fn cancel(&mut self, of: u64) {
+        let cancel = opcode::AsyncCancel::new(of).build();
+        self.push(cancel.user_data(Operation::OTHER.of(0)));
+    }
+
+    fn close(&mut self, key: usize) {
+        let Some(watched) = self.watched.try_remove(key) else { return };
+        // Its halves are gone. A handle to a listener may share it still, and closes it then.
+        if let Ok(watched) = Rc::try_unwrap(watched) {
+            let descriptor = watched.into_descriptor().into_raw_fd();
+            self.push(opcode::Close::new(types::Fd(descriptor)).build().user_data(Operation::OTHER.of(0)));
+        }
+    }
+
+    fn submit(&mut self, watched: &Watched, entry: squeue::Entry, operation: Operation) {
+        watched.ring.in_flight.set(watched.ring.in_flight.get() + 1);
+        self.push(entry.user_data(operation.of(watched.key.get())));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: what an entry points to lives until its completion: a send's bytes by the promise of `send`'s
+            // caller, its message in the descriptor's record, which is kept until then; the others point to nothing.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // Full: make room. What fails here is tried again; the kernel takes entries unless it has no memory.
+            let _ = self.ring.submit();
+        }
+    }
+}
+
+/// Takes note of a receive's completion; gives whether bytes come faster than they are taken.
+fn on_received(watched: &Watched, provided: &mut Provided, result: i32, flags: u32, is_last: bool) -> bool {
+    let ring = &watched.ring;
+    if is_last {
+        ring.receiving.set(Receiving::No);
+    }
+    let buffer = cqueue::buffer_select(flags);
+    if let Some(buffer) = buffer {
+        provided.picked();
+        if result <= 0 || ring.is_closing.get() {
+            provided.give_back(buffer);
+        }
+    }
+    if ring.is_closing.get() {
+        return false;
+    }
+    match (result, buffer) {
+        (1.., Some(buffer)) => {
+            let end = usize::try_from(result).unwrap_or_default();
+            ring.chunks.borrow_mut().push_back(Chunk { buffer, start: 0, end });
+        }
+        // Told to end, or there was no buffer: whoever waits looks for another way.
+        (result, _) if result == -libc::ECANCELED || result == -libc::ENOBUFS => {}
+        (result, _) => ring.end.set(Some(-result)),
+    }
+    watched.read.wake();
+    let too_fast = ring.receiving.get() == Receiving::Armed && ring.chunks.borrow().len() >= CHUNKS_MAX;
+    ring.is_bulk.set(ring.is_bulk.get() || too_fast);
+    too_fast
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
