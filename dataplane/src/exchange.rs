@@ -2,7 +2,7 @@
 //!
 //! Three phases, each with what can still be done: *nothing sent* (any endpoint, any answer), *request sent* (another
 //! attempt only where a repeat cannot do harm), *response started* (only closing is left). The phase is a value, so that
-//! whether to try again is decided by a pure function ([`Again::after`]).
+//! whether to try again is decided by pure functions ([`retry`](crate::retry)).
 
 use std::{net::SocketAddr, rc::Rc};
 
@@ -10,7 +10,6 @@ use policy::{
     cluster::Cluster,
     dynamic_host::DynamicHost,
     endpoint::{Endpoint, EndpointId, EndpointState, WorkerId},
-    limits,
     route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
     snapshot::Address,
 };
@@ -28,6 +27,7 @@ use crate::{
     head_edits::{self, EditList, Forwarded},
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
+    retry::{Attempts, Sent},
     telemetry::access_log::Record,
     upstream::{CheckoutError, Connection, Destination, Owner},
     worker::{BoundCluster, Worker},
@@ -146,131 +146,95 @@ async fn forward_to<'a, I: Io>(
     target: &ForwardTarget,
 ) -> Result<After, Failed> {
     let nothing_sent = |error| Failed { error, phase: Phase::NothingSent };
-    let Some((cluster, bound_cluster)) = manager.bound.cluster(&target.cluster) else {
+    let Some((cluster, bound)) = manager.bound.cluster(&target.cluster) else {
         manager.stats.counters.no_cluster.inc();
         return Err(nothing_sent(ExchangeError::NoCluster));
     };
-    record.cluster(bound_cluster);
-    let mut tried = Tried::default();
-    let connects_max = (usize::from(forward.connect_retries) + 1).min(limits::CONNECT_ATTEMPTS_MAX);
-    let mut repeats_left = REPEATS_MAX;
+    record.cluster(bound);
     let deadline = forward.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
     let mut looked_up = None;
     let host = dynamic_host::find(worker, downstream, (cluster, deadline), &mut looked_up).await;
-    let host = host.map_err(nothing_sent)?;
+    let destinations = Destinations { cluster, bound, host: host.map_err(nothing_sent)? };
+    let plan = Plan {
+        request_timeout: forward.timeout,
+        deadline,
+        idle: match forward.idle_timeout {
+            IdleTimeout::Inherit => manager.config.stream_idle_timeout,
+            IdleTimeout::Off => None,
+            IdleTimeout::After(wait) => Some(wait),
+        },
+        target,
+    };
+    let mut attempts = Attempts::new(forward.connect_retries);
 
     loop {
         // ---- Nothing sent: any endpoint may be tried, any answer given. ----
-        let endpoint = match pick(worker, (cluster, host), bound_cluster, &tried) {
-            Some(endpoint) => endpoint,
-            None => return Err(nothing_sent(tried.error.unwrap_or(ExchangeError::NoHealthyEndpoint))),
-        };
-        let Address::Socket(address) = endpoint.spec.address else {
-            return Err(nothing_sent(ExchangeError::ConnectFailed));
-        };
-        let id = endpoint.state.id();
-        if tried.count > 0 {
-            record.retry();
-        }
-        let owner = cluster.config.proxy_protocol.map(|_| downstream.owner);
-        let upstream = match checkout(worker, (id, address, owner), (cluster, bound_cluster), deadline).await
-        {
-            Ok(upstream) => upstream,
-            Err(_) if worker.io.now() >= deadline.0 => {
-                return Err(nothing_sent(ExchangeError::UpstreamTimeout));
-            }
-            Err(error) => {
-                tried.push(id, error.into());
-                if tried.count >= connects_max {
-                    return Err(nothing_sent(error.into()));
-                }
-                continue;
-            }
-        };
-        record.upstream(address);
+        let reached = reach(worker, downstream, record, &destinations, &mut attempts, deadline).await;
+        let (endpoint, upstream) = reached.map_err(nothing_sent)?;
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
-
-        // ---- Request sent: the relay tells how far it came. ----
-        downstream.to_upstream.clear();
-        if let Some(version) = cluster.config.proxy_protocol
-            && !upstream.reused
-        {
-            downstream.forwarded.clear();
-            proxy_protocol::write(version, &downstream.origin.addresses(), &mut downstream.forwarded);
-            downstream.to_upstream.insert(&downstream.forwarded);
-        }
+        queue_connection_start(downstream, cluster, &upstream);
         encode_request(worker, manager, downstream, (forward, target), endpoint)
             .map_err(|error| nothing_sent(error.into()))?;
-        let plan = Plan {
-            request_timeout: forward.timeout,
-            deadline,
-            idle: match forward.idle_timeout {
-                IdleTimeout::Inherit => manager.config.stream_idle_timeout,
-                IdleTimeout::Off => None,
-                IdleTimeout::After(wait) => Some(wait),
-            },
-            target,
-        };
-        let reused = upstream.reused;
+
+        // ---- Request sent: the relay tells how far it came. ----
+        let was_idle = upstream.reused;
         downstream.done_bytes = downstream.request.end as usize;
         match relay::exchange(worker, manager, downstream, upstream, &plan, record).await {
             Ok(after) => return Ok(after),
-            Err(failed) => match Again::after(&failed, &downstream.request, reused) {
-                Again::Anywhere if repeats_left > 0 => {
-                    repeats_left -= 1;
-                    // Another attempt begins with endpoints that have not failed in this one.
-                    tried = Tried::default();
-                    record.retry();
-                }
-                Again::Elsewhere if tried.count + 1 < connects_max => tried.push(id, failed.error),
-                _ => return Err(failed),
-            },
+            Err(failed) => {
+                let RequestHead { method, framing, .. } = downstream.request;
+                let can_repeat =
+                    method.is_idempotent() && matches!(framing, Framing::None | Framing::Length(0));
+                attempts.go_on(endpoint.state.id(), failed, Sent { was_idle, can_repeat })?;
+            }
         }
     }
 }
 
-/// Repeats after a pooled connection turned out to be closed; each uses up one dead connection.
-const REPEATS_MAX: usize = limits::POOL_IDLE_PER_ENDPOINT_MAX;
-
-/// Whether a request whose attempt failed may be sent again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Again {
-    /// No: it may have been seen, or it would fail again.
-    No,
-    /// Not to this endpoint: as if no connection could be made.
-    Elsewhere,
-    /// To any endpoint: the connection had been idle, and its end says nothing about the endpoint.
-    Anywhere,
+/// Where the request may go.
+struct Destinations<'a> {
+    cluster: &'a Cluster,
+    bound: &'a BoundCluster,
+    /// The host that the request names, where the cluster leaves that to requests.
+    host: Option<&'a DynamicHost>,
 }
 
-impl Again {
-    /// Only after a connection that upstream ended. When none of the request's bytes was taken, any request may go again.
-    /// Else only over a connection that was idle before, since there the upstream may have closed it before it saw the
-    /// request, and only when a repeat is harmless: an idempotent request without body, of whose response no byte came
-    /// (RFC 9110 §9.2.2). A new connection that ends after it took bytes may well have ended because of them.
-    fn after(failed: &Failed, request: &RequestHead, reused: bool) -> Again {
-        let closed = matches!(failed.error, ExchangeError::UpstreamClosed | ExchangeError::UpstreamReset);
-        let harmless =
-            request.method.is_idempotent() && matches!(request.framing, Framing::None | Framing::Length(0));
-        match failed.phase {
-            Phase::NothingSent if closed && reused => Again::Anywhere,
-            Phase::NothingSent if closed => Again::Elsewhere,
-            Phase::RequestSent if closed && reused && harmless => Again::Anywhere,
-            Phase::NothingSent | Phase::RequestSent | Phase::ResponseStarted => Again::No,
+/// An endpoint that can be reached, and a connection to it. Those that failed in this exchange are passed over.
+async fn reach<'a, I: Io>(
+    worker: &Rc<Worker<I>>,
+    downstream: &Downstream<I>,
+    record: &mut Record<'_>,
+    to: &Destinations<'a>,
+    attempts: &mut Attempts,
+    deadline: Deadline,
+) -> Result<(&'a Endpoint, Connection<I>), ExchangeError> {
+    loop {
+        let Some(endpoint) = pick(worker, to, attempts) else { return Err(attempts.last_error()) };
+        let Address::Socket(address) = endpoint.spec.address else {
+            return Err(ExchangeError::ConnectFailed);
+        };
+        if attempts.begin() {
+            record.retry();
+        }
+        let id = endpoint.state.id();
+        let owner = to.cluster.config.proxy_protocol.map(|_| downstream.owner);
+        match checkout(worker, (id, address, owner), to, deadline).await {
+            Ok(upstream) => {
+                record.upstream(address);
+                return Ok((endpoint, upstream));
+            }
+            Err(_) if worker.io.now() >= deadline.0 => return Err(ExchangeError::UpstreamTimeout),
+            Err(error) => attempts.not_there(id, error.into())?,
         }
     }
 }
 
-fn pick<'a, I: Io>(
-    worker: &Worker<I>,
-    (cluster, host): (&'a Cluster, Option<&'a DynamicHost>),
-    bound: &BoundCluster,
-    tried: &Tried,
-) -> Option<&'a Endpoint> {
+fn pick<'a, I: Io>(worker: &Worker<I>, to: &Destinations<'a>, attempts: &Attempts) -> Option<&'a Endpoint> {
     let mut rng = worker.rng.borrow_mut();
-    let endpoint = cluster.pick_endpoint(host, &mut bound.pick.borrow_mut(), &mut rng, tried.ids());
-    if endpoint.is_none() && tried.count == 0 {
-        bound.stats.counters.upstream_cx_none_healthy.inc();
+    let failed = attempts.failed_endpoints();
+    let endpoint = to.cluster.pick_endpoint(to.host, &mut to.bound.pick.borrow_mut(), &mut rng, failed);
+    if endpoint.is_none() && failed.is_empty() {
+        to.bound.stats.counters.upstream_cx_none_healthy.inc();
     }
     endpoint
 }
@@ -278,7 +242,7 @@ fn pick<'a, I: Io>(
 async fn checkout<I: Io>(
     worker: &Rc<Worker<I>>,
     (id, address, owner): (EndpointId, SocketAddr, Option<Owner>),
-    (cluster, bound): (&Cluster, &BoundCluster),
+    Destinations { cluster, bound, .. }: &Destinations<'_>,
     deadline: Deadline,
 ) -> Result<Connection<I>, CheckoutError> {
     if let Some(connection) = worker.pools.reuse(id, owner) {
@@ -292,6 +256,22 @@ async fn checkout<I: Io>(
         stats: bound.stats.clone(),
     };
     worker.pools.connect(&worker.io, to, owner, deadline).await
+}
+
+/// Begins the gather for upstream with what a new connection begins with, before any request.
+fn queue_connection_start<I: Io>(
+    downstream: &mut Downstream<I>,
+    cluster: &Cluster,
+    upstream: &Connection<I>,
+) {
+    downstream.to_upstream.clear();
+    if let Some(version) = cluster.config.proxy_protocol
+        && !upstream.reused
+    {
+        downstream.forwarded.clear();
+        proxy_protocol::write(version, &downstream.origin.addresses(), &mut downstream.forwarded);
+        downstream.to_upstream.insert(&downstream.forwarded);
+    }
 }
 
 /// Adds the request head for upstream to the connection's gather; the buffer goes with it until it was sent.
@@ -327,33 +307,6 @@ fn encode_request<I: Io>(
     let result = encode::request(view, &head_edits, &mut GatherSink(to_upstream));
     list.give_back(edits);
     result
-}
-
-/// The endpoints that took no byte of the request, and why the last did not.
-struct Tried {
-    ids: [EndpointId; limits::CONNECT_ATTEMPTS_MAX],
-    count: usize,
-    error: Option<ExchangeError>,
-}
-
-impl Default for Tried {
-    fn default() -> Tried {
-        Tried { ids: [EndpointId(0); limits::CONNECT_ATTEMPTS_MAX], count: 0, error: None }
-    }
-}
-
-impl Tried {
-    fn push(&mut self, id: EndpointId, error: ExchangeError) {
-        if let Some(place) = self.ids.get_mut(self.count) {
-            *place = id;
-            self.count += 1;
-        }
-        self.error = Some(error);
-    }
-
-    fn ids(&self) -> &[EndpointId] {
-        self.ids.get(..self.count).unwrap_or_default()
-    }
 }
 
 impl From<CheckoutError> for ExchangeError {

@@ -21,6 +21,7 @@ mod listener_filters;
 pub mod relay;
 pub mod report;
 pub mod respond;
+pub mod retry;
 pub mod state;
 pub mod tcp;
 pub mod telemetry;
