@@ -124,6 +124,8 @@ pub struct Downstream<I: Io> {
     pub to_downstream: Gather,
     /// Memory for header edits.
     pub edits: Vec<Edit<'static>>,
+    /// The request, with its body, lies whole at the front of `buffer`, from where it can be sent again.
+    pub request_is_kept: bool,
     /// How much of `buffer` belongs to the exchange that is over.
     pub done_bytes: usize,
     /// Received bytes behind the exchange, where they are not in `buffer`.
@@ -203,6 +205,7 @@ pub async fn serve<I: Io>(
         to_upstream: Gather::new(),
         to_downstream: Gather::new(),
         edits: Vec::new(),
+        request_is_kept: false,
         done_bytes: 0,
         rest: Buffer::default(),
         text: Vec::new(),

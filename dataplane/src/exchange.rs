@@ -15,7 +15,7 @@ use policy::{
 };
 use runtime::{Deadline, Io};
 use wire::{
-    head::{Framing, Method, RequestHead, RequestView},
+    head::{Method, RequestView},
     http1::encode::{self, EncodeError, HeadEdits},
     path::{self, Normalized, PathError},
     proxy_protocol,
@@ -182,9 +182,7 @@ async fn forward_to<'a, I: Io>(
         match relay::exchange(worker, manager, downstream, upstream, &plan, record).await {
             Ok(after) => return Ok(after),
             Err(failed) => {
-                let RequestHead { method, framing, .. } = downstream.request;
-                let can_repeat =
-                    method.is_idempotent() && matches!(framing, Framing::None | Framing::Length(0));
+                let can_repeat = downstream.request.method.is_idempotent() && downstream.request_is_kept;
                 attempts.go_on(endpoint.state.id(), failed, Sent { was_idle, can_repeat })?;
             }
         }

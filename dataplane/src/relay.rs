@@ -40,7 +40,7 @@ use crate::{
 pub struct Plan<'a> {
     /// From the end of the request to the end of the response; `None` is for ever.
     pub request_timeout: Option<Duration>,
-    /// The end of the exchange, for a request without body.
+    /// The end of the exchange, for a request that was whole when it began.
     pub deadline: Deadline,
     /// How long nothing may move.
     pub idle: Option<Duration>,
@@ -73,7 +73,6 @@ pub async fn exchange<I: Io>(
 ) -> Result<After, Failed> {
     let framing = downstream.request.framing;
     let mut request_body = Body::new(framing, framing == Framing::Chunked);
-    let had_body = !request_body.ended;
     let sent = send_first(worker, downstream, &mut upstream, &mut request_body, plan).await?;
     record.request_sent(worker.io.now());
     upstream.stats().counters.upstream_rq_total.inc();
@@ -92,7 +91,7 @@ pub async fn exchange<I: Io>(
         is_last,
         ..
     } = downstream;
-    if had_body && !request_body.ended {
+    if !request_body.ended {
         // The head stays where it is; what follows of the body goes through a buffer of its own.
         *rest = worker.buffers.take();
         rest.extend(buffer.filled().get(sent..).unwrap_or_default());
@@ -101,11 +100,7 @@ pub async fn exchange<I: Io>(
     let progress = Progress {
         alarm,
         idle: plan.idle,
-        deadline: Cell::new(if had_body {
-            plan.deadline_from(now, request_body.ended)
-        } else {
-            plan.deadline
-        }),
+        deadline: Cell::new(if request_body.ended { plan.deadline } else { Deadline::NEVER }),
         moved: Cell::new(now),
         watch_from: Cell::new(Deadline::NEVER),
         is_slow: Cell::new(false),
@@ -202,6 +197,7 @@ async fn send_first<I: Io>(
     let buffer = std::mem::take(&mut downstream.buffer);
     let queued = body.queue(&mut gather, buffer.filled(), head_bytes);
     gather.put_buffer(buffer);
+    downstream.request_is_kept = body.ended;
     let result = match queued {
         Err(error) => Err(failed(ExchangeError::RequestBody(error), Phase::NothingSent)),
         Ok(_) if upstream.is_touched() => Err(failed(ExchangeError::UpstreamClosed, Phase::NothingSent)),
@@ -238,12 +234,9 @@ async fn send_first<I: Io>(
 }
 
 impl Plan<'_> {
-    /// The end of the exchange when the request's last byte was seen `now`; not set before that.
-    fn deadline_from(&self, now: u64, request_ended: bool) -> Deadline {
-        match self.request_timeout {
-            Some(wait) if request_ended => Deadline::after(now, wait),
-            _ => Deadline::NEVER,
-        }
+    /// The end of the exchange when the request's last byte was seen `now`.
+    fn deadline_from(&self, now: u64) -> Deadline {
+        self.request_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait))
     }
 }
 

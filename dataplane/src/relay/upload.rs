@@ -61,7 +61,7 @@ impl<I: Io> Upload<'_, I> {
             }
             Uploaded::Whole | Uploaded::Partly => {
                 let now = self.worker.io.now();
-                self.progress.deadline.set(self.plan.deadline_from(now, true));
+                self.progress.deadline.set(self.plan.deadline_from(now));
                 self.progress.request_received.set(self.body.ended);
                 if matches!(end, Uploaded::Whole) {
                     self.progress.wait_for_response(now);

@@ -4,7 +4,7 @@
 //! and a request over a new connection after it, which must be answered with its own answer. Every request has an id.
 //! What was recorded is looked at after each trial, and once more when the proxy has ended, so that nothing comes late.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use crate::recorder::{Log, Recorded};
 
@@ -64,6 +64,7 @@ pub(crate) struct Tally {
     pub(crate) unexpected_findings: Vec<String>,
     /// Counts of safe outcomes that a row wants shown.
     pub(crate) notes: Vec<String>,
+    pub(crate) took: Duration,
 }
 
 /// Findings kept of one row: enough to see what they have in common.

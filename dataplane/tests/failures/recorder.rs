@@ -158,6 +158,14 @@ pub(crate) fn reset(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
+/// Makes every write of this side, and of the other, a partial one.
+pub(crate) fn small_buffers(stream: &TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_send_buffer_size(4096)?;
+    // Much less than this is less than one segment of loopback, and the kernels wait for each other.
+    socket.set_recv_buffer_size(32 * 1024)
+}
+
 impl Shared {
     fn change<T>(&self, change: impl FnOnce(&mut Log) -> T) -> T {
         let result = change(&mut lock(&self.log));
@@ -215,6 +223,21 @@ impl Origin {
             self.read_body_so_far()?;
         }
         Ok(())
+    }
+
+    /// Reads until `count` bytes of the body are there.
+    pub(crate) fn body_bytes(&mut self, count: usize) -> io::Result<()> {
+        while self.message.body.len() < count {
+            if self.receive()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.read_body_so_far()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     fn read_body_so_far(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@ mod answers;
 mod framing;
 mod heads;
 mod turns;
+mod upstream;
 
 use crate::trial::Trials;
 
@@ -46,4 +47,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("H1-20", "headers that end here, and those that nobody may take away", heads::hop_by_hop),
     row("H1-21", "every limit of a head, below and above", heads::limits),
     row("H1-22", "half-closes behind and inside a request", turns::half_closes),
+    row("UP-01", "requests in the face of an end of an idle connection", upstream::keep_alive_race),
+    row("UP-02", "answers that end anywhere, in FIN or RST", upstream::cuts),
+    row("UP-03", "answers while a large body is on its way", upstream::answers_during_uploads),
+    row("UP-04", "1 MB each way through buffers of 4 KiB", upstream::partial_writes),
 ];

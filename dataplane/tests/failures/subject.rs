@@ -89,7 +89,7 @@ impl Subject {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("bound");
         thread::spawn(move || broken::run(&listener, origin));
-        Subject { name: "broken", address, patience: HASTE / 3, is_thorough: false, process: None }
+        Subject { name: "broken", address, patience: HASTE / 4, is_thorough: false, process: None }
     }
 
     /// What is wrong with the process itself, of whose connections only `upstream` are open: it ended, panicked, does not
@@ -146,7 +146,7 @@ impl Drop for Subject {
 /// How long a client waits for Ringway: longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a client waits for the others, which are seen to leave one waiting.
-const HASTE: Duration = Duration::from_millis(300);
+const HASTE: Duration = Duration::from_millis(600);
 /// What the process may hold after all these trials: a debug build idles at a third of it.
 const RESIDENT_KIB_MAX: usize = 96 * 1024;
 

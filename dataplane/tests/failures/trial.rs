@@ -180,10 +180,15 @@ impl Trials<'_> {
         let mut client = self.connect();
         client.send(&request);
         verdict.expect_echo("the request on a new connection", after, client.answer("GET"));
+        self.judge(verdict);
+        self.ledger.runs(id) > 0
+    }
+
+    /// Judges what was recorded.
+    pub(crate) fn judge(&mut self, verdict: &mut Verdict) {
         let ledger = &*self.ledger;
         self.origin.wait(self.subject.patience, |log| ledger.can_judge(log));
         verdict.found.extend(self.ledger.judge(&self.origin.log()));
-        self.ledger.runs(id) > 0
     }
 }
 

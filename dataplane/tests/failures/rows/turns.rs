@@ -86,7 +86,8 @@ pub(crate) fn expectations(trials: &mut Trials<'_>) {
         trials.origin.script(id, move |origin| {
             origin.send(interim.as_bytes())?;
             origin.body()?;
-            origin.send(&echo(&origin.message.clone()))?;
+            let answer = echo(&origin.message);
+            origin.send(&answer)?;
             Ok(Then::KeepAlive)
         });
         let mut client = expecting(trials, id);
