@@ -103,6 +103,15 @@ pub trait Listener: 'static {
     fn close_handle(&self) -> ListenerClose;
 }
 
+/// What the kernel says of a receive or a send, in the words of this interface: `TimedOut` is said of a deadline alone. The kernel's own ETIMEDOUT means that what we sent was never acknowledged: the connection is
+/// over. It is told once, and the next receive would get 0, as if the other end had finished.
+pub fn kernel_error(raw_os_error: i32) -> io::Error {
+    match io::Error::from_raw_os_error(raw_os_error) {
+        error if error.kind() == io::ErrorKind::TimedOut => io::ErrorKind::ConnectionReset.into(),
+        error => error,
+    }
+}
+
 /// Ends a listener: its waiting accept fails and no connection is queued any more.
 #[derive(Clone)]
 pub struct ListenerClose(std::rc::Rc<dyn Fn()>);
@@ -171,5 +180,17 @@ pub trait SendHalf: 'static {
             }
         }
         (Ok(()), gather)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_for_a_deadline_is_never_the_kernels() {
+        const ETIMEDOUT: i32 = 110;
+        assert_eq!(kernel_error(ETIMEDOUT).kind(), io::ErrorKind::ConnectionReset);
+        assert!((1..134).all(|number| kernel_error(number).kind() != io::ErrorKind::TimedOut));
     }
 }

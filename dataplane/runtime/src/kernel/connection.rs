@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     buffer::{Buffer, Gather},
-    io::{Deadline, RecvHalf, SendHalf},
+    io::{Deadline, RecvHalf, SendHalf, kernel_error},
     timer::{Alarm, Rung},
 };
 
@@ -58,10 +58,14 @@ impl RecvHalf for KernelRecv {
             *at_once = 0;
             handle.kernel.0.turn.next().await;
         }
-        // A send failed: the kernel tells an error once, to whoever comes first, and from then on a receive gets 0, as if
-        // the other end had finished.
+        // The kernel tells an error once, to whoever comes first, and from then on a receive gets 0, as if the other end
+        // had finished.
         let result = match result {
             Ok(0) if has_room && handle.watched.is_broken.get() => Err(io::ErrorKind::ConnectionReset.into()),
+            Err(error) if error.raw_os_error().is_some() => {
+                handle.watched.is_broken.set(true);
+                Err(in_our_words(error))
+            }
             result => result,
         };
         (result, buffer)
@@ -86,6 +90,11 @@ impl RecvHalf for KernelRecv {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.handle.watched.local_addr()
     }
+}
+
+/// The kernel's own words are not those for a deadline.
+fn in_our_words(error: io::Error) -> io::Error {
+    error.raw_os_error().map_or(error, kernel_error)
 }
 
 fn error_of(rung: Rung) -> io::Error {
@@ -138,7 +147,7 @@ impl SendHalf for KernelSend {
                 Ok(count)
             }
             (Err(_), Some(rung)) => Err(error_of(rung)),
-            (Err(error), None) => Err(error),
+            (Err(error), None) => Err(in_our_words(error)),
         };
         (result, gather)
     }
