@@ -12,6 +12,7 @@ use std::{
 use runtime::{Buffer, Gather};
 
 use crate::{
+    errno,
     faults::{End, Faults, Link},
     network::{Event, Leak, Network},
     pipe::{Carried, Pipe, wake},
@@ -213,6 +214,36 @@ impl Network {
             self.cut(number, cut.end);
         }
         Poll::Ready(Ok(bytes))
+    }
+
+    /// An operation of this end fails. After most errors the connection is over, and the other end gets a RST.
+    pub(crate) fn fail(&mut self, number: u64, side: Side, error: i32) -> io::Error {
+        self.note(What::Fails { connection: number, at: side, error });
+        if errno::is_end(error) {
+            self.reset(number, side);
+            let connection = self.connection(number);
+            let end = &mut connection.ends[side.out()];
+            // Told once, here.
+            (end.broken, end.error) = (true, None);
+            connection.pipes[side.out()].discard_all();
+            let pipe = &mut connection.pipes[side.into()];
+            pipe.discard_arrived();
+            wake(&mut pipe.receiver);
+            wake(&mut connection.pipes[side.out()].sender);
+        }
+        runtime::io::kernel_error(error)
+    }
+
+    /// Takes a byte of a send that is given up, whether there is room or not.
+    pub(crate) fn take_one(&mut self, number: u64, side: Side, gather: &mut Gather) -> usize {
+        let Network { connections, rng, now, .. } = self;
+        let connection = connections.get_mut(&number).expect("a half keeps its connection");
+        let pipe = &mut connection.pipes[side.out()];
+        pipe.put(gather.unsent(), 1);
+        gather.mark_sent(1);
+        let at = *now + pipe.way.draw_latency(rng);
+        self.carry(number, side, Carried::Bytes(1), at);
+        1
     }
 
     /// Sends FIN behind what was sent.

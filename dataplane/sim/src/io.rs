@@ -19,6 +19,7 @@ use runtime::{
 
 use crate::{
     connection::Side,
+    errno,
     executor::Wait,
     network::Network,
     trace::What,
@@ -81,6 +82,12 @@ impl SimIo {
         self.host.touch();
     }
 
+    /// How many of 1000 connects, accepts, receives and sends of this machine fail, each with one of the errors that Linux
+    /// gives for it. After most of them the connection is over, for both ends.
+    pub fn fail_operations(&self, per_mille: u16) {
+        self.host.fail_per_mille.set(per_mille);
+    }
+
     /// Binds a listening socket; port 0 chooses one. Several on one address share its connections.
     pub fn bind(&self, address: SocketAddr) -> SimSocket {
         SimSocket::bind(&self.world, address)
@@ -98,9 +105,10 @@ impl SimIo {
         wait: Wait,
         mut poll: impl FnMut(&mut Network, &mut Context<'_>) -> Poll<T>,
     ) -> T {
-        let mut late = self.world.is_late();
+        let mut lateness = self.world.lateness();
         let result = poll_fn(|cx| {
-            if std::mem::take(&mut late) {
+            if lateness > 0 {
+                lateness -= 1;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -133,7 +141,8 @@ impl Io for SimIo {
     async fn connect(&self, to: SocketAddr, until: Deadline) -> io::Result<(SimRecv, SimSend)> {
         let alarm = self.world.timers.alarm();
         alarm.set(until);
-        let number = self.world.network.borrow_mut().connect(self.host.ip, to);
+        let failure = self.world.failure(&self.host, &errno::CONNECT);
+        let number = self.world.network.borrow_mut().connect(self.host.ip, to, failure);
         // Dropping a connect in flight is allowed; this forgets it, or closes what it brought.
         let _connecting = Connecting { number, world: &self.world };
         let wait = Wait { operation: "a connect", connection: None, until };
@@ -217,7 +226,9 @@ impl Listener for SimListener {
     async fn accept(&mut self) -> io::Result<Accepted<SimRecv, SimSend>> {
         let in_flight = InFlight::begin(&self.io.world);
         let wait = Wait { operation: "an accept", connection: None, until: Deadline::NEVER };
-        let accepted = self.io.complete(wait, |network, cx| network.poll_accept(self.number, cx)).await;
+        let failure = self.io.world.failure(&self.io.host, &errno::ACCEPT);
+        let accepted =
+            self.io.complete(wait, |network, cx| network.poll_accept(self.number, failure, cx)).await;
         in_flight.completed();
         let (connection, downstream) = accepted?;
         let (recv, send) = self.io.halves(connection, Side::Acceptor);
@@ -262,12 +273,17 @@ impl RecvHalf for SimRecv {
         let SimRecv { end, alarm } = self;
         alarm.set(until);
         let in_flight = InFlight::begin(&end.io.world);
+        let failure = end.io.world.failure(&end.io.host, &errno::RECV);
+        let mut giving_up = GivingUp::new(&end.io.world);
         let result = end
             .io
             .complete(end.wait("a receive", until), |network, cx| {
+                if let Some(error) = failure {
+                    return Poll::Ready(Err(network.fail(end.number, end.side, error)));
+                }
                 match network.poll_recv(end.number, end.side, &mut buffer, cx) {
                     Poll::Ready(result) => Poll::Ready(result),
-                    Poll::Pending => alarm.poll_rung(cx).map(|rung| Err(error_of(rung))),
+                    Poll::Pending => giving_up.poll(network.now, alarm, cx).map(|rung| Err(error_of(rung))),
                 }
             })
             .await;
@@ -307,14 +323,21 @@ impl SendHalf for SimSend {
         let SimSend { end, alarm } = self;
         alarm.set(until);
         let in_flight = InFlight::begin(&end.io.world);
+        let failure = end.io.world.failure(&end.io.host, &errno::SEND);
+        let takes_some = end.io.world.is_cancel_late();
         let result = end
             .io
             .complete(end.wait("a send", until), |network, cx| {
+                if let Some(error) = failure {
+                    return Poll::Ready(Err(network.fail(end.number, end.side, error)));
+                }
                 match network.poll_send(end.number, end.side, &mut gather, cx) {
                     Poll::Ready(result) => Poll::Ready(result),
                     Poll::Pending => alarm.poll_rung(cx).map(|rung| {
+                        // What the kernel took before it was told is sent, and nothing after it.
+                        let taken = takes_some.then(|| network.take_one(end.number, end.side, &mut gather));
                         network.shutdown_both(end.number, end.side);
-                        Err(error_of(rung))
+                        taken.ok_or_else(|| error_of(rung))
                     }),
                 }
             })
@@ -335,6 +358,36 @@ impl SendHalf for SimSend {
     fn reset(&mut self) {
         // As on the kernel: the RST leaves when both halves are gone.
         self.end.io.world.network.borrow_mut().reset_on_close(self.end.number, self.end.side);
+    }
+}
+
+/// A receive that is given up, and still in flight for a while: what comes in that time is received.
+struct GivingUp<'a> {
+    world: &'a World,
+    rung: Option<Rung>,
+    over: Alarm,
+}
+
+impl<'a> GivingUp<'a> {
+    fn new(world: &'a World) -> GivingUp<'a> {
+        GivingUp { world, rung: None, over: world.timers.alarm() }
+    }
+
+    /// Why it was given up, when it is over.
+    fn poll(&mut self, now: u64, alarm: &Alarm, cx: &mut Context<'_>) -> Poll<Rung> {
+        let rung = match self.rung {
+            Some(rung) => rung,
+            None => {
+                let Poll::Ready(rung) = alarm.poll_rung(cx) else { return Poll::Pending };
+                let wait = self.world.cancelling();
+                if wait == Duration::ZERO {
+                    return Poll::Ready(rung);
+                }
+                self.over.set(Deadline::after(now, wait));
+                *self.rung.insert(rung)
+            }
+        };
+        self.over.poll_rung(cx).map(|_| rung)
     }
 }
 

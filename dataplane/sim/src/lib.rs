@@ -25,6 +25,7 @@
 
 mod client;
 mod connection;
+mod errno;
 mod executor;
 mod faults;
 pub mod http;
@@ -146,10 +147,27 @@ impl Sim {
         self.world.shuffle.set(shuffle);
     }
 
-    /// How many of 1000 operations complete a little later than they could, and how many waits for readiness end
-    /// early.
+    /// How many of 1000 operations complete later than they could, behind others that began after them, and how many waits
+    /// for readiness end early.
     pub fn late_completions(&self, per_mille: u16) {
         self.world.late_per_mille.set(per_mille);
+    }
+
+    /// How many of 1000 operations that are given up are still in flight for a while: a receive may yet get what comes, of a
+    /// send the kernel took something.
+    pub fn late_cancels(&self, per_mille: u16) {
+        self.world.late_cancels_per_mille.set(per_mille);
+    }
+
+    /// How many of 1000 SYNs are lost, so that a connection is made seconds later, when who asked for it may be gone.
+    pub fn lost_syns(&self, per_mille: u16) {
+        self.world.network.borrow_mut().lost_syns_per_mille = per_mille;
+    }
+
+    /// How many of 1000 times the clock goes to what happens next, it goes up to `by_max` further: everybody was stopped for
+    /// so long, and everything that happened meanwhile is seen at once.
+    pub fn clock_jumps(&self, per_mille: u16, by_max: Duration) {
+        self.world.clock_jumps.set((per_mille, by_max));
     }
 
     /// Chooses the faults of every connection made from now on.

@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     connection::{Connection, Side, keep_waker},
+    errno,
     faults::{Faults, Link, Way},
     pipe::wake,
     rng::Rng,
@@ -66,6 +67,7 @@ pub(crate) struct Network {
     pub(crate) faults_of: FaultsOf,
     pub(crate) reach: BTreeMap<SocketAddr, Reach>,
     pub(crate) backlog: usize,
+    pub(crate) lost_syns_per_mille: u16,
     pub(crate) connections: BTreeMap<u64, Connection>,
     connections_count: u64,
     listeners: BTreeMap<u64, ListenerState>,
@@ -88,7 +90,14 @@ struct Connecting {
     from: SocketAddr,
     to: SocketAddr,
     waker: Option<Waker>,
-    result: Option<Result<u64, io::ErrorKind>>,
+    result: Option<Result<u64, Refusal>>,
+}
+
+/// Why a connect fails.
+#[derive(Clone, Copy)]
+enum Refusal {
+    Kind(io::ErrorKind),
+    Kernel(i32),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +116,7 @@ impl Network {
             faults_of: Rc::new(|_, _| Faults::default()),
             reach: BTreeMap::new(),
             backlog: BACKLOG,
+            lost_syns_per_mille: 0,
             connections: BTreeMap::new(),
             connections_count: 0,
             listeners: BTreeMap::new(),
@@ -205,9 +215,11 @@ impl Network {
         self.listeners.remove(&number);
     }
 
+    /// The next connection, or `failure` if there is one in its place.
     pub(crate) fn poll_accept(
         &mut self,
         number: u64,
+        failure: Option<i32>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(u64, SocketAddr)>> {
         let Some(listener) = self.listeners.get_mut(&number) else {
@@ -219,10 +231,19 @@ impl Network {
         if let Some(error) = listener.failures.pop_front() {
             return Poll::Ready(Err(io::Error::from_raw_os_error(error)));
         }
-        let Some(connection) = listener.queue.pop_front() else {
+        let (Some(connection), error) = (listener.queue.front().copied(), failure) else {
             keep_waker(&mut listener.waker, cx);
             return Poll::Pending;
         };
+        if error.is_none_or(|error| error == errno::ECONNABORTED) {
+            listener.queue.pop_front();
+        }
+        if let Some(error) = error {
+            if error == errno::ECONNABORTED {
+                self.refuse(connection);
+            }
+            return Poll::Ready(Err(io::Error::from_raw_os_error(error)));
+        }
         self.note(What::Accepted { connection });
         self.hand_out(connection, Side::Acceptor);
         Poll::Ready(Ok((connection, self.address(connection, Side::Connector))))
@@ -247,16 +268,23 @@ impl Network {
 
     // Connecting.
 
-    pub(crate) fn connect(&mut self, from: IpAddr, to: SocketAddr) -> u64 {
+    /// Begins a connect, which ends with `failure` if there is one.
+    pub(crate) fn connect(&mut self, from: IpAddr, to: SocketAddr, failure: Option<i32>) -> u64 {
         let from = SocketAddr::new(from, self.free_port(from));
         self.note(What::Connects { from, to });
         let number = self.number();
         let mut connecting = Connecting { from, to, waker: None, result: None };
-        match self.reach.get(&to) {
-            Some(Reach::Unanswered) => {}
-            Some(Reach::Fails(kind)) => connecting.result = Some(Err(*kind)),
-            Some(Reach::Normal) | None => {
-                let at = self.now + Way::default().draw_latency(&mut self.rng);
+        match (failure, self.reach.get(&to)) {
+            (Some(error), _) => connecting.result = Some(Err(Refusal::Kernel(error))),
+            (None, Some(Reach::Unanswered)) => {}
+            (None, Some(Reach::Fails(kind))) => connecting.result = Some(Err(Refusal::Kind(*kind))),
+            (None, Some(Reach::Normal) | None) => {
+                let mut at = self.now + Way::default().draw_latency(&mut self.rng);
+                // Each SYN that is lost is sent again, after twice the time.
+                let mut again = SYN_AGAIN.as_nanos() as u64;
+                while self.rng.chance(self.lost_syns_per_mille) {
+                    (at, again) = (at + again, again * 2);
+                }
                 self.schedule(at, Event::Syn(number));
             }
         }
@@ -276,7 +304,10 @@ impl Network {
         if let Ok(connection) = result {
             self.hand_out(connection, Side::Connector);
         }
-        Poll::Ready(result.map_err(io::Error::from))
+        Poll::Ready(result.map_err(|refusal| match refusal {
+            Refusal::Kind(kind) => kind.into(),
+            Refusal::Kernel(error) => io::Error::from_raw_os_error(error),
+        }))
     }
 
     /// Forgets a connect that was given up. What it may still bring is closed when it comes.
@@ -325,7 +356,7 @@ impl Network {
     fn connect_ends(&mut self, connect: u64, connection: Option<u64>) {
         match (self.connects.get_mut(&connect), connection) {
             (Some(connecting), connection) => {
-                connecting.result = Some(connection.ok_or(io::ErrorKind::ConnectionRefused));
+                connecting.result = Some(connection.ok_or(Refusal::Kind(io::ErrorKind::ConnectionRefused)));
                 wake(&mut connecting.waker);
             }
             (None, Some(connection)) => self.give_up(connection),

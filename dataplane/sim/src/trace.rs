@@ -26,6 +26,7 @@ pub(crate) enum What {
     EndArrives { connection: u64, at: Side },
     ResetArrives { connection: u64, at: Side },
     Closed { connection: u64, by: Side },
+    Fails { connection: u64, at: Side, error: i32 },
     TurnEnds(usize),
 }
 

@@ -28,6 +28,12 @@ const POLLS_PER_INSTANT_MAX: u64 = 10_000_000;
 /// Time given to what is on its way.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// How many times an operation may be put off.
+const LATE_MAX: u32 = 4;
+
+/// How long an operation that was given up may still be in flight.
+const CANCELLING_MAX: Duration = Duration::from_millis(2);
+
 /// Where the clock starts. Not 0, which code may use for "not set".
 const START: u64 = 1_000_000_000;
 
@@ -39,6 +45,8 @@ pub(crate) struct World {
     /// Order of tasks, late completions: apart from the network's, so that one does not shift the other.
     pub(crate) rng: RefCell<Rng>,
     pub(crate) late_per_mille: Cell<u16>,
+    pub(crate) late_cancels_per_mille: Cell<u16>,
+    pub(crate) clock_jumps: Cell<(u16, Duration)>,
     pub(crate) shuffle: Cell<bool>,
     pub(crate) time_max: Cell<Duration>,
     pub(crate) ending: Cell<bool>,
@@ -52,6 +60,8 @@ pub(crate) struct World {
 pub(crate) struct Host {
     pub(crate) number: usize,
     pub(crate) ip: IpAddr,
+    /// How many of 1000 operations fail.
+    pub(crate) fail_per_mille: Cell<u16>,
     /// Something completed in this turn.
     open: Cell<bool>,
     /// A turn ended that nobody has seen yet.
@@ -69,6 +79,8 @@ impl World {
             network: RefCell::new(Network::new(START, Rng::new(rng.next_u64()))),
             rng: RefCell::new(rng),
             late_per_mille: Cell::new(0),
+            late_cancels_per_mille: Cell::new(0),
+            clock_jumps: Cell::new((0, Duration::ZERO)),
             shuffle: Cell::new(false),
             time_max: Cell::new(Duration::from_secs(3600)),
             ending: Cell::new(false),
@@ -87,6 +99,7 @@ impl World {
         let host = Rc::new(Host {
             number: hosts.len(),
             ip,
+            fail_per_mille: Cell::new(0),
             open: Cell::new(false),
             ended: Cell::new(false),
             waiter: RefCell::default(),
@@ -103,9 +116,33 @@ impl World {
         self.hosts.borrow().iter().for_each(|host| host.touch());
     }
 
-    /// Whether an operation should pretend, once, not to be complete yet.
+    /// Whether something should happen at another time than it could.
     pub(crate) fn is_late(&self) -> bool {
         self.rng.borrow_mut().chance(self.late_per_mille.get())
+    }
+
+    /// How many times an operation should pretend not to be complete yet: those that are ready meanwhile overtake it.
+    pub(crate) fn lateness(&self) -> u32 {
+        (0..LATE_MAX).take_while(|_| self.is_late()).count() as u32
+    }
+
+    /// How long a receive that is given up is still in flight.
+    pub(crate) fn cancelling(&self) -> Duration {
+        match self.is_cancel_late() {
+            true => Duration::from_nanos(self.rng.borrow_mut().below(CANCELLING_MAX.as_nanos() as u64)),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Whether an operation that is given up did something before.
+    pub(crate) fn is_cancel_late(&self) -> bool {
+        self.rng.borrow_mut().chance(self.late_cancels_per_mille.get())
+    }
+
+    /// The error that an operation of a machine fails with, one of `errors`.
+    pub(crate) fn failure(&self, host: &Host, errors: &[i32]) -> Option<i32> {
+        let mut rng = self.rng.borrow_mut();
+        rng.chance(host.fail_per_mille.get()).then(|| rng.pick(errors))
     }
 
     /// Runs everything until `main` ends.
@@ -197,6 +234,10 @@ impl World {
 
     fn pass_time(&self, to: u64) {
         self.polls_count.set(0);
+        let (per_mille, by_max) = self.clock_jumps.get();
+        let mut rng = self.rng.borrow_mut();
+        let to = if rng.chance(per_mille) { to + rng.below(by_max.as_nanos() as u64) } else { to };
+        drop(rng);
         let mut network = self.network.borrow_mut();
         network.now = network.now.max(to);
         let now = network.now;

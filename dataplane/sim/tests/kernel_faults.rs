@@ -1,0 +1,203 @@
+//! What a kernel does to the operations of one machine: errors, late completions of what was given up, lost SYNs, a clock that
+//! jumps.
+
+use std::{collections::BTreeSet, io::ErrorKind, time::Duration};
+
+use runtime::{Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf};
+use sim::{Peer, Sim, SimIo};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn soon(io: &SimIo, wait: Duration) -> Deadline {
+    Deadline::after(io.now(), wait)
+}
+
+/// What `tries` operations on a machine gave of which every other fails.
+fn failing<T>(tries: usize, operation: impl AsyncFn(&Sim, &SimIo, &mut Peer<SimIo>, usize) -> T) -> Vec<T> {
+    let sim = Sim::with_seed(5);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = other.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let mut peer = Peer::connect(&other, listener.local_addr()).await;
+        let mut all = Vec::new();
+        let mut kept = Vec::new();
+        for number in 0..tries {
+            kept.push(listener.accept().await.unwrap());
+            all.push(operation(&sim, &io, &mut peer, number).await);
+            io.fail_operations(0);
+            peer = Peer::connect(&other, listener.local_addr()).await;
+        }
+        all
+    })
+}
+
+#[test]
+fn connects_fail_with_every_error_that_linux_has_for_them() {
+    let errors = failing(200, async |_, io, _, _| {
+        io.fail_operations(500);
+        let result = io.connect("10.0.0.1:80".parse().unwrap(), soon(io, 100 * MS)).await;
+        result.err().and_then(|error| error.raw_os_error())
+    });
+    let told: BTreeSet<i32> = errors.iter().flatten().copied().collect();
+    assert!(
+        told.is_superset(&BTreeSet::from([1, 12, 13, 23, 24, 98, 99, 101, 104, 110, 111, 113])),
+        "{told:?}"
+    );
+    assert!(errors.contains(&None), "others succeed");
+}
+
+#[test]
+fn an_accept_fails_and_the_connection_is_still_there_unless_it_was_aborted() {
+    let sim = Sim::with_seed(5);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        io.fail_operations(600);
+        let mut told = BTreeSet::new();
+        for _ in 0..60 {
+            let mut peer = Peer::connect(&other, listener.local_addr()).await;
+            let is_aborted = loop {
+                match listener.accept().await {
+                    Ok(_) => break false,
+                    Err(error) => {
+                        told.insert(error.raw_os_error().unwrap());
+                        if error.kind() == ErrorKind::ConnectionAborted {
+                            break true;
+                        }
+                    }
+                }
+            };
+            if is_aborted {
+                peer.expect_reset().await;
+            }
+        }
+        assert_eq!(told, BTreeSet::from([1, 12, 23, 24, 71, 100, 103, 105, 113]));
+    });
+}
+
+#[test]
+fn a_receive_or_a_send_fails_and_the_connection_with_it_unless_only_memory_was_short() {
+    let sim = Sim::with_seed(9);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let mut told = [BTreeSet::new(), BTreeSet::new()];
+        for number in 0..200 {
+            let mut peer = Peer::connect(&other, listener.local_addr()).await;
+            let mut accepted = listener.accept().await.unwrap();
+            peer.send(b"1").await;
+            io.fail_operations(1000);
+            let is_send = number % 2 == 1;
+            let error = if is_send {
+                let mut gather = Gather::new();
+                gather.insert(b"2");
+                accepted.send.send(gather, Deadline::NEVER).await.0.unwrap_err()
+            } else {
+                accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap_err()
+            };
+            io.fail_operations(0);
+            let is_short = matches!(error.raw_os_error(), Some(12 | 105));
+            let next = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await.0;
+            if is_short {
+                assert_eq!(next.unwrap(), 1, "the connection lives after {error}");
+            } else {
+                assert_eq!(next.unwrap_err().kind(), ErrorKind::ConnectionReset, "after {error}");
+                peer.expect_reset().await;
+            }
+            // Not of a deadline, nor of a cancel: there was none.
+            assert!(!matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted), "{error}");
+            told[usize::from(is_send)].insert(error.to_string());
+        }
+        assert_eq!(told.map(|told| told.len()), [6, 7]);
+    });
+}
+
+#[test]
+fn a_receive_that_is_given_up_may_still_get_what_comes() {
+    let sim = Sim::with_seed(3);
+    sim.late_cancels(700);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let mut outcomes = BTreeSet::new();
+        for _ in 0..50 {
+            let mut peer = Peer::connect(&other, listener.local_addr()).await;
+            let mut accepted = listener.accept().await.unwrap();
+            let (timers, at) = (other.clone(), soon(&io, 20 * MS));
+            let sending = async {
+                timers.sleep_until(at).await;
+                peer.send(b"1").await;
+            };
+            let (result, ()) = sim::both(accepted.recv.recv(Buffer::new(8), at), sending).await;
+            match result.0 {
+                Ok(1) => drop(outcomes.insert("bytes")),
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    outcomes.insert("late");
+                    let (count, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+                    assert_eq!(count.unwrap(), 1, "nothing is lost");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(outcomes, BTreeSet::from(["bytes", "late"]));
+    });
+}
+
+#[test]
+fn a_send_that_is_given_up_may_have_sent_something_and_breaks_the_connection() {
+    let sim = Sim::with_seed(3);
+    sim.late_cancels(1000);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = other.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let (mut recv, mut send) = io.connect(listener.local_addr(), Deadline::NEVER).await.unwrap();
+        let mut peer = Peer::accept(&other, &mut listener).await;
+        let mut gather = Gather::new();
+        gather.insert(&[7; 100_000]);
+        let (first, gather) = send.send(gather, soon(&io, 50 * MS)).await;
+        let (second, gather) = send.send(gather, soon(&io, 50 * MS)).await;
+        assert_eq!(second.unwrap(), 1, "the kernel had taken it");
+        assert_eq!(send.send(gather, Deadline::NEVER).await.0.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(
+            recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+        assert_eq!(peer.recv_to_end().await.bytes.len(), first.unwrap() + 1);
+    });
+}
+
+#[test]
+fn a_connect_whose_syns_are_lost_succeeds_seconds_later() {
+    let sim = Sim::with_seed(4);
+    sim.lost_syns(300);
+    let io = sim.io();
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let mut seconds = BTreeSet::new();
+        for _ in 0..40 {
+            let before = io.now();
+            drop(Peer::connect(&io, listener.local_addr()).await);
+            drop(listener.accept().await.unwrap());
+            seconds.insert((io.now() - before) / 1_000_000_000);
+        }
+        assert!(seconds.is_superset(&BTreeSet::from([0, 1, 3])), "{seconds:?}");
+    });
+}
+
+#[test]
+fn a_clock_that_jumps_shows_at_once_what_happened_meanwhile() {
+    let sim = Sim::with_seed(4);
+    sim.clock_jumps(1000, Duration::from_secs(60));
+    let io = sim.io();
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let mut peer = Peer::connect(&io, listener.local_addr()).await;
+        let mut accepted = listener.accept().await.unwrap();
+        let before = io.now();
+        peer.send(b"1").await;
+        // Bytes and deadline are there together, and bytes go first.
+        let (count, _) = accepted.recv.recv(Buffer::new(8), soon(&io, MS)).await;
+        assert_eq!(count.unwrap(), 1);
+        assert!(io.now() - before > 1_000_000_000, "the clock jumped");
+    });
+}
