@@ -1,11 +1,12 @@
 //! What `wire` reads on one connection, whose bytes come in whatever pieces.
 
-use std::{collections::BTreeSet, slice};
+use std::{collections::BTreeSet, fmt, slice};
 
 use wire::{
-    head::{self, Method, RequestHead, RequestView, ResponseHead, ResponseView, Version},
+    head::{self, Method, RequestHead, RequestView, ResponseHead, ResponseView, Span, Version},
     http1::{
         body::{Decoder, Step, TrailerLimits},
+        encode::Sink,
         parse::{self, Limits, METHOD_BYTES_MAX, ParseError, Parsed},
     },
 };
@@ -101,7 +102,7 @@ impl Reader<'_> {
                     match take_body(decoder, message, rest, &mut self.at) {
                         Ok(true) => {}
                         Ok(false) => return None,
-                        Err(status) => return Some(Rest::Refused(BTreeSet::from([status]))),
+                        Err(status) => return Some(reference::refused(BTreeSet::from([status]), self.side)),
                     }
                     if self.end_message() {
                         return Some(Rest::Unread);
@@ -115,7 +116,7 @@ impl Reader<'_> {
                     let message = Message { head, ..Message::default() };
                     self.state = State::Body(Decoder::new(framing, TRAILER_LIMITS), message);
                 }
-                Err(error) => return Some(Rest::Refused(BTreeSet::from([status_of(error)]))),
+                Err(error) => return Some(reference::refused(BTreeSet::from([status_of(error)]), self.side)),
             }
         }
     }
@@ -271,4 +272,40 @@ pub fn ways_to_cut(bytes: &[u8]) -> impl Iterator<Item = Vec<usize>> {
     let mut some: Vec<usize> = (0..3).map(|_| rng.below(len + 1) as usize).collect();
     some.sort_unstable();
     cuts.into_iter().map(|cut| slice::from_ref(&cut).to_vec()).chain([each, some])
+}
+
+/// What was received and what was sent, for whom it fails.
+#[derive(Clone, Copy)]
+pub struct Shown<'a>(pub &'a [u8], pub &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\nsent as {}", self.0.escape_ascii(), self.1.escape_ascii())
+    }
+}
+
+/// A head as it goes out.
+pub struct Written<'a> {
+    from: &'a [u8],
+    /// What was written.
+    pub bytes: Vec<u8>,
+}
+
+impl<'a> Written<'a> {
+    /// Nothing yet, of a head that came in `from`.
+    pub fn of(from: &'a [u8]) -> Written<'a> {
+        Written { from, bytes: Vec::new() }
+    }
+}
+
+impl Sink for Written<'_> {
+    fn keep(&mut self, span: Span) {
+        assert!(span.start < span.end && span.end as usize <= self.from.len(), "{span:?}");
+        self.bytes.extend_from_slice(span.of(self.from));
+    }
+
+    fn insert(&mut self, bytes: &[u8]) {
+        assert!(!bytes.is_empty());
+        self.bytes.extend_from_slice(bytes);
+    }
 }

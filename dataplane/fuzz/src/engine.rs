@@ -176,6 +176,7 @@ mod tests {
         run: |bytes| assert!(!bytes.windows(4).any(|run| run == b"word"), "the word"),
         words: &["word"],
         kept: "a\nb\nlonger than the others\n",
+        smoke: 0,
     };
 
     #[test]

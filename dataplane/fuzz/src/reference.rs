@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod head;
+pub mod path;
 
 use std::collections::BTreeSet;
 
@@ -41,9 +42,17 @@ pub fn connection(bytes: &[u8], side: Side<'_>, limits: &Limits) -> Connection {
                 }
             }
             Read::Part => return Connection { messages, rest: Rest::Part },
-            Read::Refused(statuses) => return Connection { messages, rest: Rest::Refused(statuses) },
+            Read::Refused(statuses) => return Connection { messages, rest: refused(statuses, side) },
         }
     }
+}
+
+/// The answer to who asked: whatever is wrong with a response, it is that of a bad gateway.
+pub(crate) fn refused(statuses: BTreeSet<u16>, side: Side<'_>) -> Rest {
+    Rest::Refused(match side {
+        Side::Requests => statuses,
+        Side::Responses(_) => BTreeSet::from([502]),
+    })
 }
 
 fn message(bytes: &[u8], side: Side<'_>, limits: &Limits) -> Read<Message> {

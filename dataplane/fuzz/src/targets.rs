@@ -1,7 +1,10 @@
 //! The targets. Each faces what its parser faces: bytes of a peer, or an operator's file.
 
+pub mod bootstrap;
 pub mod chunk;
 pub mod h1_req;
+pub mod h1_resp;
+pub mod path_norm;
 
 use std::fmt;
 
@@ -16,17 +19,47 @@ pub struct Target {
     pub words: &'static [&'static str],
     /// The inputs worth keeping, see [`crate::corpus`].
     pub kept: &'static str,
+    /// Random inputs that every change is tried with: as many as a debug build runs in a few seconds.
+    pub smoke: u64,
 }
 
-/// All of them.
+/// One for each parser.
 pub const TARGETS: &[Target] = &[
     Target {
         name: "h1_req",
         run: h1_req::run,
         words: h1_req::WORDS,
         kept: include_str!("../corpus/h1_req.txt"),
+        smoke: 60_000,
     },
-    Target { name: "chunk", run: chunk::run, words: chunk::WORDS, kept: include_str!("../corpus/chunk.txt") },
+    Target {
+        name: "h1_resp",
+        run: h1_resp::run,
+        words: h1_resp::WORDS,
+        kept: include_str!("../corpus/h1_resp.txt"),
+        smoke: 40_000,
+    },
+    Target {
+        name: "chunk",
+        run: chunk::run,
+        words: chunk::WORDS,
+        kept: include_str!("../corpus/chunk.txt"),
+        smoke: 200_000,
+    },
+    Target {
+        name: "path_norm",
+        run: path_norm::run,
+        words: path_norm::WORDS,
+        kept: include_str!("../corpus/path_norm.txt"),
+        smoke: 40_000,
+    },
+    Target {
+        name: "bootstrap",
+        run: bootstrap::run,
+        words: bootstrap::WORDS,
+        kept: include_str!("../corpus/bootstrap.txt"),
+        smoke: 200,
+    },
 ];
 
 impl Target {

@@ -1,19 +1,31 @@
-//! Every target, for every kept input and as many random ones as a build on every change can afford.
+//! Every target, for every kept input and for [`Target::smoke`] random ones, unless `FUZZ_INPUTS` says how many. The same
+//! ones every time, unless `FUZZ_SEED` says from what: a fault that comes and goes would be a fault of the test.
 
 use std::{env, time::Instant};
 
 use fuzz::{
-    engine,
+    corpus, engine,
     targets::{TARGETS, Target},
 };
-
-/// Random inputs for each target, unless `FUZZ_INPUTS` says how many. The same ones every time, unless `FUZZ_SEED` says
-/// from what: a fault that comes and goes would be a fault of the test.
-const INPUTS: u64 = 60_000;
 
 #[test]
 fn requests() {
     smoke("h1_req");
+}
+
+#[test]
+fn responses() {
+    smoke("h1_resp");
+}
+
+#[test]
+fn paths() {
+    smoke("path_norm");
+}
+
+#[test]
+fn bootstrap_files() {
+    smoke("bootstrap");
 }
 
 #[test]
@@ -32,11 +44,20 @@ fn every_target_is_smoked() {
 #[track_caller]
 fn smoke(name: &str) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let (inputs, seed) = (number("FUZZ_INPUTS").unwrap_or(INPUTS), number("FUZZ_SEED").unwrap_or(7));
     let target = Target::named(name).expect("a target");
+    let (inputs, seed) = (number("FUZZ_INPUTS").unwrap_or(target.smoke), number("FUZZ_SEED").unwrap_or(7));
     let begun = Instant::now();
     engine::replay(target)
         .and_then(|()| engine::search(target, seed, inputs))
         .unwrap_or_else(|finding| panic!("{finding}"));
     println!("{name}: {inputs} inputs, {:.0}/s", inputs as f64 / begun.elapsed().as_secs_f64());
+}
+
+#[test]
+fn the_ledger_speaks_of_the_inputs_that_are_kept() {
+    let ledger = include_str!("../LEDGER.md");
+    for Target { name, kept, .. } in TARGETS {
+        let row = ledger.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap_or_default();
+        assert!(row.contains(&corpus::hash(kept)), "{name} {}: {row}", corpus::hash(kept));
+    }
 }

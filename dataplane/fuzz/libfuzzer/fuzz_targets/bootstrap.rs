@@ -1,0 +1,5 @@
+//! See `fuzz::targets::bootstrap`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::bootstrap::run(bytes));
