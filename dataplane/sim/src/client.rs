@@ -129,11 +129,13 @@ impl Ask {
 impl<I: Io> Client<I> {
     /// Connects. Panics when it cannot.
     pub async fn connect(io: &I, to: SocketAddr) -> Client<I> {
-        let (recv, send) = io
-            .connect(to, Deadline::after(io.now(), PATIENCE))
-            .await
-            .unwrap_or_else(|error| panic!("connect to {to}: {error}"));
-        Client { io: io.clone(), recv, send, parser: Parser::responses(), is_over: false }
+        Self::try_connect(io, to).await.unwrap_or_else(|error| panic!("connect to {to}: {error}"))
+    }
+
+    /// Connects, maybe.
+    pub async fn try_connect(io: &I, to: SocketAddr) -> io::Result<Client<I>> {
+        let (recv, send) = io.connect(to, Deadline::after(io.now(), PATIENCE)).await?;
+        Ok(Client { io: io.clone(), recv, send, parser: Parser::responses(), is_over: false })
     }
 
     /// Whether the connection can carry no further request.
@@ -143,24 +145,63 @@ impl<I: Io> Client<I> {
 
     /// Sends a request and receives its answer, both at once.
     pub async fn ask(&mut self, ask: &Ask) -> Verdict {
+        let mut verdicts = self.ask_all(std::slice::from_ref(ask), Behind::Nothing).await;
+        verdicts.remove(0)
+    }
+
+    /// Sends requests one behind the other and receives their answers, all at once. Those behind a loss, or behind an
+    /// answer that announces the end of the connection, get no verdict.
+    pub async fn ask_all(&mut self, asks: &[Ask], behind: Behind) -> Vec<Verdict> {
         let until = Deadline::after(self.io.now(), PATIENCE);
-        self.parser.expect_answer_to(&ask.method);
         let mut gather = Gather::new();
-        gather.insert(&ask.bytes());
+        for ask in asks {
+            self.parser.expect_answer_to(&ask.method);
+            gather.insert(&ask.bytes());
+        }
         let Client { recv, send, parser, .. } = self;
-        // The answer decides: a request may well be cut short by an early one.
-        let ((sent, _), answer) = both(send.send_all(gather, until), receive(recv, parser, until)).await;
-        let verdict = match answer {
-            Ok(answer) => judge(ask, answer),
-            Err(loss) => Verdict::Lost(loss),
+        let sending = async {
+            let sent = send.send_all(gather, until).await.0;
+            // A connection that broke meanwhile is told by the answer.
+            sent.is_ok() && (behind == Behind::Nothing || send.shutdown().is_ok())
         };
-        self.is_over |= match &verdict {
-            Verdict::Ok(answer) | Verdict::Refused(answer) => {
-                sent.is_err() || answer.header("connection") == Some("close")
+        let receiving = async {
+            let mut verdicts = Vec::new();
+            for ask in asks {
+                let verdict = match receive(recv, parser, until).await {
+                    Ok(answer) => judge(ask, answer),
+                    Err(loss) => Verdict::Lost(loss),
+                };
+                let is_last = verdict.is_last();
+                verdicts.push(verdict);
+                if is_last {
+                    break;
+                }
             }
-            Verdict::Lost(_) | Verdict::Cross(_) | Verdict::Truncated(_) => true,
+            verdicts
         };
-        verdict
+        // The answer decides: a request may well be cut short by an early one.
+        let (is_sent, verdicts) = both(sending, receiving).await;
+        self.is_over |= !is_sent || behind == Behind::Fin || verdicts.iter().any(Verdict::is_last);
+        verdicts
+    }
+}
+
+/// What follows requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Behind {
+    /// Whatever is asked next.
+    Nothing,
+    /// FIN.
+    Fin,
+}
+
+impl Verdict {
+    /// Whether the connection carries nothing after it.
+    fn is_last(&self) -> bool {
+        match self {
+            Verdict::Ok(answer) | Verdict::Refused(answer) => answer.header("connection") == Some("close"),
+            Verdict::Lost(_) | Verdict::Cross(_) | Verdict::Truncated(_) => true,
+        }
     }
 }
 

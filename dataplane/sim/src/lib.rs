@@ -49,7 +49,7 @@ use std::{
 use world::World;
 
 pub use crate::{
-    client::{Ask, Client, Loss, Verdict, both},
+    client::{Ask, Behind, Client, Loss, Verdict, both},
     connection::Side,
     faults::{Cut, End, Faults, Link, Pieces, Way},
     io::{SimIo, SimListener, SimRecv, SimSend, SimSocket},
@@ -122,7 +122,7 @@ impl Sim {
         self.world.run(story, Location::caller())
     }
 
-    /// Lets a simulated second pass, or less when nothing will happen any more: what is on its way arrives.
+    /// Lets ten simulated seconds pass, or less when nothing will happen any more: what is on its way arrives.
     pub fn settle(&self) {
         self.world.settle();
     }

@@ -265,7 +265,8 @@ async fn accept<I: Io>(io: I, mut listener: I::Listener, origin: Origin) {
         let number = records.len();
         records.push(Record::default());
         drop(records);
-        let connection = Connection { io: io.clone(), recv, send, number, origin: origin.clone() };
+        let connection =
+            Connection { io: io.clone(), recv, send, number, origin: origin.clone(), is_answered: false };
         io.spawn(connection.serve());
     }
 }
@@ -276,6 +277,8 @@ struct Connection<I: Io> {
     send: I::Send,
     number: usize,
     origin: Origin,
+    /// The request that comes was answered at its head, whatever the behaviour is at its end.
+    is_answered: bool,
 }
 
 /// Whether a connection goes on.
@@ -335,7 +338,8 @@ impl<I: Io> Connection<I> {
                 Ok(None) => return Goes::On,
                 Ok(Some(Event::Head)) => {
                     let Some(head) = parser.current() else { continue };
-                    if behaviour.answer == Answer::AtHead {
+                    self.is_answered = behaviour.answer == Answer::AtHead;
+                    if self.is_answered {
                         let answer = behaviour.answer_to(head, false);
                         self.answer(answer).await
                     } else if behaviour.continues && head.header("expect") == Some("100-continue") {
@@ -347,7 +351,11 @@ impl<I: Io> Connection<I> {
                 Ok(Some(Event::Whole(request))) => {
                     let answer = behaviour.answer_to(&request, true);
                     self.record(|record| record.requests.push(request));
-                    if behaviour.answer == Answer::AtRequest { self.answer(answer).await } else { Goes::On }
+                    let is_answered = std::mem::take(&mut self.is_answered);
+                    match behaviour.answer {
+                        Answer::AtRequest | Answer::AtHead if !is_answered => self.answer(answer).await,
+                        _ => Goes::On,
+                    }
                 }
                 Err(malformed) => {
                     self.record(|record| record.malformed = Some(malformed));
