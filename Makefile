@@ -5,6 +5,7 @@
 #   make failures  hostile bytes and bad luck on both drivers: what was tried, how often, how often it went wrong
 #   make bench     every workload beside other proxies (ten minutes); bench/run --help for more
 #   make fuzz      searches for bytes that parsers get wrong: SECONDS=60 of each of TARGETS="h1_req …"; nightly toolchain
+#   make sim       random worlds around the proxy, simulated: SEEDS=10000 of them, or SEEDS=17..18 for one that failed
 #   make lint      formatting, clippy, docs
 #
 # And one that needs Go, which setup.sh does not install:
@@ -13,7 +14,7 @@
 
 built := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test failures bench fuzz lint conformance
+.PHONY: demo test failures bench fuzz sim lint conformance
 
 demo:
 	@deploy/setup.sh build
@@ -36,6 +37,10 @@ lint:
 
 bench:
 	bench/run --workload all --rounds 3 --seconds 1.5 --warm 0.5
+
+sim:
+	@deploy/setup.sh build
+	SIM_SEEDS=$(or $(SEEDS),10000) cargo test --locked -p dataplane --test worlds in_no_world -- --nocapture
 
 fuzz:
 	@deploy/setup.sh build

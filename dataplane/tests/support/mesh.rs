@@ -31,7 +31,6 @@ use policy::{
 use runtime::{
     Deadline, Io,
     kernel::{Choice, Driver, Kernel, probe, run},
-    listen,
     mailbox::{Bell, Mailbox, Sender, mailbox},
 };
 use sim::{
@@ -41,8 +40,10 @@ use sim::{
 };
 use tokio::net::TcpSocket;
 
+mod ground;
 mod snapshots;
 
+pub(crate) use ground::Ground;
 use snapshots::Binder;
 pub(crate) use snapshots::{Config, forward_to, route};
 
@@ -50,47 +51,6 @@ pub(crate) use snapshots::{Config, forward_to, route};
 pub(crate) const LISTENER: &str = "in";
 /// The cluster that every mesh has.
 pub(crate) const APP: &str = "app";
-
-/// A network that a mesh can stand on.
-pub(crate) trait Ground: Io {
-    /// A listening socket at an address of its own.
-    fn socket(&self) -> (SocketAddr, Self::Socket);
-    /// An address where nobody listens, one for each number, and what keeps it so.
-    fn nobody(&self, number: usize) -> (SocketAddr, Option<TcpSocket>);
-    /// Makes the worker look into its mailbox, where no bell does.
-    fn nudge(&self);
-}
-
-impl Ground for SimIo {
-    fn socket(&self) -> (SocketAddr, Self::Socket) {
-        let socket = self.bind((self.ip(), 0).into());
-        (socket.address(), socket)
-    }
-
-    fn nobody(&self, number: usize) -> (SocketAddr, Option<TcpSocket>) {
-        ((self.ip(), 9 + number as u16).into(), None)
-    }
-
-    fn nudge(&self) {
-        self.poke();
-    }
-}
-
-impl Ground for Kernel {
-    fn socket(&self) -> (SocketAddr, Self::Socket) {
-        let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        (bound.address, bound.sockets.remove(0))
-    }
-
-    fn nobody(&self, _: usize) -> (SocketAddr, Option<TcpSocket>) {
-        // Bound and not listening: the kernel refuses connections, and gives the port to no other test.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        (socket.local_addr().unwrap(), Some(socket))
-    }
-
-    fn nudge(&self) {}
-}
 
 /// What a mesh is made of.
 #[derive(Clone)]
@@ -125,7 +85,8 @@ pub(crate) struct Mesh<I: Ground> {
     pub(crate) origins_io: I,
     /// What the current snapshot was made of.
     pub(crate) config: RefCell<Config>,
-    proxy_io: I,
+    /// The worker's machine.
+    pub(crate) proxy_io: I,
     wanted: Mailbox<Wanted>,
     orders: Sender<Order<I>>,
     binder: RefCell<Binder>,
@@ -349,7 +310,9 @@ impl<I: Ground> Mesh<I> {
         let version = bound.snapshot.version;
         let is_gone = was_listening && !self.config.borrow().is_listening;
         let closed = if is_gone { vec![LISTENER.into()] } else { Vec::new() };
-        self.order(Order::Adopt { bound, sockets: Vec::new(), closed });
+        let is_back = !was_listening && self.config.borrow().is_listening;
+        let socket = is_back.then(|| (LISTENER.into(), self.proxy_io.socket_at(self.proxy)));
+        self.order(Order::Adopt { bound, sockets: socket.into_iter().collect(), closed });
         while self.worker.stats.counters.snapshot_version.get() != version {
             self.pass(Duration::from_millis(1)).await;
         }

@@ -1,0 +1,171 @@
+//! One world from its beginning to its end.
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use dataplane::worker::Order;
+use policy::{
+    cluster::{ClusterConfig, Discovery},
+    route::RouteSpec,
+};
+use runtime::Io;
+use sim::{Origin, Rng, Sim, SimIo};
+
+use crate::{
+    clients::Clients,
+    ledger::Ledger,
+    mesh::{APP, Config, Ground, Mesh, Setup, forward_to, route},
+    plan::{Plan, Timeouts},
+};
+
+/// Runs it; gives a number that equal runs share.
+pub(crate) fn run(seed: u64) -> u64 {
+    let plan = Plan::of(seed);
+    let sim = plan.network();
+    let setup = Setup::new(Default::default()).without_origins().manager(|manager| plan.manager(manager));
+    let plan = Cell::new(Some(plan));
+    setup.on(&sim, &async |mesh: &Mesh<SimIo>| {
+        let plan = plan.take().expect("a story is told once");
+        World::new(mesh, plan).live(&sim).await;
+    });
+    sim.trace_hash()
+}
+
+struct World<'a> {
+    mesh: &'a Mesh<SimIo>,
+    clients: Rc<Clients>,
+    /// By cluster.
+    origins: Vec<Vec<Origin>>,
+    rng: Rng,
+}
+
+impl<'a> World<'a> {
+    fn new(mesh: &'a Mesh<SimIo>, plan: Plan) -> World<'a> {
+        let mut rng = Rng::new(plan.seed ^ 0x0077_6f72_6c64);
+        let mut origin = || {
+            let socket = mesh.origins_io.socket().1;
+            Origin::start(&mesh.origins_io, socket, plan.behaviour(&mut rng))
+        };
+        let origins: Vec<Vec<Origin>> =
+            plan.clusters.iter().map(|count| (0..*count).map(|_| origin()).collect()).collect();
+        let clients = Clients {
+            io: mesh.io.clone(),
+            proxy: mesh.proxy,
+            running: Cell::new(plan.clients),
+            plan,
+            ledger: Ledger::default(),
+            is_leaving: Cell::new(false),
+            answered: Cell::new(0),
+        };
+        World { mesh, clients: Rc::new(clients), origins, rng }
+    }
+
+    async fn live(mut self, sim: &Sim) {
+        let plan = &self.clients.plan;
+        self.clients.ledger.tell(0, format!("{plan:?}"));
+        let (count, timeouts) = (plan.clusters.len(), plan.timeouts);
+        let addresses: Vec<Vec<SocketAddr>> =
+            self.origins.iter().map(|origins| origins.iter().map(Origin::address).collect()).collect();
+        self.mesh
+            .adopt(move |config| {
+                config.clusters.remove(APP);
+                config.routes = Rc::new(move || routes(count, timeouts));
+                addresses
+                    .into_iter()
+                    .enumerate()
+                    .for_each(|(at, endpoints)| put(config, at, endpoints, timeouts));
+            })
+            .await;
+        self.clients.plan.kernel(&self.mesh.proxy_io);
+        for number in 0..self.clients.plan.clients {
+            self.mesh.io.spawn(self.clients.clone().live(number));
+        }
+        for _ in 0..self.clients.plan.changes {
+            self.pass_up_to(800).await;
+            self.change().await;
+        }
+        if self.clients.plan.departures && self.rng.chance(500) {
+            self.clients.is_leaving.set(true);
+            self.tell("drain");
+            self.mesh.order(Order::Drain);
+        }
+        while self.clients.running.get() > 0 {
+            self.mesh.pass(Duration::from_millis(5)).await;
+        }
+        // What follows is judged by the clock.
+        sim.clock_jumps(0, Duration::ZERO);
+        let origins: Vec<Origin> = self.origins.concat();
+        self.clients.ledger.judge_origins(&origins);
+        origins.iter().for_each(Origin::stop);
+    }
+
+    /// Something changes.
+    async fn change(&mut self) {
+        let cluster = self.rng.below(self.origins.len() as u64) as usize;
+        match self.rng.below(6) {
+            0..3 => {
+                let origins = &self.origins[cluster];
+                let origin = &origins[self.rng.below(origins.len() as u64) as usize];
+                let behaviour = self.clients.plan.behaviour(&mut self.rng);
+                self.tell(&format!("cluster {cluster}: an origin behaves otherwise"));
+                origin.behave(behaviour);
+            }
+            3 | 4 => self.move_endpoints(cluster).await,
+            _ if self.clients.plan.departures => self.leave_and_come_back().await,
+            _ => {}
+        }
+    }
+
+    /// A cluster has other endpoints: some of its origins, always one that answers, and maybe an address where nobody is.
+    async fn move_endpoints(&mut self, cluster: usize) {
+        let timeouts = self.clients.plan.timeouts;
+        let mut endpoints: Vec<SocketAddr> = self.origins[cluster].iter().map(Origin::address).collect();
+        while endpoints.len() > 1 && self.rng.chance(500) {
+            endpoints.remove(self.rng.below(endpoints.len() as u64) as usize);
+        }
+        if self.rng.chance(300) {
+            endpoints.push(self.mesh.origins_io.nobody(1).0);
+        }
+        self.tell(&format!("cluster {cluster} has {endpoints:?}"));
+        self.mesh.adopt(|config| put(config, cluster, endpoints, timeouts)).await;
+    }
+
+    async fn leave_and_come_back(&mut self) {
+        // From before the change until all who saw it are gone.
+        self.clients.is_leaving.set(true);
+        self.tell("the listener goes");
+        self.mesh.adopt(|config| config.is_listening = false).await;
+        self.pass_up_to(1500).await;
+        self.tell("the listener comes back");
+        self.mesh.adopt(|config| config.is_listening = true).await;
+    }
+
+    async fn pass_up_to(&mut self, milliseconds: u64) {
+        self.mesh.pass(Duration::from_millis(self.rng.below(milliseconds))).await;
+    }
+
+    fn tell(&self, what: &str) {
+        self.clients.ledger.tell(self.mesh.io.now(), what.to_owned());
+    }
+}
+
+fn name(cluster: usize) -> Arc<str> {
+    format!("c{cluster}").into()
+}
+
+fn put(config: &mut Config, cluster: usize, endpoints: Vec<SocketAddr>, timeouts: Timeouts) {
+    let mut cluster_config =
+        ClusterConfig::new(name(cluster), Discovery::Eds { service_name: name(cluster) });
+    cluster_config.connect_timeout = timeouts.connect;
+    cluster_config.idle_timeout = timeouts.upstream_idle;
+    config.clusters.insert(name(cluster), (cluster_config, endpoints));
+}
+
+/// `/0` leads to the first cluster, and so on.
+fn routes(count: usize, timeouts: Timeouts) -> Vec<RouteSpec> {
+    let to = |cluster| {
+        let mut forward = forward_to(&name(cluster));
+        forward.timeout = timeouts.route;
+        route(&format!("/{cluster}"), forward)
+    };
+    (0..count).map(to).collect()
+}
