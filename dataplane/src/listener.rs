@@ -8,8 +8,9 @@ use policy::network_filter::NetworkFilter;
 use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
 
 use crate::{
-    downstream::{self, Manager, Origin, Waiting},
+    downstream::{self, Manager, Waiting},
     listener_filters::{self, Found, Unknown},
+    origin::Origin,
     tcp,
     telemetry::metrics::ListenerCounters,
     worker::Worker,

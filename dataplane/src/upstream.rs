@@ -15,6 +15,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    num::NonZeroU32,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Poll, Waker},
@@ -77,6 +78,17 @@ pub struct Destination {
     pub stats: Arc<ClusterStats>,
 }
 
+/// Whose a connection is and how long it is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Whose it is; `None` is anybody's.
+    pub owner: Option<Owner>,
+    /// How long it may live; `None` is for ever.
+    pub duration: Option<Duration>,
+    /// Requests that it carries at most.
+    pub requests_max: Option<NonZeroU32>,
+}
+
 /// An open connection to an endpoint, held by one exchange or by the pool. Dropping it closes it.
 pub struct Connection<I: Io> {
     send: I::Send,
@@ -99,6 +111,9 @@ pub(crate) struct Shared {
     cancel: Alarm,
     /// Whose it is, if not anybody's.
     owner: Option<Owner>,
+    /// From then on it carries no other request.
+    ages_at: Deadline,
+    requests_left: Cell<u32>,
     /// How long it keeps a buffer when it is idle: [`BUFFER_KEPT`], or its idle timeout when that is shorter.
     buffer_kept: Duration,
 }
@@ -155,12 +170,12 @@ impl<I: Io> Pools<I> {
         Some(connection)
     }
 
-    /// A new connection, made before `deadline`, for `owner` alone or for anybody.
+    /// A new connection, made before `deadline`.
     pub async fn connect(
         self: &Rc<Self>,
         io: &I,
         to: Destination,
-        owner: Option<Owner>,
+        life: Life,
         deadline: Deadline,
     ) -> Result<Connection<I>, CheckoutError> {
         let stats = &to.stats;
@@ -186,7 +201,9 @@ impl<I: Io> Pools<I> {
             idle_since: Cell::new(begun),
             abandoned: Cell::new(false),
             cancel: recv.cancel_handle(),
-            owner,
+            owner: life.owner,
+            ages_at: life.duration.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)),
+            requests_left: Cell::new(life.requests_max.map_or(u32::MAX, NonZeroU32::get)),
             buffer_kept: to.idle_timeout.map_or(BUFFER_KEPT, |wait| wait.min(BUFFER_KEPT)),
         });
         let connection =
@@ -202,11 +219,20 @@ impl<I: Io> Pools<I> {
         if connection.shared.slot.borrow().is_touched() || is_full {
             return;
         }
+        let (left, counters) = (connection.shared.requests_left.get() - 1, &connection.stats.counters);
+        connection.shared.requests_left.set(left);
+        if left == 0 {
+            return counters.upstream_cx_max_requests.inc();
+        }
+        if now >= connection.shared.ages_at.0 {
+            return counters.upstream_cx_max_duration_reached.inc();
+        }
         connection.reused = true;
         connection.shared.idle.set(true);
         connection.shared.idle_since.set(now);
         // The receive that waits already began during the exchange, without an end.
-        connection.shared.cancel.set(Deadline::after(now, connection.shared.buffer_kept));
+        let kept_until = Deadline::after(now, connection.shared.buffer_kept).min(connection.shared.ages_at);
+        connection.shared.cancel.set(kept_until);
         let mut idle = self.idle.borrow_mut();
         // Its endpoint may have been removed meanwhile.
         let Some(connections) = idle.get_mut(&connection.id) else { return };
@@ -392,7 +418,7 @@ pub(crate) async fn receive<I: Io>(
     while !shared.abandoned.get() {
         // Readiness may be told early: then an idle connection gives its buffer up soon again.
         let kept_until = match shared.idle.get() {
-            true => Deadline::after(io.now(), shared.buffer_kept),
+            true => Deadline::after(io.now(), shared.buffer_kept).min(shared.ages_at),
             false => Deadline::NEVER,
         };
         let (result, buffer) = recv.recv(buffers.take(), kept_until).await;
@@ -409,6 +435,7 @@ pub(crate) async fn receive<I: Io>(
                 buffers.put(buffer);
                 let since = shared.idle_since.get();
                 let until = to.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(since, wait));
+                let until = until.min(shared.ages_at);
                 if io.now() < until.0 {
                     // Bytes, an end or the deadline: the next receive finds out which.
                     let _ = recv.readable(until).await;
