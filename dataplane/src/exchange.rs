@@ -16,10 +16,7 @@ use policy::{
 use runtime::{Deadline, Io};
 use wire::{
     head::{Method, RequestView},
-    http1::{
-        encode::{self, EncodeError, HeadEdits},
-        parse,
-    },
+    http1::encode::{self, EncodeError, HeadEdits},
     path::{self, Normalized, PathError},
     proxy_protocol,
 };
@@ -32,7 +29,7 @@ use crate::{
     respond::{self, ExchangeError, Phase},
     retry::{Attempts, Sent},
     telemetry::access_log::Record,
-    upstream::{CheckoutError, Connection, Destination, Life, Owner},
+    upstream::{CheckoutError, Connection, Destination, Owner},
     worker::{BoundCluster, Worker},
 };
 
@@ -166,11 +163,6 @@ async fn forward_to<'a, I: Io>(
             IdleTimeout::Off => None,
             IdleTimeout::After(wait) => Some(wait),
         },
-        response_limits: parse::Limits {
-            head_bytes_max: cluster.config.response_head_bytes_max,
-            headers_count_max: cluster.config.headers_count_max,
-            target_bytes_max: 0,
-        },
         target,
     };
     let mut attempts = Attempts::new(forward.connect_retries);
@@ -261,12 +253,7 @@ async fn checkout<I: Io>(
         idle_timeout: cluster.config.idle_timeout,
         stats: bound.stats.clone(),
     };
-    let life = Life {
-        owner,
-        duration: cluster.config.max_connection_duration,
-        requests_max: cluster.config.max_requests_per_connection,
-    };
-    worker.pools.connect(&worker.io, to, life, deadline).await
+    worker.pools.connect(&worker.io, to, owner, deadline).await
 }
 
 /// Begins the gather for upstream with what a new connection begins with, before any request.

@@ -14,7 +14,7 @@ use wire::{
     http1::encode::Edit,
 };
 
-use crate::origin::Origin;
+use crate::downstream::Origin;
 
 /// Edits for one head, in borrowed memory.
 pub struct EditList<'a>(Vec<Edit<'a>>);

@@ -8,9 +8,8 @@ use policy::network_filter::NetworkFilter;
 use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
 
 use crate::{
-    downstream::{self, Manager, Waiting},
+    downstream::{self, Manager, Origin, Waiting},
     listener_filters::{self, Found, Unknown},
-    origin::Origin,
     tcp,
     telemetry::metrics::ListenerCounters,
     worker::Worker,

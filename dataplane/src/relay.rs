@@ -19,7 +19,6 @@ use wire::{
     http1::{
         conn::Finished,
         encode::{BodyOut, Sink},
-        parse,
     },
 };
 
@@ -33,7 +32,7 @@ use crate::{
     exchange::Failed,
     respond::{ExchangeError, Phase},
     telemetry::{access_log::Record, metrics::ClusterStats},
-    upstream::Connection,
+    upstream::{Connection, End},
     worker::Worker,
 };
 
@@ -45,8 +44,6 @@ pub struct Plan<'a> {
     pub deadline: Deadline,
     /// How long nothing may move.
     pub idle: Option<Duration>,
-    /// Bounds of the response head.
-    pub response_limits: parse::Limits,
     /// Where the request goes and how the response is edited.
     pub target: &'a ForwardTarget,
 }
@@ -92,8 +89,6 @@ pub async fn exchange<I: Io>(
         edits,
         alarm,
         is_last,
-        ages_at,
-        request_until,
         ..
     } = downstream;
     if !request_body.ended {
@@ -110,7 +105,6 @@ pub async fn exchange<I: Io>(
         watch_from: Cell::new(Deadline::NEVER),
         is_slow: Cell::new(false),
         request_received: Cell::new(request_body.ended),
-        response_begun: Cell::new(false),
         upload_error: Cell::new(None),
         is_over: Cell::new(false),
     };
@@ -128,9 +122,7 @@ pub async fn exchange<I: Io>(
         target: plan.target,
         record,
         behind: Buffer::default(),
-        limits: plan.response_limits,
         is_last: *is_last,
-        ages_at: *ages_at,
         announced_close: false,
         has_begun: false,
         surplus: false,
@@ -145,7 +137,6 @@ pub async fn exchange<I: Io>(
         rest,
         progress: &progress,
         plan,
-        request_until: *request_until,
         received: &manager.stats.counters.downstream_cx_rx_bytes_total,
         sent: &stats.counters.upstream_cx_tx_bytes_total,
     };
@@ -154,17 +145,18 @@ pub async fn exchange<I: Io>(
     worker.buffers.put(std::mem::take(&mut download.behind));
     downstream.done_bytes = sent;
     let body_out = downloaded.inspect_err(|failed| count_failure(upstream.stats(), failed.error))?;
+    let is_touched = upstream.is_touched(&worker.buffers);
     let finished = Finished {
         request_received: request_body.ended,
         request_sent: matches!(uploaded, Uploaded::Whole),
         response_received: true,
         response_sent: true,
-        upstream_surplus: surplus || (upstream.is_touched() && !upstream.is_ended()),
-        upstream_closed: upstream.is_ended(),
+        upstream_surplus: surplus || (is_touched && upstream.end().is_none()),
+        upstream_closed: upstream.end().is_some(),
         downstream_closed: downstream.is_ended,
     };
     if finished.upstream_reusable(&downstream.response) && !worker.is_draining() {
-        worker.pools.give_back(upstream, worker.io.now());
+        worker.pools.give_back(&worker.io, upstream);
     }
     let waiting_bytes = match downstream.rest.capacity() {
         0 => downstream.buffer.len().saturating_sub(sent),
@@ -209,7 +201,11 @@ async fn send_first<I: Io>(
     downstream.request_is_kept = body.ended;
     let result = match queued {
         Err(error) => Err(failed(ExchangeError::RequestBody(error), Phase::NothingSent)),
-        Ok(_) if upstream.is_touched() => Err(failed(ExchangeError::UpstreamClosed, Phase::NothingSent)),
+        Ok(_) if upstream.is_touched(&worker.buffers) => {
+            let is_reset = upstream.end() == Some(End::Reset);
+            let error = if is_reset { ExchangeError::UpstreamReset } else { ExchangeError::UpstreamClosed };
+            Err(failed(error, Phase::NothingSent))
+        }
         Ok(taken) => {
             let total = gather.unsent_len();
             let until = plan
@@ -261,8 +257,6 @@ struct Progress<'a> {
     /// That time has passed.
     is_slow: Cell<bool>,
     request_received: Cell<bool>,
-    /// The final response's head came.
-    response_begun: Cell<bool>,
     upload_error: Cell<Option<ExchangeError>>,
     /// The response is over: the upload ends where it is.
     is_over: Cell<bool>,

@@ -1,10 +1,8 @@
 //! Connections to endpoints: the pool of one worker, connecting, giving back.
 //!
-//! Each upstream connection has one task that owns its receive half for life and hands what arrives to whoever holds
-//! the connection through a slot. So a FIN on an idle connection is noticed at once and takes it out of the pool before
-//! it can be picked; and a response is received by an operation that was already waiting. An idle connection holds a
-//! buffer only for a moment after its last use, in which the next use is likely; later it waits for readiness alone.
-//! Last in, first out: the most recently used connection is the least likely to be closing.
+//! While a connection is idle a task of its own waits on it, so a FIN is noticed at once and takes it out of the pool before
+//! it can be picked. Whoever holds a connection receives from it without a detour. An idle connection holds no buffer. Last
+//! in, first out: the most recently used connection is the least likely to be closing.
 //!
 //! Where a connection begins with whom it is for (the PROXY protocol), it belongs to one downstream connection, carries its
 //! requests only, and ends with it: nobody else could ever use it.
@@ -15,10 +13,9 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    num::NonZeroU32,
     rc::{Rc, Weak},
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -26,10 +23,7 @@ use hashbrown::HashMap;
 use policy::{endpoint::EndpointId, limits};
 use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, timer::Alarm};
 
-use crate::telemetry::metrics::ClusterStats;
-
-/// How long an idle connection keeps a buffer ready: most keep-alive traffic uses a connection again within this.
-const BUFFER_KEPT: Duration = Duration::from_secs(1);
+use crate::telemetry::metrics::{ClusterStats, Counter};
 
 /// The idle connections of one worker, by endpoint.
 pub struct Pools<I: Io> {
@@ -78,52 +72,34 @@ pub struct Destination {
     pub stats: Arc<ClusterStats>,
 }
 
-/// Whose a connection is and how long it is used.
-#[derive(Clone, Copy, Debug)]
-pub struct Life {
-    /// Whose it is; `None` is anybody's.
-    pub owner: Option<Owner>,
-    /// How long it may live; `None` is for ever.
-    pub duration: Option<Duration>,
-    /// Requests that it carries at most.
-    pub requests_max: Option<NonZeroU32>,
-}
-
 /// An open connection to an endpoint, held by one exchange or by the pool. Dropping it closes it.
 pub struct Connection<I: Io> {
+    recv: I::Recv,
     send: I::Send,
-    shared: Rc<Shared>,
-    id: EndpointId,
     /// Whether it has carried an exchange before.
     pub reused: bool,
+    /// How its receiving ended, once that was seen.
+    end: Option<End>,
+    /// Bytes came that belong to no response.
+    has_surplus: bool,
     stats: Arc<ClusterStats>,
+    watch: Rc<Watch>,
 }
 
-/// Between the holder of a connection and the task that receives on it.
-pub(crate) struct Shared {
-    slot: RefCell<Slot>,
-    /// In the pool: bytes or an end now mean that the connection is over.
-    idle: Cell<bool>,
-    /// When it was put there last.
-    idle_since: Cell<u64>,
-    /// The holder is gone; the task ends.
-    abandoned: Cell<bool>,
-    cancel: Alarm,
+/// Between a connection and the task that watches it while it is idle.
+pub(crate) struct Watch {
+    id: EndpointId,
     /// Whose it is, if not anybody's.
     owner: Option<Owner>,
-    /// From then on it carries no other request.
-    ages_at: Deadline,
-    requests_left: Cell<u32>,
-    /// How long it keeps a buffer when it is idle: [`BUFFER_KEPT`], or its idle timeout when that is shorter.
-    buffer_kept: Duration,
-}
-
-#[derive(Default)]
-struct Slot {
-    received: Option<Buffer>,
-    end: Option<End>,
-    holder: Option<Waker>,
-    task: Option<Waker>,
+    idle_timeout: Option<Duration>,
+    /// In the pool: bytes or an end now mean that the connection is over.
+    is_idle: Cell<bool>,
+    /// The connection was closed.
+    is_gone: Cell<bool>,
+    /// Ends its time in the pool.
+    alarm: Alarm,
+    /// How to wake the task; `None` before the first time in the pool.
+    task: RefCell<Option<Waker>>,
 }
 
 /// How a connection's receiving ended.
@@ -161,21 +137,21 @@ impl<I: Io> Pools<I> {
             Some(owner) => {
                 let mut owned = self.owned.borrow_mut();
                 let connections = owned.get_mut(&owner)?;
-                let at = connections.iter().rposition(|connection| connection.id == id)?;
+                let at = connections.iter().rposition(|connection| connection.watch.id == id)?;
                 connections.remove(at)
             }
         };
-        connection.shared.idle.set(false);
-        connection.shared.cancel.set(Deadline::NEVER);
+        connection.watch.is_idle.set(false);
+        connection.watch.alarm.set(Deadline::NEVER);
         Some(connection)
     }
 
-    /// A new connection, made before `deadline`.
+    /// A new connection, made before `deadline`, for `owner` alone or for anybody.
     pub async fn connect(
         self: &Rc<Self>,
         io: &I,
         to: Destination,
-        life: Life,
+        owner: Option<Owner>,
         deadline: Deadline,
     ) -> Result<Connection<I>, CheckoutError> {
         let stats = &to.stats;
@@ -195,48 +171,46 @@ impl<I: Io> Pools<I> {
         };
         stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
         stats.counters.upstream_cx_active.inc();
-        let shared = Rc::new(Shared {
-            slot: RefCell::default(),
-            idle: Cell::new(false),
-            idle_since: Cell::new(begun),
-            abandoned: Cell::new(false),
-            cancel: recv.cancel_handle(),
-            owner: life.owner,
-            ages_at: life.duration.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)),
-            requests_left: Cell::new(life.requests_max.map_or(u32::MAX, NonZeroU32::get)),
-            buffer_kept: to.idle_timeout.map_or(BUFFER_KEPT, |wait| wait.min(BUFFER_KEPT)),
+        let watch = Rc::new(Watch {
+            id: to.id,
+            owner,
+            idle_timeout: to.idle_timeout,
+            is_idle: Cell::new(false),
+            is_gone: Cell::new(false),
+            alarm: recv.cancel_handle(),
+            task: RefCell::default(),
         });
-        let connection =
-            Connection { send, shared: shared.clone(), id: to.id, reused: false, stats: to.stats.clone() };
-        io.spawn(receive::<I>(recv, io.clone(), shared, Rc::downgrade(self), to));
-        Ok(connection)
+        Ok(Connection { recv, send, reused: false, end: None, has_surplus: false, stats: to.stats, watch })
     }
 
-    /// Takes a connection back at `now` for the next exchange. It must be between two messages.
-    pub fn give_back(&self, mut connection: Connection<I>, now: u64) {
-        let is_full =
-            connection.shared.owner.is_none() && self.count.get() >= limits::POOL_IDLE_PER_WORKER_MAX;
-        if connection.shared.slot.borrow().is_touched() || is_full {
+    /// Takes a connection back for the next exchange. It must be between two messages; one that was
+    /// touched is closed.
+    pub fn give_back(self: &Rc<Self>, io: &I, mut connection: Connection<I>) {
+        let watch = connection.watch.clone();
+        if watch.owner.is_none() && self.count.get() >= limits::POOL_IDLE_PER_WORKER_MAX {
             return;
         }
-        let (left, counters) = (connection.shared.requests_left.get() - 1, &connection.stats.counters);
-        connection.shared.requests_left.set(left);
-        if left == 0 {
-            return counters.upstream_cx_max_requests.inc();
-        }
-        if now >= connection.shared.ages_at.0 {
-            return counters.upstream_cx_max_duration_reached.inc();
+        let task = watch.task.borrow();
+        match &*task {
+            None => {
+                drop(task);
+                io.spawn(watch_idle(watch.clone(), Rc::downgrade(self)));
+            }
+            Some(task) => {
+                let is_touched =
+                    connection.poll_touched(&self.buffers, &mut Context::from_waker(task)).is_ready();
+                if is_touched {
+                    return;
+                }
+            }
         }
         connection.reused = true;
-        connection.shared.idle.set(true);
-        connection.shared.idle_since.set(now);
-        // The receive that waits already began during the exchange, without an end.
-        let kept_until = Deadline::after(now, connection.shared.buffer_kept).min(connection.shared.ages_at);
-        connection.shared.cancel.set(kept_until);
+        watch.is_idle.set(true);
+        watch.alarm.set(watch.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)));
         let mut idle = self.idle.borrow_mut();
         // Its endpoint may have been removed meanwhile.
-        let Some(connections) = idle.get_mut(&connection.id) else { return };
-        if let Some(owner) = connection.shared.owner {
+        let Some(connections) = idle.get_mut(&watch.id) else { return };
+        if let Some(owner) = watch.owner {
             let mut owned = self.owned.borrow_mut();
             let connections = owned.entry(owner).or_default();
             if connections.len() >= limits::POOL_IDLE_PER_DOWNSTREAM_MAX {
@@ -260,7 +234,7 @@ impl<I: Io> Pools<I> {
         idle.extend(endpoints.into_iter().map(|id| (id, before.remove(&id).unwrap_or_default())));
         self.count.set(idle.values().map(VecDeque::len).sum());
         for connections in self.owned.borrow_mut().values_mut() {
-            connections.retain(|connection| idle.contains_key(&connection.id));
+            connections.retain(|connection| idle.contains_key(&connection.watch.id));
         }
     }
 
@@ -277,68 +251,125 @@ impl<I: Io> Pools<I> {
         self.count.get() + self.owned.borrow().values().map(Vec::len).sum::<usize>()
     }
 
-    fn remove(&self, id: EndpointId, shared: &Rc<Shared>) {
-        if let Some(owner) = shared.owner {
-            if let Some(connections) = self.owned.borrow_mut().get_mut(&owner) {
-                connections.retain(|known| !Rc::ptr_eq(&known.shared, shared));
+    /// Whether an idle connection has to go, which it then does; else the task of `cx` is woken when that has to be asked
+    /// again.
+    fn poll_over(&self, watch: &Rc<Watch>, cx: &mut Context<'_>) -> Poll<()> {
+        let is_watched = |known: &Connection<I>| Rc::ptr_eq(&known.watch, watch);
+        let mut is_over = |known: &mut Connection<I>| {
+            watch.alarm.poll_rung(cx).is_ready() || known.poll_touched(&self.buffers, cx).is_ready()
+        };
+        if let Some(owner) = watch.owner {
+            let mut owned = self.owned.borrow_mut();
+            let Some(connections) = owned.get_mut(&owner) else { return Poll::Ready(()) };
+            let Some(at) = connections.iter().position(is_watched) else { return Poll::Ready(()) };
+            if !is_over(&mut connections[at]) {
+                return Poll::Pending;
             }
-            return;
+            let removed = connections.remove(at);
+            drop(owned);
+            drop(removed);
+            return Poll::Ready(());
         }
         let mut idle = self.idle.borrow_mut();
-        let removed = idle.get_mut(&id).and_then(|connections| {
-            let at = connections.iter().position(|known| Rc::ptr_eq(&known.shared, shared))?;
-            connections.remove(at)
-        });
-        if removed.is_some() {
-            self.count.set(self.count.get() - 1);
+        let Some(connections) = idle.get_mut(&watch.id) else { return Poll::Ready(()) };
+        let Some(at) = connections.iter().position(is_watched) else { return Poll::Ready(()) };
+        if !is_over(&mut connections[at]) {
+            return Poll::Pending;
         }
+        let removed = connections.remove(at);
+        self.count.set(self.count.get() - 1);
         drop(idle);
         drop(removed);
+        Poll::Ready(())
     }
 }
 
-/// The receiving side of a connection while it is held.
-#[derive(Clone, Copy)]
-pub struct Received<'a>(&'a Shared);
+/// Waits on one connection whenever it is idle, until it is closed.
+pub(crate) async fn watch_idle<I: Io>(watch: Rc<Watch>, pools: Weak<Pools<I>>) {
+    poll_fn(|cx| {
+        if watch.is_gone.get() {
+            return Poll::Ready(());
+        }
+        if watch.task.borrow().is_none() {
+            *watch.task.borrow_mut() = Some(cx.waker().clone());
+            // Waits for its ring from now on, even if it is in use already.
+            let _ = watch.alarm.poll_rung(cx);
+        }
+        match pools.upgrade() {
+            Some(pools) if watch.is_idle.get() => pools.poll_over(&watch, cx),
+            Some(_) => Poll::Pending,
+            None => Poll::Ready(()),
+        }
+    })
+    .await
+}
 
-impl Received<'_> {
+/// The receiving side of a connection while it is held.
+pub struct Received<'a, I: Io> {
+    recv: &'a mut I::Recv,
+    end: &'a mut Option<End>,
+    count: &'a Counter,
+}
+
+impl<I: Io> Received<'_, I> {
     /// The next bytes, or why there are none. `alarm` is the caller's; it decides how long to wait.
-    pub async fn next(&self, alarm: &Alarm) -> Result<Buffer, Nothing> {
-        poll_fn(|cx| {
-            let mut slot = self.0.slot.borrow_mut();
-            if let Some(buffer) = slot.received.take() {
-                if let Some(task) = &slot.task {
-                    task.wake_by_ref();
+    pub async fn next(&mut self, buffers: &BufferPool, alarm: &Alarm) -> Result<Buffer, Nothing> {
+        loop {
+            if let Some(end) = *self.end {
+                return Err(Nothing::Ended(end));
+            }
+            poll_fn(|cx| match self.recv.poll_readable(cx) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => alarm.poll_rung(cx).map(|_| Err(Nothing::TimedOut)),
+            })
+            .await?;
+            let mut buffer = buffers.take();
+            match self.recv.try_recv(&mut buffer) {
+                Some(Ok(count)) if count > 0 => {
+                    self.count.add(count as u64);
+                    return Ok(buffer);
                 }
-                return Poll::Ready(Ok(buffer));
+                Some(Ok(_)) => *self.end = Some(End::Closed),
+                Some(Err(_)) => *self.end = Some(End::Reset),
+                None => {}
             }
-            if let Some(end) = slot.end {
-                return Poll::Ready(Err(Nothing::Ended(end)));
-            }
-            if alarm.poll_rung(cx).is_ready() {
-                return Poll::Ready(Err(Nothing::TimedOut));
-            }
-            set_waker(&mut slot.holder, cx.waker());
-            Poll::Pending
-        })
-        .await
+            buffers.put(buffer);
+        }
     }
 }
 
 impl<I: Io> Connection<I> {
     /// Both directions, to be used side by side, and whose counters they move.
-    pub fn split(&mut self) -> (&mut I::Send, Received<'_>, &ClusterStats) {
-        (&mut self.send, Received(&self.shared), &self.stats)
+    pub fn split(&mut self) -> (&mut I::Send, Received<'_, I>, &ClusterStats) {
+        let Connection { recv, send, end, stats, .. } = self;
+        (send, Received { recv, end, count: &stats.counters.upstream_cx_rx_bytes_total }, stats)
     }
 
     /// Whether upstream closed or sent something since the last [`Received::next`].
-    pub fn is_touched(&self) -> bool {
-        self.shared.slot.borrow().is_touched()
+    pub fn is_touched(&mut self, buffers: &BufferPool) -> bool {
+        self.poll_touched(buffers, &mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// Whether upstream's FIN was seen.
-    pub fn is_ended(&self) -> bool {
-        self.shared.slot.borrow().end.is_some()
+    fn poll_touched(&mut self, buffers: &BufferPool, cx: &mut Context<'_>) -> Poll<()> {
+        while self.end.is_none() && !self.has_surplus {
+            if self.recv.poll_readable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let mut nobody_asked = buffers.take();
+            match self.recv.try_recv(&mut nobody_asked) {
+                Some(Ok(0)) => self.end = Some(End::Closed),
+                Some(Ok(_)) => self.has_surplus = true,
+                Some(Err(_)) => self.end = Some(End::Reset),
+                None => {}
+            }
+            buffers.put(nobody_asked);
+        }
+        Poll::Ready(())
+    }
+
+    /// How its receiving ended, if that was seen.
+    pub fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// Whose counters this connection moves.
@@ -349,119 +380,14 @@ impl<I: Io> Connection<I> {
 
 impl<I: Io> Drop for Connection<I> {
     fn drop(&mut self) {
-        let shared = &self.shared;
         self.stats.counters.upstream_cx_active.dec();
-        match shared.slot.borrow().end {
+        match self.end {
             Some(_) => self.stats.counters.upstream_cx_destroy_remote.inc(),
             None => self.stats.counters.upstream_cx_destroy_local.inc(),
         }
-        shared.abandoned.set(true);
-        shared.cancel.cancel();
-        if let Some(task) = shared.slot.borrow_mut().task.take() {
+        self.watch.is_gone.set(true);
+        if let Some(task) = self.watch.task.take() {
             task.wake();
         }
-    }
-}
-
-impl Slot {
-    fn hand_over(&mut self, buffer: Buffer) {
-        self.received = Some(buffer);
-        if let Some(holder) = self.holder.take() {
-            holder.wake();
-        }
-    }
-
-    fn is_touched(&self) -> bool {
-        self.received.is_some() || self.end.is_some()
-    }
-}
-
-impl Shared {
-    /// Hands over what was received and waits until it is taken, which bounds what lies between the two to one buffer.
-    async fn hand_over(&self, buffer: Buffer) {
-        self.slot.borrow_mut().hand_over(buffer);
-        poll_fn(|cx| {
-            let mut slot = self.slot.borrow_mut();
-            if slot.received.is_none() || self.abandoned.get() {
-                return Poll::Ready(());
-            }
-            set_waker(&mut slot.task, cx.waker());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn end(&self, end: End) {
-        let mut slot = self.slot.borrow_mut();
-        slot.end = Some(end);
-        if let Some(holder) = slot.holder.take() {
-            holder.wake();
-        }
-    }
-}
-
-fn set_waker(place: &mut Option<Waker>, waker: &Waker) {
-    if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
-        *place = Some(waker.clone());
-    }
-}
-
-/// The task of one connection: receives until the end, on behalf of whoever holds it.
-pub(crate) async fn receive<I: Io>(
-    mut recv: I::Recv,
-    io: I,
-    shared: Rc<Shared>,
-    pools: Weak<Pools<I>>,
-    to: Destination,
-) {
-    let Some(buffers) = pools.upgrade().map(|pools| pools.buffers.clone()) else { return };
-    while !shared.abandoned.get() {
-        // Readiness may be told early: then an idle connection gives its buffer up soon again.
-        let kept_until = match shared.idle.get() {
-            true => Deadline::after(io.now(), shared.buffer_kept).min(shared.ages_at),
-            false => Deadline::NEVER,
-        };
-        let (result, buffer) = recv.recv(buffers.take(), kept_until).await;
-        if shared.abandoned.get() {
-            buffers.put(buffer);
-            break;
-        }
-        match result {
-            Ok(count) if count > 0 && !shared.idle.get() => {
-                to.stats.counters.upstream_cx_rx_bytes_total.add(count as u64);
-                shared.hand_over(buffer).await;
-            }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                buffers.put(buffer);
-                let since = shared.idle_since.get();
-                let until = to.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(since, wait));
-                let until = until.min(shared.ages_at);
-                if io.now() < until.0 {
-                    // Bytes, an end or the deadline: the next receive finds out which.
-                    let _ = recv.readable(until).await;
-                }
-                if io.now() >= until.0 && shared.idle.get() {
-                    return drop_idle(&pools, to.id, &shared);
-                }
-            }
-            // FIN, RST, or bytes that nobody asked for.
-            other => {
-                buffers.put(buffer);
-                shared.end(if other.is_ok() { End::Closed } else { End::Reset });
-                return drop_idle(&pools, to.id, &shared);
-            }
-        }
-    }
-    // What was handed over and never taken goes back, too.
-    if let Some(buffer) = shared.slot.borrow_mut().received.take() {
-        buffers.put(buffer);
-    }
-}
-
-fn drop_idle<I: Io>(pools: &Weak<Pools<I>>, id: EndpointId, shared: &Rc<Shared>) {
-    if shared.idle.get()
-        && let Some(pools) = pools.upgrade()
-    {
-        pools.remove(id, shared);
     }
 }

@@ -11,7 +11,13 @@
 // No future of this trait ever leaves its thread, so the missing `Send` bound is the point.
 #![allow(async_fn_in_trait)]
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use crate::{
     buffer::{Buffer, Gather},
@@ -144,6 +150,14 @@ pub trait RecvHalf: 'static {
     /// Waits until a receive would not wait: bytes, FIN or an error. May return early. For idle connections, which
     /// hold no buffer.
     async fn readable(&mut self, until: Deadline) -> io::Result<()>;
+
+    /// Whether [`RecvHalf::try_recv`] is worth a call, which may be said too often; else the task of `cx` is woken when it
+    /// is, and nobody who asked before.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Receives what is there behind what `buffer` holds, which must have room; `None` when nothing is. Ends as
+    /// [`RecvHalf::recv`] does.
+    fn try_recv(&mut self, buffer: &mut Buffer) -> Option<io::Result<usize>>;
 
     /// A handle that ends the receive in flight with `Interrupted`.
     fn cancel_handle(&self) -> Alarm;

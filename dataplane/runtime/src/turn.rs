@@ -76,20 +76,9 @@ impl Turn {
         .await
     }
 
-    /// Waits for the next turn, so that every other task and the kernel come first.
-    pub(crate) async fn next(&self) {
-        let number = self.number.get();
-        let mut is_waiting = false;
-        poll_fn(|cx| {
-            if self.number.get() != number {
-                return Poll::Ready(());
-            }
-            if !std::mem::replace(&mut is_waiting, true) {
-                self.waiting.borrow_mut().push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    /// Wakes a task when the next turn begins, so that every other task and the kernel come first.
+    pub(crate) fn wake_next(&self, waker: &Waker) {
+        self.waiting.borrow_mut().push(waker.clone());
     }
 
     /// From here on operations in flight may be dropped: the worker is going away with everything it holds.

@@ -7,7 +7,7 @@ use std::{
     panic::Location,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -307,6 +307,32 @@ impl RecvHalf for SimRecv {
             .await;
         alarm.set(Deadline::NEVER);
         result
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let SimIo { world, host } = &self.end.io;
+        if world.is_late() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let is_early = world.is_late();
+        if is_early || world.network.borrow_mut().poll_readable(self.end.number, self.end.side, cx).is_ready()
+        {
+            host.touch();
+            return Poll::Ready(());
+        }
+        world.executor.note(self.end.wait("bytes or an end", Deadline::NEVER));
+        Poll::Pending
+    }
+
+    fn try_recv(&mut self, buffer: &mut Buffer) -> Option<io::Result<usize>> {
+        // Who gets nothing asks to be woken.
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut network = self.end.io.world.network.borrow_mut();
+        match network.poll_recv(self.end.number, self.end.side, buffer, cx) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        }
     }
 
     fn cancel_handle(&self) -> Alarm {

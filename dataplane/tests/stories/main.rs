@@ -11,7 +11,6 @@ mod dynamic_forward;
 mod endings;
 mod keep_alive;
 mod kernel;
-mod limits;
 mod paths;
 mod proxy_protocol;
 mod refusals;

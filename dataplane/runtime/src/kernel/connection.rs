@@ -22,7 +22,7 @@ use crate::{
 pub struct KernelRecv {
     handle: Rc<Handle>,
     alarm: Alarm,
-    /// Receives that ended since one had to wait.
+    /// Times in a row that it was worth a try.
     at_once: u8,
 }
 
@@ -32,55 +32,62 @@ const AT_ONCE_MAX: u8 = 32;
 
 impl RecvHalf for KernelRecv {
     async fn recv(&mut self, mut buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer) {
-        let KernelRecv { handle, alarm, at_once } = self;
-        let has_room = buffer.spare() > 0;
+        loop {
+            if let Err(error) = self.readable(until).await {
+                return (Err(error), buffer);
+            }
+            if let Some(result) = self.try_recv(&mut buffer) {
+                return (result, buffer);
+            }
+        }
+    }
+
+    async fn readable(&mut self, until: Deadline) -> io::Result<()> {
         let mut is_set = false;
         let result = poll_fn(|cx| {
-            loop {
-                if let Some(result) = handle.receive(&mut buffer) {
-                    return Poll::Ready(result);
-                }
-                *at_once = 0;
-                if handle.poll_readable(cx).is_pending() {
-                    if !std::mem::replace(&mut is_set, true) {
-                        alarm.set(until);
-                    }
-                    return alarm.poll_rung(cx).map(|rung| Err(error_of(rung)));
-                }
+            if self.poll_readable(cx).is_ready() {
+                return Poll::Ready(Ok(()));
             }
+            if !std::mem::replace(&mut is_set, true) {
+                self.alarm.set(until);
+            }
+            self.alarm.poll_rung(cx).map(|rung| Err(error_of(rung)))
         })
         .await;
         if is_set {
-            alarm.set(Deadline::NEVER);
+            self.alarm.set(Deadline::NEVER);
+        }
+        result
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let KernelRecv { handle, at_once, .. } = self;
+        if handle.poll_readable(cx).is_pending() {
+            *at_once = 0;
+            return Poll::Pending;
         }
         *at_once += 1;
         if *at_once == AT_ONCE_MAX {
             *at_once = 0;
-            handle.kernel.0.turn.next().await;
+            handle.kernel.0.turn.wake_next(cx.waker());
+            return Poll::Pending;
         }
+        Poll::Ready(())
+    }
+
+    fn try_recv(&mut self, buffer: &mut Buffer) -> Option<io::Result<usize>> {
+        let has_room = buffer.spare() > 0;
+        let is_broken = &self.handle.watched.is_broken;
         // The kernel tells an error once, to whoever comes first, and from then on a receive gets 0, as if the other end
         // had finished.
-        let result = match result {
-            Ok(0) if has_room && handle.watched.is_broken.get() => Err(io::ErrorKind::ConnectionReset.into()),
+        Some(match self.handle.receive(buffer)? {
+            Ok(0) if has_room && is_broken.get() => Err(io::ErrorKind::ConnectionReset.into()),
             Err(error) if error.raw_os_error().is_some() => {
-                handle.watched.is_broken.set(true);
+                is_broken.set(true);
                 Err(in_our_words(error))
             }
             result => result,
-        };
-        (result, buffer)
-    }
-
-    async fn readable(&mut self, until: Deadline) -> io::Result<()> {
-        let KernelRecv { handle, alarm, .. } = self;
-        alarm.set(until);
-        let result = poll_fn(|cx| match handle.poll_readable(cx) {
-            Poll::Ready(()) => Poll::Ready(Ok(())),
-            Poll::Pending => alarm.poll_rung(cx).map(|rung| Err(error_of(rung))),
         })
-        .await;
-        alarm.set(Deadline::NEVER);
-        result
     }
 
     fn cancel_handle(&self) -> Alarm {
