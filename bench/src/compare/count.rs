@@ -83,6 +83,7 @@ fn run_under_valgrind(
     let wrapper = ["valgrind", "--tool=callgrind", "--trace-children=yes", &out].map(str::to_owned);
     eprintln!("{}, {}: {} requests under valgrind", subject.name, workload.name(), REQUESTS[run]);
     let mut running = stand.launch(subject, workload.setup(), &wrapper)?;
+    let _held = stand.hold_idle(&running, workload)?;
     let load = workload.load(running.address, &running.plan, Until::Requests(REQUESTS[run]));
     stand.put(&running, workload, &load)?;
     if let Some(process) = &mut running.process {
@@ -111,6 +112,7 @@ pub(super) fn system_calls(stand: &Stand<'_>, subject: &Subject) -> Result<(), E
     let no_count = || Error::NoCount { subject: subject.name.clone(), tool: "strace" };
     for workload in stand.arguments.workloads() {
         let running = stand.launch(subject, workload.setup(), &[])?;
+        let _held = stand.hold_idle(&running, workload)?;
         let load = workload.load(running.address, &running.plan, Until::Requests(TRACED_REQUESTS));
         stand.put(&running, workload, &load)?;
         let file = stand.folder.path().join(format!("strace-{}", workload.name()));

@@ -29,8 +29,9 @@ impl Stand<'_> {
         name: &str,
         round: usize,
     ) -> Result<Record, Error> {
-        // Held until the measurement is over.
-        let idle = if workload == Workload::Idle { Some(self.hold_idle(running)?) } else { None };
+        // They stay open until the measurement is over.
+        let held = self.hold_idle(running, workload)?;
+        let idle = if held.is_empty() { None } else { Some(idle_memory(running, held.len())?) };
         let warm = workload.load(running.address, &running.plan, elapsed(self.arguments.warm));
         let before = self.read(running)?;
         let warmed = self.put(running, workload, &warm)?;
@@ -62,7 +63,7 @@ impl Stand<'_> {
             latency: (&outcome).into(),
             added: direct.map(|direct| Added::new(&outcome, &direct, capacity, load.pace)),
             upstream_connections: opened,
-            idle: idle.map(|(idle, _)| idle),
+            idle,
             idle_rss_kb: running.memory.rss_kb,
             idle_pss_kb: running.memory.pss_kb,
             ready_ms: running.ready.as_secs_f64() * 1e3,
@@ -102,17 +103,15 @@ impl Stand<'_> {
         Ok(())
     }
 
-    /// Opens connections that have one answer each and then say nothing.
-    fn hold_idle(&self, running: &Running) -> Result<(Idle, Vec<TcpStream>), Error> {
-        let count = self.idle_connections(running.subject.kind);
-        let request = request::get(&running.plan.path("bytes/128"));
-        let mut held = Vec::with_capacity(count);
-        for _ in 0..count {
-            held.push(used_connection(running, &request)?);
+    /// Opens connections that have one answer each and then say nothing, if the workload has any.
+    pub(super) fn hold_idle(&self, running: &Running, workload: Workload) -> Result<Vec<TcpStream>, Error> {
+        if workload != Workload::Idle {
+            return Ok(Vec::new());
         }
-        std::thread::sleep(SETTLE);
-        let memory = running.process.as_ref().map(Process::memory).transpose()?.unwrap_or_default();
-        Ok((Idle { connections: count, rss_kb: memory.rss_kb, pss_kb: memory.pss_kb }, held))
+        let request = request::get(&running.plan.path("bytes/128"));
+        let held =
+            (0..self.idle_connections(running.subject.kind)).map(|_| used_connection(running, &request));
+        Ok(held.collect::<io::Result<Vec<TcpStream>>>()?)
     }
 
     /// All counters at one moment.
@@ -142,6 +141,13 @@ impl Reading {
 
 fn elapsed(seconds: f64) -> Until {
     Until::Elapsed(Duration::from_secs_f64(seconds))
+}
+
+/// The memory of a subject while so many connections say nothing.
+fn idle_memory(running: &Running, connections: usize) -> io::Result<Idle> {
+    std::thread::sleep(SETTLE);
+    let memory = running.process.as_ref().map(Process::memory).transpose()?.unwrap_or_default();
+    Ok(Idle { connections, rss_kb: memory.rss_kb, pss_kb: memory.pss_kb })
 }
 
 /// A connection that has had an answer.

@@ -42,6 +42,17 @@ const ANY: fn(Workload) -> bool = |_| true;
 const COLUMNS: &[Column] = &[
     Column { head: "CPU µs/req", width: 10, is_for: ANY, cell: |r, s| Some(format!("{:.2}", r.cost(s)?)) },
     Column {
+        head: "busy",
+        width: 5,
+        is_for: ANY,
+        cell: |r, s| {
+            Some(format!(
+                "{:.0} %",
+                100.0 * r.median(s, |r| Some(r.cost()? * 1e-6 * r.requests as f64 / r.seconds))?
+            ))
+        },
+    },
+    Column {
         head: "ratio",
         width: 6,
         is_for: |w| w != Workload::Latency,
@@ -248,7 +259,9 @@ fn explanation(workload: Workload) -> &'static str {
         Workload::Zipf => "the relay does not route: one endpoint for all, the floor",
         Workload::NewConnection => "the relay opens an upstream connection for each; the others keep theirs",
         Workload::Prefixes => "haproxy: a map of prefixes; envoy: a matcher tree; the last route is hit",
-        _ => "saturated: latencies are not what a user would see",
+        _ => {
+            "a closed loop: latencies are not what a user would see; busy: of its core, and the rest is the load's limit"
+        }
     }
 }
 
