@@ -169,10 +169,11 @@ pub trait RecvHalf: 'static {
 /// The sending half of a connection.
 pub trait SendHalf: 'static {
     /// Sends some of what is left in `gather` and marks it as sent; `Ok(n)` may be less than all. A deadline that
-    /// passes breaks the connection (`TimedOut`), since what the kernel took is then unknown.
+    /// passes breaks the connection (`TimedOut`), since what the kernel took is then unknown. The other end gets a RST: it cannot
+    /// take what it got for all there is.
     async fn send(&mut self, gather: Gather, until: Deadline) -> (io::Result<usize>, Gather);
 
-    /// A handle that breaks the connection while a send is in flight; the send ends with `Interrupted`.
+    /// A handle that breaks the connection in the same way while a send is in flight; the send ends with `Interrupted`.
     fn cancel_handle(&self) -> Alarm;
 
     /// Sends FIN: no more bytes will follow, receiving goes on.

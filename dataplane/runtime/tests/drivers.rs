@@ -316,6 +316,32 @@ fn a_reset_that_a_send_was_told_of_is_no_end_for_the_receive_after_it() {
 }
 
 #[test]
+fn a_send_that_is_given_up_is_a_reset_for_the_other_end() {
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let (start, started) = std::sync::mpsc::channel::<()>();
+        let peer = peer(listener.local_addr(), move |mut stream| {
+            // Reads only when the other end has given up: what it sent, and then how it ended.
+            started.recv().unwrap_err();
+            stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind())
+        });
+        let mut accepted = listener.accept().await.unwrap();
+        let mut gather = Gather::new();
+        let mut buffer = Buffer::new(1_000_000);
+        buffer.extend(&vec![1; 1_000_000]);
+        gather.put_buffer(buffer);
+        for _ in 0..20 {
+            gather.keep(0..1_000_000);
+        }
+        let (sent, _) = accepted.send.send_all(gather, soon(&io, 50)).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
+        drop(start);
+        // The connection is still held here: its end is not that of a close.
+        assert_eq!(answer(&io, peer).await, Err(ErrorKind::ConnectionReset));
+    });
+}
+
+#[test]
 fn a_connection_that_a_late_send_broke_does_not_look_ended() {
     on_both(async |io| {
         let mut listener = listener(&io);

@@ -256,13 +256,14 @@ impl Network {
         Ok(())
     }
 
-    /// Ends both directions from this side, as a send that is given up does. What was sent still arrives.
-    pub(crate) fn shutdown_both(&mut self, number: u64, side: Side) {
-        self.fin(number, side);
+    /// Breaks the connection from this side, as a send that is given up does. What was sent still arrives.
+    pub(crate) fn abort(&mut self, number: u64, side: Side) {
+        self.reset(number, side);
         let connection = self.connection(number);
-        connection.ends[side.out()].given_up = true;
+        let end = &mut connection.ends[side.out()];
+        (end.broken, end.given_up, end.error) = (true, true, None);
         let pipe = &mut connection.pipes[side.into()];
-        pipe.fin_arrived = true;
+        pipe.discard_arrived();
         wake(&mut pipe.receiver);
     }
 

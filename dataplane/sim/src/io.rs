@@ -362,7 +362,7 @@ impl SendHalf for SimSend {
                     Poll::Pending => alarm.poll_rung(cx).map(|rung| {
                         // What the kernel took before it was told is sent, and nothing after it.
                         let taken = takes_some.then(|| network.take_one(end.number, end.side, &mut gather));
-                        network.shutdown_both(end.number, end.side);
+                        network.abort(end.number, end.side);
                         taken.ok_or_else(|| error_of(rung))
                     }),
                 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, io::ErrorKind, time::Duration};
 
 use runtime::{Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf};
-use sim::{Peer, Sim, SimIo};
+use sim::{End, Peer, Sim, SimIo};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -162,7 +162,8 @@ fn a_send_that_is_given_up_may_have_sent_something_and_breaks_the_connection() {
             recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap_err().kind(),
             ErrorKind::ConnectionReset
         );
-        assert_eq!(peer.recv_to_end().await.bytes.len(), first.unwrap() + 1);
+        let got = peer.recv_to_end().await;
+        assert_eq!((got.bytes.len(), got.end), (first.unwrap() + 1, End::Reset), "what it got is not all");
     });
 }
 

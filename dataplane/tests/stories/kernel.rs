@@ -54,6 +54,7 @@ on_kernel! {
     a_change_leaves_what_runs_alone: Setup::new(adoption::named("first"))
         .origin(adoption::named("second")), adoption::change_under_a_connection;
     a_removed_listener_ends_gently: plain(), adoption::removed_listener;
+    a_stream_that_is_given_up_in_the_middle_never_looks_whole: tcp::soon_idle(), tcp::idle_behind_a_slow_receiver;
     a_drain_ends_gently: plain(), adoption::drain;
     hosts_are_looked_up: dynamic_forward::mesh(), dynamic_forward::is_looked_up_once;
     a_proxy_before_us_tells_the_client: proxy_protocol::taking(Accepted::ALL), proxy_protocol::tells_the_client;

@@ -132,3 +132,21 @@ fn a_slow_receiver_holds_back_the_sender_and_not_memory() {
         assert!(got == bytes);
     });
 }
+
+pub(crate) fn soon_idle() -> Setup {
+    Setup::new(Behaviour::default()).played(1).tcp(Some(500 * MS))
+}
+
+pub(crate) async fn idle_behind_a_slow_receiver<I: Ground>(mesh: &Mesh<I>) {
+    let (mut client, mut server) = pair(mesh).await;
+    // More than fits on the way: the proxy waits in the middle of sending, until it has waited too long.
+    server.try_send(vec![3; 20_000_000]).await.unwrap_err();
+    let is_over = |mesh: &Mesh<I>| mesh.worker.stats.counters.connections.get() == 0;
+    mesh.until("both connections are over", is_over).await;
+    assert_eq!(client.recv_to_end().await.end, End::Reset, "what it got is not all");
+}
+
+#[test]
+fn a_stream_that_is_given_up_in_the_middle_never_looks_whole() {
+    soon_idle().on_sim(idle_behind_a_slow_receiver);
+}

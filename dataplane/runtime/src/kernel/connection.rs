@@ -83,8 +83,8 @@ impl RecvHalf for KernelRecv {
         Some(match self.handle.receive(buffer)? {
             Ok(0) if has_room && is_broken.get() => Err(io::ErrorKind::ConnectionReset.into()),
             Err(error) if error.raw_os_error().is_some() => {
-                is_broken.set(true);
-                Err(in_our_words(error))
+                let was_broken = is_broken.replace(true);
+                Err(if was_broken { io::ErrorKind::ConnectionReset.into() } else { in_our_words(error) })
             }
             result => result,
         })
@@ -132,8 +132,8 @@ impl SendHalf for KernelSend {
                 }
                 if let Poll::Ready(rung) = alarm.poll_rung(cx) {
                     why = Some(rung);
-                    // Breaks the connection, so that the send in flight completes.
-                    let _ = watched.shutdown(Shutdown::Both);
+                    // So that the send in flight completes.
+                    watched.abort();
                 }
             }
             polled

@@ -195,7 +195,7 @@ impl Ring {
         }
         if ring.sending.get() == Sending::InFlight {
             // The kernel reads its bytes until it ends; so it is ended.
-            let _ = watched.shutdown(std::net::Shutdown::Both);
+            watched.abort();
         }
         if ring.in_flight.get() == 0 {
             self.finished.push(watched.key.get());
@@ -236,7 +236,7 @@ impl Ring {
         };
         let all: Vec<_> = self.watched.iter().map(|(_, watched)| watched.clone()).collect();
         for watched in all.iter().filter(|watched| watched.ring.in_flight.get() > 0) {
-            let _ = watched.shutdown(std::net::Shutdown::Both);
+            watched.abort();
             for operation in [Operation::RECEIVE, Operation::POLL_READ, Operation::POLL_WRITE] {
                 self.cancel(operation.of(watched.key.get()));
             }

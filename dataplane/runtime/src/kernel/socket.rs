@@ -197,6 +197,20 @@ impl Watched {
         self.socket().shutdown(how)
     }
 
+    /// Breaks the connection here and now, which ends what is in flight on it: the other end gets a RST behind what was sent. A
+    /// FIN, which a shutdown brings, would say that what was sent is all.
+    pub(super) fn abort(&self) {
+        let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+        // SAFETY: the descriptor is open as long as this lives, and the kernel reads no more of the address than its size.
+        let done = checked(unsafe {
+            libc::connect(self.raw(), &raw const nowhere, size_of_val(&nowhere) as libc::socklen_t) as isize
+        });
+        if done.is_err() {
+            // Linux 6.4 to 6.6 refuse that while somebody waits in a call on the socket.
+            let _ = self.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket().local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
