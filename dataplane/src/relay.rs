@@ -74,6 +74,7 @@ pub async fn exchange<I: Io>(
     let framing = downstream.request.framing;
     let mut request_body = Body::new(framing, framing == Framing::Chunked);
     let sent = send_first(worker, downstream, &mut upstream, &mut request_body, plan).await?;
+    let is_first_sent = downstream.to_upstream.is_sent();
     record.request_sent(worker.io.now());
     upstream.stats().counters.upstream_rq_total.inc();
 
@@ -91,10 +92,11 @@ pub async fn exchange<I: Io>(
         is_last,
         ..
     } = downstream;
-    if !request_body.ended {
-        // The head stays where it is; what follows of the body goes through a buffer of its own.
+    if (!request_body.ended || !is_first_sent) && rest.capacity() == 0 {
+        // The head stays where it is; what follows goes through a buffer of its own, which an attempt before may have made.
         *rest = worker.buffers.take();
-        rest.extend(buffer.filled().get(sent..).unwrap_or_default());
+        let received = if is_first_sent { buffer.filled() } else { to_upstream.buffer().filled() };
+        rest.extend(received.get(sent..).unwrap_or_default());
     }
     let now = worker.io.now();
     let progress = Progress {
@@ -132,6 +134,7 @@ pub async fn exchange<I: Io>(
         recv,
         send: to_up,
         gather: to_upstream,
+        first: Buffer::default(),
         body: &mut request_body,
         behind: buffer.filled().get(sent..).unwrap_or_default(),
         rest,
@@ -143,6 +146,10 @@ pub async fn exchange<I: Io>(
     let (uploaded, downloaded) = both(&mut upload, &mut download).await;
     let (surplus, announced_close) = (download.surplus, download.announced_close);
     worker.buffers.put(std::mem::take(&mut download.behind));
+    let first = std::mem::take(&mut upload.first);
+    if first.capacity() > 0 {
+        downstream.buffer = first;
+    }
     downstream.done_bytes = sent;
     let body_out = downloaded.inspect_err(|failed| count_failure(upstream.stats(), failed.error))?;
     let is_touched = upstream.is_touched(&worker.buffers);
@@ -184,7 +191,9 @@ fn count_failure(stats: &ClusterStats, error: ExchangeError) {
     }
 }
 
-/// Sends head and first body bytes in one go. Gives how many bytes of the buffer are done with.
+/// Queues head and first body bytes and sends what the kernel takes of them in one go, nearly always all. What is left is the
+/// upload's, beside the response: upstream may take no more before its early answer is taken. Gives how many bytes of
+/// the buffer are done with.
 async fn send_first<I: Io>(
     worker: &Rc<Worker<I>>,
     downstream: &mut Downstream<I>,
@@ -213,27 +222,24 @@ async fn send_first<I: Io>(
                 .map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait))
                 .min(plan.deadline);
             let (to_up, ..) = upstream.split();
-            let (result, returned) = to_up.send_all(gather, until).await;
+            let (result, returned) = to_up.send(gather, until).await;
             gather = returned;
             let unsent = gather.unsent_len();
             upstream.stats().counters.upstream_cx_tx_bytes_total.add((total - unsent) as u64);
             match result {
-                Ok(()) => Ok(head_bytes + taken),
+                Ok(_) => Ok(head_bytes + taken),
                 // Before what follows: of a send that is given up nobody knows what the kernel took.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     Err(failed(ExchangeError::UpstreamTimeout, Phase::RequestSent))
                 }
                 // The kernel took no byte and says that the connection is over.
-                Err(_) if unsent == total => Err(failed(ExchangeError::UpstreamReset, Phase::NothingSent)),
-                // Upstream may have answered before it closed its receiving side: look for the answer.
-                Err(_) => {
-                    body.broken = true;
-                    Ok(head_bytes + taken)
-                }
+                Err(_) => Err(failed(ExchangeError::UpstreamReset, Phase::NothingSent)),
             }
         }
     };
-    downstream.buffer = gather.take_buffer();
+    if result.is_err() || gather.is_sent() {
+        downstream.buffer = gather.take_buffer();
+    }
     downstream.to_upstream = gather;
     result
 }
@@ -319,7 +325,7 @@ async fn both<I: Io>(
 ) -> (Uploaded, Result<BodyOut, Failed>) {
     let (receiving, sending) = (upload.recv.cancel_handle(), upload.send.cancel_handle());
     let progress = upload.progress;
-    let (mut is_uploading, mut is_watching) = (!upload.body.ended, false);
+    let (mut is_uploading, mut is_watching) = (!upload.is_ended(), false);
     if !is_uploading {
         progress.wait_for_response(upload.worker.io.now());
     }

@@ -27,6 +27,8 @@ pub(super) struct Upload<'a, I: Io> {
     pub(super) recv: &'a mut I::Recv,
     pub(super) send: &'a mut I::Send,
     pub(super) gather: &'a mut Gather,
+    /// The buffer of the head and what came with it, when the gather is done with it.
+    pub(super) first: Buffer,
     pub(super) body: &'a mut Body,
     /// What came behind the request, where that is not in `rest`.
     pub(super) behind: &'a [u8],
@@ -40,8 +42,17 @@ pub(super) struct Upload<'a, I: Io> {
 }
 
 impl<I: Io> Upload<'_, I> {
+    /// Whether there is nothing to send.
+    pub(super) fn is_ended(&self) -> bool {
+        self.body.ended && self.gather.is_sent()
+    }
+
     pub(super) async fn run(&mut self) -> Uploaded {
+        if !self.gather.is_sent() {
+            self.send_first().await;
+        }
         let end = match self.body.ended {
+            true if self.body.broken => Uploaded::Partly,
             true => Uploaded::Whole,
             false => self.send_body().await,
         };
@@ -49,6 +60,30 @@ impl<I: Io> Upload<'_, I> {
             self.watch().await;
         }
         end
+    }
+
+    /// Sends what upstream did not take at once of the head and the bytes behind it.
+    async fn send_first(&mut self) {
+        let mut gather = std::mem::take(self.gather);
+        let result = self.send(&mut gather).await;
+        self.first = gather.take_buffer();
+        *self.gather = gather;
+        // Upstream may have answered before it took no more.
+        self.body.broken = result.is_err();
+        if self.body.ended && result.is_ok() {
+            self.progress.wait_for_response(self.worker.io.now());
+            self.progress.alarm.set(self.progress.look_at());
+        }
+    }
+
+    async fn send(&mut self, queued: &mut Gather) -> io::Result<()> {
+        let until = self.progress.send_until(self.worker.io.now());
+        let count = queued.unsent_len();
+        let (result, gather) = self.send.send_all(std::mem::take(queued), until).await;
+        self.sent.add((count - gather.unsent_len()) as u64);
+        *queued = gather;
+        self.progress.moved.set(self.worker.io.now());
+        result
     }
 
     async fn send_body(&mut self) -> Uploaded {
@@ -125,15 +160,7 @@ impl<I: Io> Upload<'_, I> {
             let queued = self.body.queue(&mut gather, self.rest.filled(), 0);
             gather.put_buffer(std::mem::take(self.rest));
             let sent = match queued {
-                Ok(_) if !gather.is_sent() => {
-                    let until = self.progress.send_until(self.worker.io.now());
-                    let count = gather.unsent_len();
-                    let (result, returned) = self.send.send_all(gather, until).await;
-                    gather = returned;
-                    self.sent.add((count - gather.unsent_len()) as u64);
-                    self.progress.moved.set(self.worker.io.now());
-                    result
-                }
+                Ok(_) if !gather.is_sent() => self.send(&mut gather).await,
                 _ => Ok(()),
             };
             *self.rest = gather.take_buffer();

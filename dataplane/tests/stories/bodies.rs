@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use runtime::Io;
 use sim::{
-    Ask, Behaviour, End, Faults, Pieces, Way,
+    Ask, Behaviour, End, Faults, Pieces, Sim, Way,
     origin::{AnswerFraming, Then},
 };
 
@@ -295,4 +296,21 @@ fn bytes_of_an_upload_that_come_with_the_end_of_the_answer_do_not_hold_the_conne
             peer.expect_close().await;
         });
     }
+}
+
+#[test]
+fn an_early_answer_is_taken_from_an_upstream_that_takes_nothing_before_it() {
+    // It reads on when its answer is out, and neither fits between the two.
+    let behaviour = Behaviour { body: vec![7; 20_000], ..Behaviour::answers_early(200) };
+    let sim = Sim::with_seed(1);
+    sim.faults(|link, _| match link.number {
+        0 => Faults::default(),
+        _ => Faults::both(Way { buffer_bytes: 512, ..Way::default() }),
+    });
+    Setup::new(behaviour).on(&sim, &async |mesh: &Mesh<_>| {
+        let begun = mesh.io.now();
+        let mut client = mesh.client().await;
+        ok(client.ask(&Ask::post("shop", "/", 1, vec![3; 20_000])).await);
+        assert!(mesh.io.now() - begun < 2_000_000_000, "nothing waited for a timeout");
+    });
 }
