@@ -19,18 +19,20 @@ use std::{
     time::Duration,
 };
 
-use hashbrown::HashMap;
 use policy::{endpoint::EndpointId, limits};
 use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, timer::Alarm};
 
-use crate::telemetry::metrics::{ClusterStats, Counter};
+use crate::{
+    by_number::ByNumber,
+    telemetry::metrics::{ClusterStats, Counter},
+};
 
 /// The idle connections of one worker, by endpoint.
 pub struct Pools<I: Io> {
     /// Has every endpoint of the snapshot in use, and no other.
-    idle: RefCell<HashMap<EndpointId, VecDeque<Connection<I>>>>,
+    idle: RefCell<ByNumber<EndpointId, VecDeque<Connection<I>>>>,
     /// The idle connections of downstream connections that have some of their own.
-    owned: RefCell<HashMap<Owner, Vec<Connection<I>>>>,
+    owned: RefCell<ByNumber<Owner, Vec<Connection<I>>>>,
     /// How many of them are anybody's.
     count: Cell<usize>,
     buffers: BufferPool,
