@@ -122,7 +122,7 @@ impl Sim {
         self.world.run(story, Location::caller())
     }
 
-    /// Lets ten simulated seconds pass, or less when nothing will happen any more: what is on its way arrives.
+    /// Lets a simulated minute pass, or less when nothing will happen any more: what is on its way arrives.
     pub fn settle(&self) {
         self.world.settle();
     }

@@ -26,7 +26,7 @@ use crate::{
 const POLLS_PER_INSTANT_MAX: u64 = 10_000_000;
 
 /// Time given to what is on its way.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// How many times an operation may be put off.
 const LATE_MAX: u32 = 4;

@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Nothing breaks but what HTTP has rules for: every request gets its answer.
     pub(crate) is_whole: bool,
+    /// Bytes are forwarded as they are, whatever they mean.
+    pub(crate) is_tcp: bool,
     /// The clock jumps, so that waits have no bound.
     pub(crate) clock_jumps: bool,
     /// How many of 1000 operations of the proxy's kernel fail.
@@ -52,7 +54,8 @@ pub(crate) struct Timeouts {
 impl Plan {
     pub(crate) fn of(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x0070_6c61_6e00);
-        let is_whole = rng.chance(400);
+        let is_tcp = rng.chance(150);
+        let is_whole = !is_tcp && rng.chance(400);
         let mut sometimes = |per_mille: u16, amounts: &[u16]| match is_whole {
             true => 0,
             false if rng.chance(per_mille) => rng.pick(amounts),
@@ -60,10 +63,11 @@ impl Plan {
         };
         let (kernel_failures, cuts) = (sometimes(400, &[1, 5, 30]), sometimes(400, &[50, 300]));
         let (lost_syns, jumps) = (sometimes(200, &[50, 300]), sometimes(150, &[1]));
-        let clusters = 1 + rng.below(3);
+        let clusters = if is_tcp { 1 } else { 1 + rng.below(3) };
         Plan {
             seed,
             is_whole,
+            is_tcp,
             clock_jumps: jumps > 0,
             kernel_failures,
             cuts,
@@ -162,9 +166,8 @@ impl Plan {
                 let end = if behaviour.framing == AnswerFraming::UntilClose { End::Reset } else { end };
                 behaviour.answer_cut = Some(Cut { bytes: rng.below(600), end });
             }
-            3 => {
-                behaviour.raw = Some(rng.pick(&SAID).to_vec());
-            }
+            // Which TCP would bring to the client as it is.
+            3 if !self.is_tcp => behaviour.raw = Some(rng.pick(&SAID).to_vec()),
             4 => behaviour.then = Then::HalfClose,
             _ => {}
         }

@@ -21,7 +21,10 @@ use crate::{
 pub(crate) fn run(seed: u64) -> u64 {
     let plan = Plan::of(seed);
     let sim = plan.network();
-    let setup = Setup::new(Default::default()).without_origins().manager(|manager| plan.manager(manager));
+    let mut setup = Setup::new(Default::default()).without_origins().manager(|manager| plan.manager(manager));
+    if plan.is_tcp {
+        setup = setup.tcp(Some(plan.timeouts.stream_idle));
+    }
     let plan = Cell::new(Some(plan));
     setup.on(&sim, &async |mesh: &Mesh<SimIo>| {
         let plan = plan.take().expect("a story is told once");
@@ -67,7 +70,6 @@ impl<'a> World<'a> {
             self.origins.iter().map(|origins| origins.iter().map(Origin::address).collect()).collect();
         self.mesh
             .adopt(move |config| {
-                config.clusters.remove(APP);
                 config.routes = Rc::new(move || routes(count, timeouts));
                 addresses
                     .into_iter()
@@ -148,8 +150,9 @@ impl<'a> World<'a> {
     }
 }
 
+/// The first one is that of plain TCP.
 fn name(cluster: usize) -> Arc<str> {
-    format!("c{cluster}").into()
+    if cluster == 0 { APP.into() } else { format!("c{cluster}").into() }
 }
 
 fn put(config: &mut Config, cluster: usize, endpoints: Vec<SocketAddr>, timeouts: Timeouts) {
