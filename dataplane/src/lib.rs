@@ -10,6 +10,7 @@ pub mod admin;
 pub mod args;
 pub mod bootstrap;
 mod by_number;
+pub mod colleagues;
 pub mod control_thread;
 pub mod dns;
 pub mod downstream;

@@ -2,12 +2,13 @@
 //!
 //! What is read before the filter chain is picked, if anything, is in [`listener_filters`].
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use policy::network_filter::NetworkFilter;
 use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
 
 use crate::{
+    colleagues::HandedOver,
     downstream::{self, Manager, Origin, Waiting},
     listener_filters::{self, Found, Unknown},
     tcp,
@@ -24,7 +25,11 @@ pub async fn serve<I: Io>(worker: Rc<Worker<I>>, name: Arc<str>, mut listener: I
     let local = listener.local_addr();
     loop {
         match listener.accept().await {
-            Ok(accepted) => worker.io.spawn(connection(worker.clone(), name.clone(), local, accepted)),
+            Ok(accepted) => {
+                if let Some(own) = hand_over(&worker, &name, local, accepted) {
+                    begin(&worker, name.clone(), local, own);
+                }
+            }
             Err(error) if error.raw_os_error() == Some(EINVAL) => return,
             // The other end was gone before we got to it.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -35,6 +40,52 @@ pub async fn serve<I: Io>(worker: Rc<Worker<I>>, name: Arc<str>, mut listener: I
             }
         }
     }
+}
+
+/// Counts a connection at once, so that the next one accepted sees it, and serves it.
+fn begin<I: Io>(
+    worker: &Rc<Worker<I>>,
+    name: Arc<str>,
+    listening_on: SocketAddr,
+    accepted: Accepted<I::Recv, I::Send>,
+) {
+    worker.stats.counters.connections.inc();
+    let served = worker.clone();
+    worker.io.spawn(async move {
+        connection(served.clone(), name, listening_on, accepted).await;
+        served.stats.counters.connections.dec();
+    });
+}
+
+/// Gives a connection to another worker, where one has clearly less to do; else gives it back.
+fn hand_over<I: Io>(
+    worker: &Worker<I>,
+    name: &Arc<str>,
+    listening_on: SocketAddr,
+    accepted: Accepted<I::Recv, I::Send>,
+) -> Option<Accepted<I::Recv, I::Send>> {
+    let Some(position) = worker.colleagues.receiver(worker.io.now()) else { return Some(accepted) };
+    let Accepted { recv, send, downstream } = accepted;
+    match worker.io.detach(recv, send) {
+        Ok(stream) => {
+            let connection = HandedOver { listener: name.clone(), listening_on, stream, downstream };
+            worker.colleagues.give(position, connection);
+            None
+        }
+        Err((recv, send)) => Some(Accepted { recv, send, downstream }),
+    }
+}
+
+/// Serves a connection that another worker accepted.
+pub(crate) fn take_over<I: Io>(worker: &Rc<Worker<I>>, connection: HandedOver<I>) {
+    let HandedOver { listener, listening_on, stream, downstream } = connection;
+    match worker.io.attach(stream) {
+        Ok((recv, send)) => {
+            begin(worker, listener, listening_on, Accepted { recv, send, downstream });
+        }
+        Err(_) => count(worker, &listener, |counters| counters.downstream_cx_accept_fail.inc()),
+    }
+    worker.colleagues.took();
 }
 
 /// Linux's number of what accept(2) says of a socket that does not listen any more: its close handle was used.
@@ -50,7 +101,7 @@ fn count<I: Io>(worker: &Worker<I>, name: &str, count: impl Fn(&ListenerCounters
 pub(crate) async fn connection<I: Io>(
     worker: Rc<Worker<I>>,
     name: Arc<str>,
-    listening_on: std::net::SocketAddr,
+    listening_on: SocketAddr,
     accepted: Accepted<I::Recv, I::Send>,
 ) {
     let Accepted { mut recv, send, downstream } = accepted;
@@ -63,7 +114,6 @@ pub(crate) async fn connection<I: Io>(
     let counters = counters.clone();
     counters.downstream_cx_total.inc();
     counters.downstream_cx_active.inc();
-    worker.stats.counters.connections.inc();
     let local = match listening_on.ip().is_unspecified() {
         true => recv.local_addr().unwrap_or(listening_on),
         false => listening_on,
@@ -113,5 +163,4 @@ pub(crate) async fn connection<I: Io>(
         Err(Unknown::Retired) => {}
     }
     counters.downstream_cx_active.dec();
-    worker.stats.counters.connections.dec();
 }

@@ -26,6 +26,7 @@ use runtime::{
 };
 
 use crate::{
+    colleagues::{Colleagues, HandedOver},
     downstream::Waiting,
     dynamic_host::{DynamicHosts, Wanted},
     listener,
@@ -48,6 +49,8 @@ pub enum Order<I: Io> {
         /// Listeners to close.
         closed: Vec<Arc<str>>,
     },
+    /// Serve a connection that another worker accepted.
+    Serve(HandedOver<I>),
     /// Accept nothing more; end connections when their exchange ends.
     Drain,
     /// Stop now.
@@ -98,6 +101,16 @@ pub struct Outlets {
     pub wanted: mailbox::Sender<Wanted>,
 }
 
+/// Which worker one is.
+pub struct Seat<I: Io> {
+    /// Its number.
+    pub id: WorkerId,
+    /// Counters of its loop.
+    pub stats: Arc<WorkerStats>,
+    /// The other workers.
+    pub colleagues: Colleagues<I>,
+}
+
 /// Everything the tasks of one worker share.
 pub struct Worker<I: Io> {
     /// Network and time.
@@ -114,6 +127,8 @@ pub struct Worker<I: Io> {
     pub stats: Arc<WorkerStats>,
     /// Where exchanges are logged.
     pub access_log: AccessLog,
+    /// The other workers.
+    pub colleagues: Colleagues<I>,
     /// Hosts that requests name.
     pub hosts: DynamicHosts,
     /// Its connections that speak HTTP, or of which it is not known yet what they speak.
@@ -129,14 +144,8 @@ const BUFFERS_KEPT_MAX: usize = 1024;
 
 impl<I: Io> Worker<I> {
     /// A worker with nothing to do yet.
-    pub fn new(
-        io: I,
-        id: WorkerId,
-        bound: Box<Bound>,
-        seed: u64,
-        stats: Arc<WorkerStats>,
-        outlets: Outlets,
-    ) -> Rc<Worker<I>> {
+    pub fn new(io: I, seat: Seat<I>, bound: Box<Bound>, seed: u64, outlets: Outlets) -> Rc<Worker<I>> {
+        let Seat { id, stats, colleagues } = seat;
         let buffers = BufferPool::new(limits::RECV_BUFFER_BYTES, BUFFERS_KEPT_MAX);
         let pools = Pools::new(buffers.clone());
         pools.adopt(endpoint_ids(&bound.snapshot));
@@ -148,6 +157,7 @@ impl<I: Io> Worker<I> {
             rng: RefCell::new(Rng::new(seed)),
             stats,
             access_log: outlets.access_log,
+            colleagues,
             hosts: DynamicHosts::new(outlets.wanted),
             waiting: Connections::default(),
             bound: RefCell::new(Rc::from(bound)),
@@ -163,6 +173,7 @@ impl<I: Io> Worker<I> {
             while let Some(order) = mailbox.take() {
                 match order {
                     Order::Adopt { bound, sockets, closed } => self.adopt(bound, sockets, closed),
+                    Order::Serve(connection) => listener::take_over(&self, connection),
                     Order::Drain => self.drain(),
                     Order::Stop => return,
                 }

@@ -15,8 +15,9 @@ use runtime::{
 };
 
 use crate::{
+    colleagues::{Colleague, Colleagues},
     telemetry::metrics::WorkerStats,
-    worker::{Bound, Order, Outlets, Worker},
+    worker::{Bound, Order, Outlets, Seat, Worker},
 };
 
 /// How the workers run.
@@ -91,11 +92,20 @@ impl Workers {
         let cpus = if options.is_pinned { affinity::allowed_cpus() } else { Vec::new() };
         let (started, starting) = mpsc::channel::<Started>();
         let stats: Vec<Arc<WorkerStats>> = bounds.iter().map(|_| Arc::default()).collect();
-        let mut handles = Vec::new();
-        for ((worker, bound), stats) in bounds.into_iter().enumerate().zip(&stats) {
-            let failed = |source| StartError::Thread { worker, source };
-            let (bell, waited_on) = Bell::new().map_err(failed)?;
+        let mut mailboxes = Vec::new();
+        let mut colleagues = Vec::new();
+        for (worker, stats) in stats.iter().enumerate() {
+            let (bell, waited_on) = Bell::new().map_err(|source| StartError::Thread { worker, source })?;
             let (orders, mailbox) = mailbox(Some(bell));
+            mailboxes.push((orders.clone(), mailbox, waited_on));
+            colleagues.push(Colleague::new(orders, stats.clone()));
+        }
+        let colleagues: Arc<[Colleague<Kernel>]> = colleagues.into();
+        let mut handles = Vec::new();
+        for (((worker, bound), stats), (orders, mailbox, waited_on)) in
+            bounds.into_iter().enumerate().zip(&stats).zip(mailboxes)
+        {
+            let failed = |source| StartError::Thread { worker, source };
             let cpu = cpus.get(worker % cpus.len().max(1)).copied();
             let birth = Birth {
                 worker,
@@ -103,6 +113,7 @@ impl Workers {
                 bound,
                 mailbox,
                 stats: stats.clone(),
+                colleagues: colleagues.clone(),
                 options: options.clone(),
                 started: started.clone(),
             };
@@ -175,6 +186,7 @@ struct Birth {
     bound: Box<Bound>,
     mailbox: Mailbox<Order<Kernel>>,
     stats: Arc<WorkerStats>,
+    colleagues: Arc<[Colleague<Kernel>]>,
     options: Options,
     started: mpsc::Sender<Started>,
 }
@@ -186,7 +198,9 @@ impl Birth {
         drop(self.started);
         let id = WorkerId(u16::try_from(self.worker).unwrap_or(u16::MAX));
         let seed = self.options.seed.wrapping_add(u64::from(id.0));
-        Worker::new(io, id, self.bound, seed, self.stats, self.options.outlets).run(self.mailbox).await;
+        let colleagues = Colleagues::new(self.worker, self.colleagues);
+        let seat = Seat { id, stats: self.stats, colleagues };
+        Worker::new(io, seat, self.bound, seed, self.options.outlets).run(self.mailbox).await;
     }
 }
 

@@ -22,6 +22,7 @@ pub mod dynamic_host;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod forwarded;
+pub mod hand_off;
 pub mod limits;
 pub mod network_filter;
 pub mod regex;

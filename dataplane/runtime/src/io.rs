@@ -47,6 +47,8 @@ impl Deadline {
 pub trait Io: Clone + 'static {
     /// A bound, listening socket on its way from the thread that bound it to the worker that will accept on it.
     type Socket: Send + 'static;
+    /// A connection on its way from the worker that accepted it to the one that will serve it.
+    type Stream: Send + 'static;
     /// An accepting socket of this worker.
     type Listener: Listener<Recv = Self::Recv, Send = Self::Send>;
     /// The receiving half of a connection.
@@ -65,6 +67,13 @@ pub trait Io: Clone + 'static {
 
     /// Takes a bound socket into this worker's loop. Fails only when the kernel cannot watch one more descriptor.
     fn listener(&self, socket: Self::Socket) -> io::Result<Self::Listener>;
+
+    /// Takes a connection out of this worker's loop, before anything was received or sent on it; gives the halves back
+    /// where that cannot be.
+    fn detach(&self, recv: Self::Recv, send: Self::Send) -> Result<Self::Stream, (Self::Recv, Self::Send)>;
+
+    /// Takes a connection into this worker's loop. Fails as [`Io::listener`] does; the connection is then closed.
+    fn attach(&self, stream: Self::Stream) -> io::Result<(Self::Recv, Self::Send)>;
 
     /// Starts a task on this worker. One allocation; the task must end by itself.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

@@ -136,6 +136,7 @@ fn until(visit: Deadline, turn: &Turn) -> Option<Duration> {
 
 impl Io for Kernel {
     type Socket = TcpListener;
+    type Stream = OwnedFd;
     type Listener = KernelListener;
     type Recv = KernelRecv;
     type Send = KernelSend;
@@ -163,6 +164,14 @@ impl Io for Kernel {
     fn listener(&self, socket: TcpListener) -> io::Result<KernelListener> {
         let address = socket.local_addr()?;
         Ok(KernelListener { handle: Rc::new(self.watch(socket.into())?), address })
+    }
+
+    fn detach(&self, recv: KernelRecv, send: KernelSend) -> Result<OwnedFd, (KernelRecv, KernelSend)> {
+        connection::detach(recv, send)
+    }
+
+    fn attach(&self, stream: OwnedFd) -> io::Result<(KernelRecv, KernelSend)> {
+        Ok(self.watch(stream)?.split())
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -1,18 +1,14 @@
-//! The only way the control thread and a worker speak to each other: a queue and a bell.
+//! The only way in which threads speak to each other: a queue and a bell.
 //!
-//! The queue is locked, which is fine because no request in steady state passes through it: snapshots, listeners and
-//! orders to drain do, and the other way hosts that a request is the first to name. The bell is an eventfd that the
-//! receiver's loop waits on; a worker drains the queue at the end of the turn in which it rang.
+//! No request in steady state passes through it: snapshots, listeners and orders to drain do, and connections on their way
+//! to another worker; the other way, hosts that a request is the first to name. The queue takes no lock. The bell is an
+//! eventfd that the receiver's loop waits on; a worker drains the queue at the end of the turn in which it rang.
 
 use std::{
-    collections::VecDeque,
     fs::File,
     io::{self, Write},
     os::fd::{FromRawFd, OwnedFd},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, mpsc},
 };
 
 /// Wakes a worker, or the control thread, from another thread.
@@ -39,33 +35,26 @@ impl Bell {
     }
 }
 
-struct Queue<T> {
-    waiting: Mutex<VecDeque<T>>,
-    filled: AtomicBool,
-}
-
 /// The sending end, for any thread.
 pub struct Sender<T> {
-    queue: Arc<Queue<T>>,
+    queue: mpsc::Sender<T>,
     bell: Option<Bell>,
 }
 
 /// The receiving end, for one thread.
-pub struct Mailbox<T>(Arc<Queue<T>>);
+pub struct Mailbox<T>(mpsc::Receiver<T>);
 
 /// A mailbox. Without a bell the receiver must look by itself, as a simulated worker does.
 pub fn mailbox<T>(bell: Option<Bell>) -> (Sender<T>, Mailbox<T>) {
-    let queue = Arc::new(Queue { waiting: Mutex::default(), filled: AtomicBool::new(false) });
-    (Sender { queue: queue.clone(), bell }, Mailbox(queue))
+    let (queue, mailbox) = mpsc::channel();
+    (Sender { queue, bell }, Mailbox(mailbox))
 }
 
 impl<T> Sender<T> {
-    /// Puts a message in and rings.
+    /// Puts a message in and rings. What is sent to somebody who is gone is dropped.
     pub fn send(&self, message: T) {
-        // A panic in a holder of this lock ends the process, so a poisoned queue is never seen in the proxy.
-        self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
-        self.queue.filled.store(true, Ordering::Release);
-        if let Some(bell) = &self.bell {
+        let is_there = self.queue.send(message).is_ok();
+        if let Some(bell) = self.bell.as_ref().filter(|_| is_there) {
             bell.ring();
         }
     }
@@ -84,15 +73,9 @@ impl<T> std::fmt::Debug for Sender<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// The oldest message. One relaxed-cost load when there is none.
+    /// The oldest message.
     pub fn take(&self) -> Option<T> {
-        if !self.0.filled.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let message = waiting.pop_front();
-        self.0.filled.store(!waiting.is_empty(), Ordering::Release);
-        message
+        self.0.try_recv().ok()
     }
 }
 

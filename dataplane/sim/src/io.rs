@@ -126,6 +126,8 @@ impl SimIo {
 
 impl Io for SimIo {
     type Socket = SimSocket;
+    /// A simulated machine has one loop, so no connection ever goes to another.
+    type Stream = std::convert::Infallible;
     type Listener = SimListener;
     type Recv = SimRecv;
     type Send = SimSend;
@@ -158,6 +160,14 @@ impl Io for SimIo {
     fn listener(&self, mut socket: SimSocket) -> io::Result<SimListener> {
         socket.dropped = None;
         Ok(SimListener { number: socket.number, address: socket.address, io: self.clone() })
+    }
+
+    fn detach(&self, recv: SimRecv, send: SimSend) -> Result<Self::Stream, (SimRecv, SimSend)> {
+        Err((recv, send))
+    }
+
+    fn attach(&self, stream: Self::Stream) -> io::Result<(SimRecv, SimSend)> {
+        match stream {}
     }
 
     #[track_caller]

@@ -63,6 +63,8 @@ pub fn cores(cores: &[Core], io_driver: &str, io_driver_reason: &str) -> String 
             "cpu": core.thread.cpu,
             "cpu_share": core.cpu_share.map(|share| (share * 1000.0).round() / 1000.0),
             "connections": counters.connections.get(),
+            "handed_over": counters.handed_over.get(),
+            "taken_over": counters.taken_over.get(),
             "requests": counters.requests.get(),
             "turns": counters.turns.get(),
             "turn_us": {
@@ -73,11 +75,24 @@ pub fn cores(cores: &[Core], io_driver: &str, io_driver_reason: &str) -> String 
             "snapshot_version": counters.snapshot_version.get(),
         })
     };
+    let connections = cores.iter().map(|core| core.stats.counters.connections.get() as f64);
     pretty(&json!({
         "io_driver": io_driver,
         "io_driver_reason": io_driver_reason,
+        "imbalance": {
+            "connections": imbalance(connections),
+            "cpu_share": imbalance(cores.iter().filter_map(|core| core.cpu_share)),
+        },
         "cores": cores.iter().enumerate().map(core).collect::<Vec<_>>(),
     }))
+}
+
+/// How much more than its even share the core with most has: 1 is even; `None` where none has anything.
+fn imbalance(shares: impl Iterator<Item = f64> + Clone) -> Option<f64> {
+    let (count, total) =
+        shares.clone().fold((0.0, 0.0), |(count, total), share| (count + 1.0, total + share));
+    let most = shares.fold(0.0, f64::max);
+    (total > 0.0).then(|| (most * count / total * 100.0).round() / 100.0)
 }
 
 /// `/clusters`, in Envoy's format. `is_static` tells the clusters of the bootstrap file from the others.
@@ -257,6 +272,23 @@ mod tests {
                 "rejected": [{"name": "pay", "version": "3", "reason": "lb_policy: MAGLEV is not supported"}],
             }]})
         );
+    }
+
+    #[test]
+    fn cores_tell_how_uneven_they_are_loaded() {
+        let core = |connections: u64, cpu_share: Option<f64>| {
+            let stats = Arc::new(WorkerStats::default());
+            stats.counters.connections.set(connections);
+            Core { thread: Thread { id: 1, cpu: None }, stats, cpu_share }
+        };
+        for (cores_are, connections, cpu_share) in [
+            (vec![core(4, Some(0.5)), core(4, Some(0.1))], json!(1.0), json!(1.67)),
+            (vec![core(6, None), core(1, None), core(2, None)], json!(2.0), json!(null)),
+            (vec![core(0, Some(0.0))], json!(null), json!(null)),
+        ] {
+            let page: Value = serde_json::from_str(&cores(&cores_are, "epoll", "")).unwrap();
+            assert_eq!(page["imbalance"], json!({"connections": connections, "cpu_share": cpu_share}));
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Inbox {
     }
 
     /// The next host that is asked for.
-    pub(super) async fn next(&self) -> io::Result<Wanted> {
+    pub(super) async fn next(&mut self) -> io::Result<Wanted> {
         loop {
             if let Some(wanted) = self.wanted.take() {
                 return Ok(wanted);
@@ -231,12 +231,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_workers_ask_for_arrives_in_order_from_other_threads() {
-        let (sender, inbox) = Inbox::new().unwrap();
+        let (sender, mut inbox) = Inbox::new().unwrap();
         std::thread::spawn(move || ["a", "b", "c"].map(|host| sender.send(wanted(host)))).join().unwrap();
         for host in ["a", "b", "c"] {
             assert_eq!(inbox.next().await.unwrap(), wanted(host));
         }
-        let (sender, inbox) = Inbox::new().unwrap();
+        let (sender, mut inbox) = Inbox::new().unwrap();
         let asked = tokio::spawn(async move { inbox.next().await.unwrap() });
         tokio::task::yield_now().await;
         sender.send(wanted("late"));

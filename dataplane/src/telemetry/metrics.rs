@@ -323,6 +323,10 @@ block! {
         Counter turns,
         /// Version of the snapshot in use.
         Gauge snapshot_version,
+        /// Connections accepted here and given to another worker.
+        Counter handed_over,
+        /// Connections that another worker accepted.
+        Counter taken_over,
     }
 }
 

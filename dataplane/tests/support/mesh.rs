@@ -16,9 +16,10 @@ use std::{
 };
 
 use dataplane::{
+    colleagues::Colleagues,
     dynamic_host::Wanted,
     telemetry::{access_log::AccessLog, metrics::WorkerStats},
-    worker::{Order, Outlets, Worker},
+    worker::{Order, Outlets, Seat, Worker},
 };
 use policy::{
     Weighted,
@@ -268,7 +269,8 @@ impl Setup {
         let stats = Arc::<WorkerStats>::default();
         let (wanted_in, wanted) = mailbox(None);
         let outlets = Outlets { access_log: self.access_log, wanted: wanted_in };
-        let worker = Worker::new(proxy_io.clone(), WorkerId(0), empty, seed, stats, outlets);
+        let seat = Seat { id: WorkerId(0), stats, colleagues: Colleagues::none() };
+        let worker = Worker::new(proxy_io.clone(), seat, empty, seed, outlets);
         let mesh = Mesh {
             io: clients_io,
             worker,

@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     net::{Shutdown, SocketAddr},
+    os::fd::OwnedFd,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -170,6 +171,20 @@ impl SendHalf for KernelSend {
     fn reset(&mut self) {
         self.handle.watched.linger_not();
     }
+}
+
+/// A connection on which nothing has begun, under a number that is not watched.
+pub(super) fn detach(recv: KernelRecv, send: KernelSend) -> Result<OwnedFd, (KernelRecv, KernelSend)> {
+    let watched = &recv.handle.watched;
+    if watched.ring.in_flight.get() > 0 || !watched.ring.chunks.borrow().is_empty() {
+        return Err((recv, send));
+    }
+    let Ok(descriptor) = watched.duplicate() else { return Err((recv, send)) };
+    if let Interface::Epoll(epoll) = &mut *recv.handle.kernel.0.interface.borrow_mut() {
+        // Closing the watched number would not end the watching of what is open under another.
+        epoll.release(watched);
+    }
+    Ok(descriptor)
 }
 
 /// A descriptor that is watched for as long as this lives, and closed then.

@@ -47,6 +47,14 @@ impl Epoll {
         drop(self.watched.try_remove(watched.key.get()));
     }
 
+    /// Forgets a descriptor that stays open.
+    pub(super) fn release(&mut self, watched: &Watched) {
+        drop(self.watched.try_remove(watched.key.replace(usize::MAX)));
+        let (epoll, raw) = (self.descriptor.as_raw_fd(), watched.raw());
+        // SAFETY: a removal has no event. It fails only for what is not watched.
+        unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, raw, std::ptr::null_mut()) };
+    }
+
     /// Waits for events, at most `wait`, and wakes whom they concern.
     pub(super) fn wait(&mut self, wait: Option<Duration>) -> io::Result<()> {
         // Rounded up: a wait that ends early would find nothing to do.

@@ -139,6 +139,11 @@ impl Watched {
         self.descriptor.as_raw_fd()
     }
 
+    /// Another number for what is open.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.descriptor.try_clone()
+    }
+
     fn socket(&self) -> SockRef<'_> {
         SockRef::from(&self.descriptor)
     }

@@ -1,0 +1,138 @@
+//! The other workers, as one that accepts a connection sees them.
+//!
+//! All it reads are counters that each worker writes for itself, and it reads them once per accepted connection. What it
+//! gives away goes through the other's mailbox.
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use policy::hand_off::{self, Load};
+use runtime::{Io, mailbox::Sender};
+
+use crate::{telemetry::metrics::WorkerStats, worker::Order};
+
+/// How old a measure of who is busy may be.
+const MEASURED_EVERY: Duration = Duration::from_millis(100);
+
+/// All workers of the process.
+pub struct Colleagues<I: Io> {
+    /// This worker's position.
+    own: usize,
+    all: Arc<[Colleague<I>]>,
+    busy: RefCell<Busy>,
+}
+
+/// How to reach one worker, and what it tells of itself.
+pub struct Colleague<I: Io> {
+    orders: Sender<Order<I>>,
+    stats: Arc<WorkerStats>,
+    /// Connections that were given to it and that it has not taken yet.
+    on_their_way: AtomicU64,
+}
+
+/// A connection that another worker accepted.
+pub struct HandedOver<I: Io> {
+    /// The listener that accepted it.
+    pub listener: Arc<str>,
+    /// That listener's address.
+    pub listening_on: SocketAddr,
+    /// The connection.
+    pub stream: I::Stream,
+    /// The other end's address.
+    pub downstream: SocketAddr,
+}
+
+/// How busy each worker was lately.
+#[derive(Default)]
+struct Busy {
+    measured_at: u64,
+    /// Busy time up to then, nanoseconds.
+    total: Vec<u64>,
+    per_mille: Vec<u32>,
+}
+
+impl<I: Io> Colleague<I> {
+    /// A worker that takes orders by `orders` and counts in `stats`.
+    pub fn new(orders: Sender<Order<I>>, stats: Arc<WorkerStats>) -> Colleague<I> {
+        Colleague { orders, stats, on_their_way: AtomicU64::new(0) }
+    }
+}
+
+impl<I: Io> Colleagues<I> {
+    /// The view of worker `own`.
+    pub fn new(own: usize, all: Arc<[Colleague<I>]>) -> Colleagues<I> {
+        Colleagues { own, all, busy: RefCell::default() }
+    }
+
+    /// A worker that is alone.
+    pub fn none() -> Colleagues<I> {
+        Colleagues::new(0, Arc::new([]))
+    }
+
+    /// The worker that a connection accepted `now` goes to; `None` when this one keeps it. Only workers that know the
+    /// configuration with which it was accepted, or a later one, are asked.
+    pub fn receiver(&self, now: u64) -> Option<usize> {
+        if self.all.len() < 2 {
+            return None;
+        }
+        let mut busy = self.busy.borrow_mut();
+        busy.measure(&self.all, now);
+        let version = |colleague: &Colleague<I>| colleague.stats.counters.snapshot_version.get();
+        let own = self.all.get(self.own)?;
+        let load = |position: usize, colleague: &Colleague<I>| Load {
+            connections: colleague.stats.counters.connections.get()
+                + colleague.on_their_way.load(Ordering::Relaxed),
+            busy_per_mille: busy.per_mille.get(position).copied().unwrap_or_default(),
+        };
+        let others = self
+            .all
+            .iter()
+            .enumerate()
+            .filter(|(position, colleague)| *position != self.own && version(colleague) >= version(own));
+        hand_off::receiver(
+            others.map(|(position, other)| (position, load(position, other))),
+            load(self.own, own),
+        )
+    }
+
+    /// Gives a connection to the worker at `position`.
+    pub fn give(&self, position: usize, connection: HandedOver<I>) {
+        if let (Some(own), Some(other)) = (self.all.get(self.own), self.all.get(position)) {
+            own.stats.counters.handed_over.inc();
+            other.on_their_way.fetch_add(1, Ordering::Relaxed);
+            other.orders.send(Order::Serve(connection));
+        }
+    }
+
+    /// This worker has taken a connection that was given to it.
+    pub fn took(&self) {
+        if let Some(own) = self.all.get(self.own) {
+            own.stats.counters.taken_over.inc();
+            own.on_their_way.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Busy {
+    fn measure<I: Io>(&mut self, all: &[Colleague<I>], now: u64) {
+        let passed = now.saturating_sub(self.measured_at);
+        if u128::from(passed) < MEASURED_EVERY.as_nanos() {
+            return;
+        }
+        self.measured_at = now;
+        self.total.resize(all.len(), 0);
+        self.per_mille.resize(all.len(), 0);
+        for ((colleague, total), per_mille) in all.iter().zip(&mut self.total).zip(&mut self.per_mille) {
+            let before = std::mem::replace(total, colleague.stats.busy_ns.get());
+            let share = total.saturating_sub(before).saturating_mul(1000) / passed;
+            *per_mille = u32::try_from(share).unwrap_or(1000).min(1000);
+        }
+    }
+}
