@@ -1,5 +1,7 @@
 //! The promises of `runtime::io`, kept by both drivers on real sockets.
 
+mod pressure;
+
 use std::{
     cell::Cell,
     future::Future,
@@ -146,68 +148,6 @@ fn a_cancelled_receive_ends_as_interrupted() {
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
         drop(accepted);
         assert_eq!(answer(&io, peer).await, 0);
-    });
-}
-
-#[test]
-fn a_connection_whose_bytes_are_always_there_leaves_turns_to_others() {
-    on_both(async |io| {
-        let mut listener = listener(&io);
-        let peer = peer(listener.local_addr(), |mut stream| stream.write_all(&[1; 100_000]).unwrap());
-        let mut accepted = listener.accept().await.unwrap();
-        answer(&io, peer).await;
-        let (received, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
-        let mut buffer = Buffer::new(16);
-        while received.get() < 1000 {
-            // After the first receive, which waits for epoll to find the bytes.
-            if received.get() == 1 {
-                let (count, see) = (received.clone(), seen.clone());
-                io.spawn(async move { see.set(Some(count.get())) });
-            }
-            buffer.clear();
-            let (result, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
-            buffer = returned;
-            assert_ne!(result.unwrap(), 0);
-            received.set(received.get() + 1);
-        }
-        let seen = seen.get().expect("the other task ran");
-        assert!(seen <= 32, "it ran after {seen} receives");
-    });
-}
-
-#[test]
-fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
-    on_both(async |io| {
-        let mut listener = listener(&io);
-        let (start, started) = std::sync::mpsc::channel::<()>();
-        let peer = peer(listener.local_addr(), move |mut stream| {
-            // As the kernel makes it by itself, however much the machine allows.
-            SockRef::from(&stream).set_recv_buffer_size(1_000_000).unwrap();
-            let mut all = vec![0; 6_000_000];
-            stream.read_exact(&mut all).unwrap();
-            started.recv().unwrap_err();
-            all.iter().map(|byte| u64::from(*byte)).sum::<u64>()
-        });
-        let mut accepted = listener.accept().await.unwrap();
-        let mut gather = Gather::new();
-        let mut buffer = Buffer::new(1_000_000);
-        buffer.extend(&vec![1; 1_000_000]);
-        gather.put_buffer(buffer);
-        for _ in 0..6 {
-            gather.keep(0..999_999);
-            gather.insert(b"\x02");
-        }
-        let (sent, mut gather) = accepted.send.send_all(gather, Deadline::NEVER).await;
-        sent.unwrap();
-        // Nobody reads any more: the socket's buffers fill and the send waits until its deadline.
-        for _ in 0..20 {
-            gather.keep(0..1_000_000);
-        }
-        let (sent, gather) = accepted.send.send_all(gather, soon(&io, 50)).await;
-        assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
-        assert!(gather.unsent_len() > 0);
-        drop(start);
-        assert_eq!(answer(&io, peer).await, 6 * 999_999 + 6 * 2);
     });
 }
 
@@ -409,93 +349,4 @@ fn a_ring_of_the_bell_makes_a_turn_in_which_the_message_is_there() {
         other.join().unwrap();
         assert_eq!(got, (0..100).collect::<Vec<_>>());
     }
-}
-
-#[test]
-fn what_comes_faster_than_it_is_taken_waits_and_loses_nothing() {
-    const TOTAL: usize = 24_000_000;
-    on_both(async |io| {
-        let mut listener = listener(&io);
-        let peer = peer(listener.local_addr(), |mut stream| {
-            let mut part = vec![0; 60_000];
-            for number in 0..TOTAL / part.len() {
-                part.fill(number as u8);
-                stream.write_all(&part).unwrap();
-            }
-        });
-        let mut accepted = listener.accept().await.unwrap();
-        let (mut total, mut pauses) = (0, 0);
-        // Sizes of a connection's own, so that bytes are exchanged, copied whole and copied in pieces.
-        let mut buffers = [Buffer::new(64 * 1024), Buffer::new(10_000), Buffer::new(200_000)];
-        for turn in 0.. {
-            let mut buffer = std::mem::take(&mut buffers[turn % 3]);
-            buffer.clear();
-            let (count, mut buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
-            let count = count.unwrap();
-            if count == 0 {
-                break;
-            }
-            for (at, byte) in buffer.filled_mut().iter().enumerate() {
-                assert_eq!(*byte, ((total + at) / 60_000) as u8, "byte {} of {TOTAL}", total + at);
-            }
-            total += count;
-            buffers[turn % 3] = buffer;
-            if turn % 16 == 0 && pauses < 20 {
-                pauses += 1;
-                io.sleep_until(soon(&io, 5)).await;
-            }
-        }
-        assert_eq!(total, TOTAL);
-        answer(&io, peer).await;
-    });
-}
-
-#[test]
-fn connections_whose_bytes_nobody_takes_keep_no_other_from_receiving() {
-    on_both(async |io| {
-        let mut listener = listener(&io);
-        let address = listener.local_addr();
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let greedy = std::thread::spawn(move || {
-            let mut streams: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
-            for stream in &mut streams {
-                stream.set_nonblocking(true).unwrap();
-                while stream.write(&[7; 100_000]).is_ok_and(|count| count > 0) {}
-            }
-            stopped.recv().unwrap_err();
-        });
-        let mut kept = Vec::new();
-        for _ in 0..100 {
-            let mut accepted = listener.accept().await.unwrap();
-            // They are received from, and what came is left where it is.
-            accepted.recv.readable(Deadline::NEVER).await.unwrap();
-            kept.push(accepted);
-        }
-        let peer = peer(address, |mut stream| {
-            for _ in 0..100 {
-                stream.write_all(b"ping").unwrap();
-                stream.read_exact(&mut [0; 4]).unwrap();
-            }
-        });
-        let mut accepted = listener.accept().await.unwrap();
-        let (mut buffer, mut gather) = (Buffer::new(64 * 1024), Gather::new());
-        for _ in 0..100 {
-            buffer.clear();
-            let (count, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
-            assert_eq!((count.unwrap(), returned.filled()), (4, &b"ping"[..]));
-            gather.put_buffer(returned);
-            gather.keep(0..4);
-            let (sent, returned) = accepted.send.send_all(gather, Deadline::NEVER).await;
-            sent.unwrap();
-            gather = returned;
-            buffer = gather.take_buffer();
-        }
-        answer(&io, peer).await;
-        drop(stop);
-        answer(&io, greedy).await;
-        for mut connection in kept {
-            let (count, buffer) = connection.recv.recv(Buffer::new(1 << 20), Deadline::NEVER).await;
-            assert!(count.unwrap() > 0 && buffer.filled().iter().all(|byte| *byte == 7));
-        }
-    });
 }
