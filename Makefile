@@ -36,7 +36,7 @@ lint:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 bench:
-	bench/run --workload all --rounds 3 --seconds 1.5 --warm 0.5
+	bench/run --workload all --rounds 3 --seconds 1 --warm 0.5
 
 sim:
 	@deploy/setup.sh build

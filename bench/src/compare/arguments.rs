@@ -80,7 +80,7 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   bench/run                                             small GETs beside everybody, five minutes
-  bench/run --workload all --rounds 3 --seconds 1.5     everything once around, `make bench`
+  bench/run --workload all --rounds 3 --seconds 1       everything, ten minutes; `make bench`
   bench/run --workload get-32,post-4k --subjects ringway,haproxy,relay --rounds 9 > numbers.jsonl
   bench/run --subjects ringway,new=ringway@/tmp/new/ringway-proxy --baseline ringway    two builds
   bench/run --workload get-32,prefixes --routes 5000    does the number of routes cost anything?

@@ -12,13 +12,14 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use bench::load::Until;
+
 use super::gate::{self, Count};
 use super::stand::{Stand, commit};
 use super::subject::Subject;
 use super::workload::Workload;
 use super::{Error, print_json};
 use crate::process::Process;
-use bench::load::Until;
 
 /// Requests of the shorter and of the longer run under valgrind.
 const REQUESTS: [u64; 2] = [2_000, 6_000];

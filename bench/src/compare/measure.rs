@@ -4,13 +4,14 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use bench::load::{self, Load, Outcome, Pace, Until, request};
+use bench::message;
+
 use super::record::{Added, Idle, Record};
 use super::stand::{Running, Stand};
 use super::workload::Workload;
 use super::{Error, Wrong};
 use crate::process::{Process, ProcessorTime};
-use bench::load::{self, Load, Outcome, Pace, Until, request};
-use bench::message;
 
 /// Upstream connections may be this many times the downstream ones before keep-alive is doubted: one each, and those
 /// that were idle for a moment when their neighbour asked.

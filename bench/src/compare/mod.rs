@@ -24,13 +24,14 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bench::load::Errors;
+use bench::load::request::Random;
+
 pub(crate) use self::arguments::Arguments;
 pub(crate) use self::gate::Refused;
 pub(crate) use self::proof::Difference;
 use self::stand::Stand;
 use self::subject::Subject;
-use bench::load::Errors;
-use bench::load::request::Random;
 
 /// Measures and prints, as the arguments say.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {

@@ -6,12 +6,13 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::config::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER};
-use super::plan::{Mode, Plan};
-use super::subject::Kind;
 use bench::load::request;
 use bench::message;
 use bench::origin::{self, ENDPOINT};
+
+use super::config::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER};
+use super::plan::{Mode, Plan};
+use super::subject::Kind;
 
 /// Longest wait for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);

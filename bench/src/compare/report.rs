@@ -89,7 +89,7 @@ const COLUMNS: &[Column] = &[
         head: "p99",
         width: 7,
         is_for: |w| w == Workload::Latency,
-        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p99_us)),
+        cell: |r, s| r.whole(s, Record::added_p99),
     },
     Column {
         head: "p99.9",
@@ -101,7 +101,7 @@ const COLUMNS: &[Column] = &[
         head: "p99 ratio",
         width: 9,
         is_for: |w| w == Workload::Latency,
-        cell: |r, s| Some(format!("{:.2}", Spread::of(&r.ratios(s, |r| Some(r.added_us()?.p99_us)))?.median)),
+        cell: |r, s| Some(format!("{:.2}", Spread::of(&r.ratios(s, Record::added_p99))?.median)),
     },
     Column {
         head: "late p99",
@@ -154,6 +154,10 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Record {
+    fn added_p99(&self) -> Option<f64> {
+        Some(self.added_us()?.p99_us)
+    }
+
     fn cost(&self) -> Option<f64> {
         self.cpu_us_per_request
     }
@@ -191,10 +195,14 @@ impl Records<'_> {
             }
             text.push('\n');
         }
-        if let Some(spread) = Spread::of(&self.ratios(&twin_of(self.baseline), Record::cost)) {
+        let (what, value): (_, fn(&Record) -> Option<f64>) = match workload {
+            Workload::Latency => ("added p99", Record::added_p99),
+            _ => ("CPU", Record::cost),
+        };
+        if let Some(spread) = Spread::of(&self.ratios(&twin_of(self.baseline), value)) {
             let _ = writeln!(
                 text,
-                "A/A: {} against itself {:.3} ({:.3}–{:.3}); a difference below {:.1} % is noise here",
+                "A/A: {what} of {} against itself {:.3} ({:.3}–{:.3}); a difference below {:.1} % is noise here",
                 self.baseline,
                 spread.median,
                 spread.min,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use bench::origin::{self, Counts};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -18,7 +19,6 @@ use super::subject::{Kind, Programs, Subject};
 use super::workload::Setup;
 use super::{Arguments, Error, proof};
 use crate::process::{self, Memory, Process};
-use bench::origin::{self, Counts};
 
 /// Longest time from start to the first good answer.
 const READY_MAX: Duration = Duration::from_secs(20);

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bench::load::{Load, Pace, Requests, Until, request};
+use bench::origin;
 use clap::ValueEnum;
 
 use super::plan::Plan;
 use super::subject::Kind;
-use bench::load::{Load, Pace, Requests, Until, request};
-use bench::origin;
 
 /// Every one is HTTP/1.1 in a closed loop, but `latency`: they tell cost, not latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
