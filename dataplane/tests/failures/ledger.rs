@@ -4,7 +4,11 @@
 //! and a request over a new connection after it, which must be answered with its own answer. Every request has an id.
 //! What was recorded is looked at after each trial, and once more when the proxy has ended, so that nothing comes late.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::recorder::{Log, Recorded};
 
@@ -64,16 +68,29 @@ pub(crate) struct Tally {
     pub(crate) unexpected_findings: Vec<String>,
     /// Counts of safe outcomes that a row wants shown.
     pub(crate) notes: Vec<String>,
+    /// How long all of it took, and its slowest trial.
     pub(crate) took: Duration,
+    pub(crate) slowest: Option<(Duration, String)>,
+    last: Option<Instant>,
 }
 
 /// Findings kept of one row: enough to see what they have in common.
 const FINDINGS_MAX: usize = 6;
 
 impl Tally {
+    /// No trial yet; the first begins now.
+    pub(crate) fn begin() -> Tally {
+        Tally { last: Some(Instant::now()), ..Tally::default() }
+    }
+
     /// Counts one trial.
     pub(crate) fn count(&mut self, trial: &str, verdict: Verdict) {
         self.trials += 1;
+        let now = Instant::now();
+        let took = self.last.replace(now).map_or(Duration::ZERO, |last| now - last);
+        if self.slowest.as_ref().is_none_or(|(slowest, _)| took > *slowest) {
+            self.slowest = Some((took, trial.to_owned()));
+        }
         self.unsafe_trials += usize::from(!verdict.found.is_empty());
         self.unexpected_trials += usize::from(verdict.found.is_empty() && verdict.unexpected.is_some());
         for (kind, what) in verdict.found.iter().take(FINDINGS_MAX.saturating_sub(self.unsafe_findings.len()))

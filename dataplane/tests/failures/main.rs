@@ -15,14 +15,22 @@ mod recorder;
 mod rows;
 mod subject;
 mod trial;
+mod world;
 
-use std::{process::ExitCode, thread, time::Instant};
+use std::{
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ledger::{Ledger, Tally, Unsafe, Verdict};
-use recorder::Recorder;
 use rows::{ROWS, Row};
 use subject::Subject;
 use trial::Trials;
+use world::World;
+
+/// A trial that takes longer is named.
+const SLOW: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,7 +43,7 @@ fn main() -> ExitCode {
     let (ours, broken, haproxy) = thread::scope(|scope| {
         let rows = &rows;
         let ours = ["io_uring", "epoll"]
-            .map(|io| scope.spawn(move || try_all(rows, |origin| Subject::ringway(io, origin))));
+            .map(|io| scope.spawn(move || try_all(rows, |world| Subject::ringway(io, world))));
         let broken = scope.spawn(|| try_all(rows, Subject::broken));
         let haproxy = with_peers.then(|| scope.spawn(|| try_all(rows, Subject::haproxy)));
         let join = |thread: thread::ScopedJoinHandle<'_, Tried>| thread.join().expect("no trial panics");
@@ -52,7 +60,10 @@ fn main() -> ExitCode {
         println!("{:7} {tried:6}  {bad:6}  {took:4.1}  {}", row.id, row.about);
         for (subject, tallies) in &ours {
             tallies[at].notes.iter().for_each(|note| println!("{:25}{subject}: {note}", ""));
-            let Tally { unsafe_findings, unexpected_findings, .. } = &tallies[at];
+            let Tally { unsafe_findings, unexpected_findings, slowest, .. } = &tallies[at];
+            if let Some((took, trial)) = slowest.as_ref().filter(|(took, _)| *took > SLOW) {
+                println!("    {subject}: {took:.1?} for {trial}");
+            }
             let findings = unsafe_findings.iter().chain(unexpected_findings);
             findings.for_each(|finding| println!("    {subject}: {finding}"));
         }
@@ -69,7 +80,7 @@ fn main() -> ExitCode {
         .map(|(row, _)| row.id)
         .collect();
     println!("a proxy that is broken on purpose was found out on {}: {}", found.len(), found.join(" "));
-    for row in rows.iter().filter(|row| row.finds_out && !found.contains(&row.id)) {
+    for row in rows.iter().filter(|row| !row.needs_routes && !found.contains(&row.id)) {
         println!("    and not on {}, where it should have been", row.id);
         is_good = false;
     }
@@ -90,15 +101,20 @@ fn main() -> ExitCode {
 type Tried = (&'static str, Vec<Tally>);
 
 /// Tries these rows on one proxy.
-fn try_all(rows: &[&Row], start: impl FnOnce(std::net::SocketAddr) -> Subject) -> Tried {
-    let origin = Recorder::start();
-    let mut subject = start(origin.address);
+fn try_all(rows: &[&Row], start: impl FnOnce(&World) -> Subject) -> Tried {
+    let world = World::start();
+    let origin = &world.origin;
+    let mut subject = start(&world);
     let name = subject.name;
     let mut ledger = Ledger::default();
     let mut tallies: Vec<Tally> = Vec::new();
     for row in rows {
         let mut trials =
-            Trials { subject: &subject, origin: &origin, ledger: &mut ledger, tally: Tally::default() };
+            Trials { subject: &subject, world: &world, origin, ledger: &mut ledger, tally: Tally::begin() };
+        if row.needs_routes && !subject.has_routes {
+            tallies.push(trials.tally);
+            continue;
+        }
         let begun = Instant::now();
         (row.run)(&mut trials);
         let mut tally = trials.tally;

@@ -5,11 +5,14 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::{AsRawFd, RawFd},
     sync::{Arc, Condvar, Mutex, MutexGuard},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
+
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::http::{BodyReader, Framing, Message, request_head};
 
@@ -66,7 +69,15 @@ struct Shared {
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
+    /// While it takes connections: the listener, and the thread that does.
+    accepting: Mutex<Option<(Arc<Socket>, JoinHandle<()>)>>,
+    streams: Streams,
+    /// Bound and not listening: keeps the port while nobody listens there.
+    _port: Socket,
 }
+
+/// The connections that are open, by descriptor.
+type Streams = Arc<Mutex<HashMap<RawFd, TcpStream>>>;
 
 /// One connection, as a script uses it.
 pub(crate) struct Origin {
@@ -83,17 +94,50 @@ pub(crate) struct Origin {
 
 impl Recorder {
     pub(crate) fn start() -> Recorder {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let recorder =
-            Recorder { address: listener.local_addr().expect("bound"), shared: Arc::<Shared>::default() };
-        let shared = recorder.shared.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let shared = shared.clone();
-                thread::spawn(move || serve(stream, shared));
+        Recorder::with_log(Arc::default())
+    }
+
+    /// Another origin that writes into the same log.
+    pub(crate) fn another(&self) -> Recorder {
+        Recorder::with_log(self.shared.clone())
+    }
+
+    fn with_log(shared: Arc<Shared>) -> Recorder {
+        let (port, address) = reserve();
+        let (accepting, streams) = (Mutex::default(), Arc::default());
+        let recorder = Recorder { address, shared, accepting, streams, _port: port };
+        recorder.revive();
+        recorder
+    }
+
+    /// Takes connections.
+    pub(crate) fn revive(&self) {
+        let listener = bound(self.address);
+        listener.listen(1024).expect("the port is ours");
+        let listener = Arc::new(listener);
+        let (accepts, shared, streams) = (listener.clone(), self.shared.clone(), self.streams.clone());
+        let thread = thread::spawn(move || {
+            while let Ok((stream, _)) = accepts.accept() {
+                let stream = TcpStream::from(stream);
+                lock(&streams).extend(stream.try_clone().map(|clone| (stream.as_raw_fd(), clone)));
+                let (shared, streams) = (shared.clone(), streams.clone());
+                thread::spawn(move || serve(stream, shared, &streams));
             }
         });
-        recorder
+        *lock(&self.accepting) = Some((listener, thread));
+    }
+
+    /// Ends as a process that is killed: nobody listens, and every connection is over, wherever it is.
+    pub(crate) fn kill(&self) {
+        if let Some((listener, thread)) = lock(&self.accepting).take() {
+            listener.shutdown(Shutdown::Both).expect("a listener");
+            drop(listener);
+            thread.join().expect("no recorder panics");
+        }
+        for stream in lock(&self.streams).values() {
+            // It may be over already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
@@ -109,18 +153,37 @@ impl Recorder {
         lock(&self.shared.scripts).insert(id, Box::new(script));
     }
 
-    /// Waits until this holds of the log; false when it does not come to hold.
-    pub(crate) fn wait(&self, patience: Duration, mut holds: impl FnMut(&Log) -> bool) -> bool {
+    /// The log as soon as this holds of it, or as it is after that long.
+    pub(crate) fn log_when(
+        &self,
+        mut holds: impl FnMut(&Log) -> bool,
+        patience: Duration,
+    ) -> MutexGuard<'_, Log> {
         let waited = self.shared.changed.wait_timeout_while(self.log(), patience, |log| !holds(log));
-        !waited.expect("no recorder panics").1.timed_out()
+        waited.expect("no recorder panics").0
     }
+}
+
+/// A port of loopback that nobody else gets, and where nobody listens as long as only this socket has it.
+pub(crate) fn reserve() -> (Socket, SocketAddr) {
+    let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("bound");
+    (socket, address)
+}
+
+/// A socket that may share its address with others that do not listen.
+fn bound(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("a socket");
+    socket.bind(&address.into()).expect("loopback");
+    socket
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no recorder panics")
 }
 
-fn serve(stream: TcpStream, shared: Arc<Shared>) {
+fn serve(stream: TcpStream, shared: Arc<Shared>, streams: &Streams) {
     let _ = stream.set_nodelay(true);
     let connection = shared.change(|log| {
         log.connections += 1;
@@ -149,18 +212,20 @@ fn serve(stream: TcpStream, shared: Arc<Shared>) {
         let _ = reset(&origin.stream);
     }
     let Origin { stream, shared, connection, .. } = origin;
+    // The other handle first, so that this one closes the connection.
+    lock(streams).remove(&stream.as_raw_fd());
     drop(stream);
     shared.change(|log| log.ended.insert(connection));
 }
 
 /// Makes the end of a connection a reset.
 pub(crate) fn reset(stream: &TcpStream) -> io::Result<()> {
-    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
 /// Makes every write of this side, and of the other, a partial one.
 pub(crate) fn small_buffers(stream: &TcpStream) -> io::Result<()> {
-    let socket = socket2::SockRef::from(stream);
+    let socket = SockRef::from(stream);
     socket.set_send_buffer_size(4096)?;
     // Much less than this is less than one segment of loopback, and the kernels wait for each other.
     socket.set_recv_buffer_size(32 * 1024)
@@ -192,14 +257,14 @@ impl Origin {
         self.at = 0;
         self.reader = BodyReader::new(head.request_framing().map_err(io::Error::other)?);
         self.message = Message { head, ..Message::default() };
+        let body = self.reader.read(&self.bytes, &mut self.at, &mut self.message);
         let (id, message) = (self.message.head.id(), self.message.clone());
         let recorded = Recorded { connection: self.connection, id, message };
         self.index = self.shared.change(|log| {
             log.requests.push(recorded);
             log.requests.len() - 1
         });
-        self.read_body_so_far()?;
-        Ok(true)
+        body.map_or_else(|why| self.fault(&why), |_| Ok(true))
     }
 
     fn act(&mut self) -> io::Result<Then> {

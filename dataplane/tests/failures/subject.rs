@@ -16,16 +16,24 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::Socket;
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
-use crate::broken;
+use crate::{
+    broken,
+    recorder::reserve,
+    world::{TIMEOUT, World},
+};
 
 /// A proxy under trial.
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     /// Where it takes requests.
     pub(crate) address: SocketAddr,
+    /// Where it takes bytes.
+    pub(crate) tcp: Option<SocketAddr>,
+    /// It leads to all of the world, not only to the first origin.
+    pub(crate) has_routes: bool,
     /// How long its clients wait for what comes next.
     pub(crate) patience: Duration,
     /// Inputs are also cut at every byte, and what it does must be what the rows say, not only safe.
@@ -40,56 +48,80 @@ struct Process {
     folder: TempDir,
     /// Descriptors that it holds when nobody is connected.
     descriptors_idle: usize,
-    _port: Option<TcpSocket>,
+    _ports: Vec<Socket>,
 }
 
 impl Subject {
     /// `ringway-proxy` with one worker on this driver; an error when the driver is not what it runs on.
-    pub(crate) fn ringway(io: &'static str, origin: SocketAddr) -> Subject {
+    pub(crate) fn ringway(io: &'static str, world: &World) -> Subject {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let admin = folder.path().join("admin.sock");
         let file = folder.path().join("bootstrap.yaml");
-        fs::write(&file, bootstrap(&admin, origin)).expect("a temporary file");
+        fs::write(&file, bootstrap(&admin, world)).expect("a temporary file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway-proxy"));
         command.arg("-c").arg(&file).arg("--data-dir").arg(folder.path().join("data"));
         command.args(["--workers", "1", "--no-pin", "--io", io, "--exit-on-stdin-eof"]);
-        let (mut process, lines) = Process::start(command, folder, None);
+        let (mut process, lines) = Process::start(command, folder, Vec::new());
         while !lines.recv_timeout(PATIENCE).expect("ready in time").contains("control_thread: ready") {}
         let page = ask(&admin, "/listeners").expect("an admin listener");
-        let address = page.lines().find_map(|line| line.strip_prefix("in::")?.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("no listener in {page}"));
+        let address = |name: &str| {
+            let found = page.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
+            found.unwrap_or_else(|| panic!("no {name} in {page}"))
+        };
         process.descriptors_idle = process.descriptors();
         let name = if io == "epoll" { "ringway epoll" } else { "ringway io_uring" };
-        Subject { name, address, patience: PATIENCE, is_thorough: true, process: Some(process) }
+        Subject {
+            name,
+            address: address("in::"),
+            tcp: Some(address("tcp::")),
+            has_routes: true,
+            patience: PATIENCE,
+            is_thorough: true,
+            process: Some(process),
+        }
     }
 
     /// HAProxy 2.8 as `deploy/setup.sh` fetches it.
-    pub(crate) fn haproxy(origin: SocketAddr) -> Subject {
+    pub(crate) fn haproxy(world: &World) -> Subject {
         let program = cache().join("peers/bin/haproxy");
         assert!(program.exists(), "no {}: deploy/setup.sh test fetches it", program.display());
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // Bound and not listening: nobody else gets it, and the proxy listens beside it, as SO_REUSEADDR allows.
-        let port = TcpSocket::new_v4().expect("a socket");
-        port.set_reuseaddr(true).expect("a socket");
-        port.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
-        let address = port.local_addr().expect("bound");
+        // It listens beside these, as SO_REUSEADDR allows.
+        let [(first, address), (second, tcp)] = [reserve(), reserve()];
         let file = folder.path().join("haproxy.cfg");
-        fs::write(&file, haproxy_config(address, origin)).expect("a temporary file");
+        fs::write(&file, haproxy_config(address, tcp, world)).expect("a temporary file");
         let mut command = Command::new(program);
         command.arg("-db").arg("-f").arg(&file);
-        let (process, _) = Process::start(command, folder, Some(port));
+        let (process, _) = Process::start(command, folder, vec![first, second]);
         while std::net::TcpStream::connect(address).is_err() {
             thread::park_timeout(Duration::from_millis(2));
         }
-        Subject { name: "haproxy 2.8", address, patience: HASTE, is_thorough: false, process: Some(process) }
+        Subject {
+            name: "haproxy 2.8",
+            address,
+            tcp: Some(tcp),
+            has_routes: true,
+            patience: HASTE,
+            is_thorough: false,
+            process: Some(process),
+        }
     }
 
     /// The proxy of these tests that does everything wrong.
-    pub(crate) fn broken(origin: SocketAddr) -> Subject {
+    pub(crate) fn broken(world: &World) -> Subject {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("bound");
+        let origin = world.origin.address;
         thread::spawn(move || broken::run(&listener, origin));
-        Subject { name: "broken", address, patience: HASTE / 4, is_thorough: false, process: None }
+        Subject {
+            name: "broken",
+            address,
+            tcp: None,
+            has_routes: false,
+            patience: HASTE / 4,
+            is_thorough: false,
+            process: None,
+        }
     }
 
     /// What is wrong with the process itself, of whose connections only `upstream` are open: it ended, panicked, does not
@@ -114,7 +146,8 @@ impl Subject {
         let until = Instant::now() + PATIENCE;
         while process.descriptors() > allowed {
             if Instant::now() > until {
-                return Some(format!("{} descriptors, and {upstream} connections", process.descriptors()));
+                let (count, idle) = (process.descriptors(), process.descriptors_idle);
+                return Some(format!("{count} descriptors, {idle} of its own and {upstream} connections"));
             }
             thread::park_timeout(Duration::from_millis(1));
         }
@@ -151,7 +184,7 @@ const HASTE: Duration = Duration::from_millis(600);
 const RESIDENT_KIB_MAX: usize = 96 * 1024;
 
 impl Process {
-    fn start(mut command: Command, folder: TempDir, port: Option<TcpSocket>) -> (Process, Receiver<String>) {
+    fn start(mut command: Command, folder: TempDir, ports: Vec<Socket>) -> (Process, Receiver<String>) {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -168,7 +201,7 @@ impl Process {
                 let _ = sender.send(line);
             }
         });
-        (Process { child, said, folder, descriptors_idle: 0, _port: port }, lines)
+        (Process { child, said, folder, descriptors_idle: 0, _ports: ports }, lines)
     }
 
     fn descriptors(&self) -> usize {
@@ -199,13 +232,43 @@ fn cache() -> PathBuf {
     std::env::var_os("RINGWAY_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from)
 }
 
-fn bootstrap(admin: &Path, origin: SocketAddr) -> String {
-    let (admin, port) = (admin.display(), origin.port());
+/// The bootstrap of Ringway.
+fn bootstrap(admin: &Path, world: &World) -> String {
+    let timeout = TIMEOUT.as_secs_f32();
+    let endpoint = |address: &SocketAddr| {
+        let (ip, port) = (address.ip(), address.port());
+        format!("{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}")
+    };
+    let cluster = |name: &str, addresses: &[SocketAddr]| {
+        let endpoints: Vec<String> = addresses.iter().map(endpoint).collect();
+        let endpoints = endpoints.join(", ");
+        format!(
+            "  - {{name: {name}, type: STATIC, connect_timeout: {timeout}s, load_assignment: {{cluster_name: {name}, \
+             endpoints: [{{lb_endpoints: [{endpoints}]}}]}}}}\n"
+        )
+    };
+    let clusters = [
+        cluster("origin", &[world.origin.address]),
+        cluster("three", &world.three.each_ref().map(|origin| origin.address)),
+        cluster("mute", &[world.mute.address]),
+        cluster("refused", &[world.refused.1]),
+        cluster("tcp", &[world.tcp.address]),
+    ];
+    let (admin, clusters) = (admin.display(), clusters.concat());
     format!(
         r#"
 admin: {{address: {{pipe: {{path: {admin}}}}}}}
 static_resources:
   listeners:
+  - name: tcp
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: tcp
   - name: in
     address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
     filter_chains:
@@ -220,32 +283,62 @@ static_resources:
           route_config:
             name: all
             virtual_hosts:
-            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: origin}}}}]}}
+            - name: all
+              domains: ["*"]
+              routes:
+              - {{match: {{prefix: /silent}}, route: {{cluster: origin, timeout: {timeout}s}}}}
+              - {{match: {{prefix: /three}}, route: {{cluster: three}}}}
+              - {{match: {{prefix: /mute}}, route: {{cluster: mute}}}}
+              - {{match: {{prefix: /refused}}, route: {{cluster: refused}}}}
+              - {{match: {{prefix: /}}, route: {{cluster: origin}}}}
   clusters:
-  - name: origin
-    type: STATIC
-    load_assignment:
-      cluster_name: origin
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]
-"#
+{clusters}"#
     )
 }
 
-fn haproxy_config(address: SocketAddr, origin: SocketAddr) -> String {
+/// The same for HAProxy.
+fn haproxy_config(address: SocketAddr, tcp: SocketAddr, world: &World) -> String {
+    let ms = TIMEOUT.as_millis();
+    let [first, second, third] = world.three.each_ref().map(|origin| origin.address);
+    let (origin, mute, refused) = (world.origin.address, world.mute.address, world.refused.1);
+    let behind_tcp = world.tcp.address;
     format!(
         "global
   nbthread 1
 defaults
   mode http
-  timeout connect 5s
+  timeout connect {ms}ms
   timeout client 10s
   timeout server 10s
+  retries 0
   http-reuse always
 frontend in
   bind {address}
+  use_backend silent if {{ path_beg /silent }}
+  use_backend three if {{ path_beg /three }}
+  use_backend mute if {{ path_beg /mute }}
+  use_backend refused if {{ path_beg /refused }}
   default_backend origin
 backend origin
   server origin {origin}
+backend silent
+  timeout server {ms}ms
+  server origin {origin}
+backend three
+  server first {first}
+  server second {second}
+  server third {third}
+backend mute
+  server mute {mute}
+backend refused
+  server refused {refused}
+frontend tcp
+  mode tcp
+  bind {tcp}
+  default_backend tcp
+backend tcp
+  mode tcp
+  server tcp {behind_tcp}
 "
     )
 }

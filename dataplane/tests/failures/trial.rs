@@ -5,6 +5,7 @@ use crate::{
     ledger::{Ledger, Meant, Tally, Unsafe, Verdict},
     recorder::{Recorder, Then},
     subject::Subject,
+    world::World,
 };
 
 /// What becomes of a request.
@@ -64,6 +65,7 @@ pub(crate) enum Reply {
 /// The trials of one proxy.
 pub(crate) struct Trials<'a> {
     pub(crate) subject: &'a Subject,
+    pub(crate) world: &'a World,
     pub(crate) origin: &'a Recorder,
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) tally: Tally,
@@ -165,10 +167,7 @@ impl Trials<'_> {
             // What is left of the answer, here or upstream, must not be taken for the next one.
             let (next, request) = self.plain();
             client.send(&request);
-            match client.answer("GET") {
-                Answer::Broken(message, End::Fin | End::Reset) if message.head.headers.is_empty() => {}
-                answer => verdict.expect_echo("the request behind", next, answer),
-            }
+            verdict.expect_echo_or_end("the request behind", next, client.answer("GET"));
         }
         self.settle(id, &mut verdict);
         self.tally.count(&output.name, verdict);
@@ -186,9 +185,8 @@ impl Trials<'_> {
 
     /// Judges what was recorded.
     pub(crate) fn judge(&mut self, verdict: &mut Verdict) {
-        let ledger = &*self.ledger;
-        self.origin.wait(self.subject.patience, |log| ledger.can_judge(log));
-        verdict.found.extend(self.ledger.judge(&self.origin.log()));
+        let log = self.origin.log_when(|log| self.ledger.can_judge(log), self.subject.patience);
+        verdict.found.extend(self.ledger.judge(&log));
     }
 }
 
@@ -196,6 +194,14 @@ impl Verdict {
     /// This request must be answered with its own answer.
     pub(crate) fn expect_echo(&mut self, what: &str, id: u64, answer: Answer) {
         self.expect_body(what, id, b"", answer);
+    }
+
+    /// As [`Verdict::expect_echo`], on a connection that may have been closed before.
+    pub(crate) fn expect_echo_or_end(&mut self, what: &str, id: u64, answer: Answer) {
+        match answer {
+            Answer::Broken(message, End::Fin | End::Reset) if message.head.headers.is_empty() => {}
+            answer => self.expect_echo(what, id, answer),
+        }
     }
 
     pub(crate) fn expect_body(&mut self, what: &str, id: u64, body: &[u8], answer: Answer) {

@@ -64,17 +64,9 @@ fn early_answer(trials: &mut Trials<'_>, status: &str, is_chunked: bool) {
     }
     let (next, plain) = trials.plain();
     client.send(&[rest.as_bytes(), &plain].concat());
-    expect_echo_or_end(&mut verdict, next, &mut client);
+    verdict.expect_echo_or_end("the request behind", next, client.answer("GET"));
     trials.settle(id, &mut verdict);
     trials.tally.count(&format!("{status} before the body, chunks {is_chunked}"), verdict);
-}
-
-/// The next request on a connection that may have been closed before.
-fn expect_echo_or_end(verdict: &mut Verdict, id: u64, client: &mut Client) {
-    match client.answer("GET") {
-        Answer::Broken(message, End::Fin | End::Reset) if message.head.headers.is_empty() => {}
-        answer => verdict.expect_echo("the request behind", id, answer),
-    }
 }
 
 /// RFC 9110 §10.1.1, §15.2.1.
@@ -124,7 +116,7 @@ pub(crate) fn expectations(trials: &mut Trials<'_>) {
             if !body.is_empty() {
                 let (next, plain) = trials.plain();
                 client.send(&[body.as_bytes(), &plain].concat());
-                expect_echo_or_end(&mut verdict, next, &mut client);
+                verdict.expect_echo_or_end("the request behind", next, client.answer("GET"));
             }
             drop(client);
             trials.settle(id, &mut verdict);

@@ -95,11 +95,9 @@ fn runs_and_ends(trials: &mut Trials<'_>, n: usize) {
     client.send(&[(head + body).as_bytes(), &next_bytes].concat());
     match client.answer(method) {
         Answer::Whole(message) if message.head.status() == 503 && method == "POST" => {}
-        answer => {
-            verdict.expect_body(method, id, body.as_bytes(), answer);
-            verdict.expect_echo("the request behind", next, client.answer("GET"));
-        }
+        answer => verdict.expect_body(method, id, body.as_bytes(), answer),
     }
+    verdict.expect_echo_or_end("the request behind", next, client.answer("GET"));
     trials.judge(&mut verdict);
     trials.tally.count(&format!("{method} that ran before the end"), verdict);
 }
