@@ -277,8 +277,8 @@ fn clusters(clusters: &[Cluster], carrier: Option<&str>) -> Result<Vec<Update>, 
         if Some(cluster.name.as_str()) == carrier {
             continue;
         }
-        let value =
-            translate::cluster::translate(cluster).map_err(|rejected| below(&path, &rejected.fault))?;
+        let value = translate::cluster::translate(cluster, Origin::Static);
+        let value = value.map_err(|rejected| below(&path, &rejected.fault))?;
         updates.push(Update::Cluster(accepted(&cluster.name, value)));
     }
     Ok(updates)

@@ -5,95 +5,29 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use policy::{
-    filter_chain::{ConnectionFacts, TransportProtocol},
-    limits,
-    network_filter::{HttpConnectionManager, NetworkFilter},
-};
+use policy::network_filter::{HttpConnectionManager, NetworkFilter, Underscores};
 use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
 use wire::{
-    head::{RequestHead, RequestView, ResponseHead},
+    head::{Header, RequestHead, RequestView, ResponseHead},
     http1::{
         encode::Edit,
-        parse::{self, Parsed},
+        parse::{self, ParseError, Parsed},
     },
-    proxy_protocol::Addresses,
 };
 
 use crate::{
     exchange,
+    origin::Origin,
     respond::ExchangeError,
     telemetry::metrics::HttpStats,
     upstream::Owner,
     worker::{Bound, Worker},
 };
-
-/// What is known of a connection for its whole life.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The listener that accepted it.
-    pub listener: Arc<str>,
-    /// Who made the connection, as far as is known.
-    pub remote: SocketAddr,
-    /// The other end, where that is somebody else.
-    peer: Option<Box<SocketAddr>>,
-    /// Its IP address, as `x-forwarded-for` shows it.
-    pub remote_text: Box<str>,
-    /// The address it was made to.
-    pub local: SocketAddr,
-    /// Server name of its ClientHello.
-    pub server_name: Option<Box<str>>,
-    /// A ClientHello was seen.
-    pub is_tls: bool,
-}
-
-impl Origin {
-    /// A connection between these two.
-    pub fn new(listener: Arc<str>, remote: SocketAddr, local: SocketAddr) -> Origin {
-        // An IPv4 address is one, also on a socket that takes both families.
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let remote_text = remote.ip().to_string().into();
-        Origin { listener, remote, peer: None, remote_text, local, server_name: None, is_tls: false }
-    }
-
-    /// Takes the word of the other end for whom it speaks for.
-    pub fn set_addresses(&mut self, told: Addresses) {
-        self.peer = Some(Box::new(self.remote));
-        self.remote = SocketAddr::new(told.source.ip().to_canonical(), told.source.port());
-        self.remote_text = self.remote.ip().to_string().into();
-        self.local = told.destination;
-    }
-
-    /// The other end.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer.as_deref().copied().unwrap_or(self.remote)
-    }
-
-    /// Between whom it was made, as it is told upstream.
-    pub fn addresses(&self) -> Addresses {
-        Addresses { source: self.remote, destination: self.local }
-    }
-
-    /// What a filter chain is picked by.
-    pub fn facts(&self) -> ConnectionFacts<'_> {
-        ConnectionFacts {
-            destination_port: Some(self.local.port()),
-            server_name: self.server_name.as_deref(),
-            transport_protocol: if self.is_tls {
-                TransportProtocol::Tls
-            } else {
-                TransportProtocol::RawBuffer
-            },
-            ..ConnectionFacts::default()
-        }
-    }
-}
 
 /// A connection manager of the current snapshot with this worker's counters.
 #[derive(Clone)]
@@ -142,8 +76,18 @@ pub struct Downstream<I: Io> {
     pub owner: Owner,
     /// The downstream sent FIN.
     pub is_ended: bool,
-    /// The connection has no place in the configuration any more: it ends with its next response.
+    /// It ends with its next response: it has no place in the configuration any more, or has carried as many requests as
+    /// it may.
     pub is_last: bool,
+    /// From then on it ends with its next response, too: it has lived as long as it may.
+    pub ages_at: Deadline,
+    /// When its request must have come whole.
+    pub request_until: Deadline,
+    requests_count: u32,
+    /// See [`HttpConnectionManager::drain_timeout`].
+    drain_timeout: Duration,
+    /// See [`HttpConnectionManager::delayed_close_timeout`].
+    delayed_close_timeout: Duration,
 }
 
 /// What the worker knows of a connection, to end it while it waits for a request, or for the bytes that tell what it is.
@@ -174,13 +118,6 @@ pub enum After {
 
 /// How long an idle connection keeps its buffer.
 const BUFFER_KEPT: Duration = Duration::from_secs(1);
-/// How long a connection that waits stays open when it has no place any more. A request that comes in this time is
-/// answered, with a close announced; so a connection in use never ends in the face of a request. The second half of it
-/// is drawn, so that not all end at once.
-const RETIRE: Duration = Duration::from_secs(1);
-/// How long a connection lingers after its last answer while the other end still sends. What comes is thrown away; no
-/// bound in bytes, since a client that sends its whole upload before it reads would lose the answer.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves the exchanges of one connection, one after the other.
 pub async fn serve<I: Io>(
@@ -196,6 +133,7 @@ pub async fn serve<I: Io>(
     stats.counters.downstream_cx_active.inc();
     let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
     let alarm = worker.io.timers().alarm();
+    let duration = manager.config.max_connection_duration;
     let mut connection = Downstream {
         recv,
         send,
@@ -215,10 +153,18 @@ pub async fn serve<I: Io>(
         owner: worker.next_owner(),
         is_ended: false,
         is_last: false,
+        ages_at: duration.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait)),
+        request_until: Deadline::NEVER,
+        requests_count: 0,
+        drain_timeout: manager.config.drain_timeout,
+        delayed_close_timeout: manager.config.delayed_close_timeout,
     };
     let after = connection.exchanges(&worker, manager, &waiting, &stats).await;
     worker.waiting.leave(&waiting);
     worker.pools.close_of(connection.owner);
+    if worker.io.now() >= connection.ages_at.0 {
+        stats.counters.downstream_cx_max_duration_reached.inc();
+    }
     match after {
         After::Reset => connection.send.reset(),
         After::Close | After::KeepAlive => connection.close(&worker).await,
@@ -251,10 +197,19 @@ impl<I: Io> Downstream<I> {
                         ExchangeError::RequestHeadTimeout => {
                             stats.counters.downstream_rq_header_timeout.inc()
                         }
+                        ExchangeError::RequestHead(ParseError::HeadTooLarge | ParseError::TooManyHeaders) => {
+                            stats.counters.downstream_rq_too_large.inc()
+                        }
                         _ => stats.counters.downstream_cx_protocol_error.inc(),
                     }
                     return exchange::refuse(worker, manager, self, error).await;
                 }
+            }
+            self.requests_count += 1;
+            if manager.config.max_requests_per_connection.is_some_and(|max| self.requests_count >= max.get())
+            {
+                self.is_last = true;
+                stats.counters.downstream_cx_max_requests_reached.inc();
             }
             match exchange::run(worker, manager, self).await {
                 After::KeepAlive => {}
@@ -290,14 +245,17 @@ impl<I: Io> Downstream<I> {
         let head_bytes_max = manager.config.request_head_bytes_max;
         let head_limits = parse::Limits {
             head_bytes_max,
-            headers_count_max: limits::HEADERS_COUNT_MAX,
+            headers_count_max: manager.config.headers_count_max,
             target_bytes_max: head_bytes_max,
         };
-        let timeout = manager.config.request_headers_timeout;
-        let until = timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+        let begun = worker.io.now();
+        let after =
+            |wait: Option<Duration>| wait.map_or(Deadline::NEVER, |wait| Deadline::after(begun, wait));
+        self.request_until = after(manager.config.request_timeout);
+        let until = after(manager.config.request_headers_timeout).min(self.request_until);
         loop {
             match parse::request(self.buffer.filled(), &head_limits, &mut self.request) {
-                Ok(Parsed::Complete) => return Ok(true),
+                Ok(Parsed::Complete) => return self.judge_names(manager).map(|()| true),
                 Ok(Parsed::Partial) => {}
                 Err(error) => return Err(ExchangeError::RequestHead(error)),
             }
@@ -320,6 +278,21 @@ impl<I: Io> Downstream<I> {
         }
     }
 
+    /// Does what is configured with header names that have an underscore.
+    fn judge_names(&mut self, manager: &Manager) -> Result<(), ExchangeError> {
+        let bytes = self.buffer.filled();
+        let has_one = |header: &Header| header.name.of(bytes).contains(&b'_');
+        match manager.config.underscores {
+            Underscores::Refuse if self.request.headers.iter().any(has_one) => {
+                return Err(ExchangeError::HeaderUnderscore);
+            }
+            // None of the names that mean anything here has one, so nothing was concluded from them.
+            Underscores::Drop => self.request.headers.retain(|header| !has_one(header)),
+            Underscores::Allow | Underscores::Refuse => {}
+        }
+        Ok(())
+    }
+
     /// Waits for the first byte of a request; false when none will come. After a moment it gives up its buffer and its
     /// hold on the snapshot, so that an idle connection keeps neither alive.
     async fn wait_for_bytes(
@@ -338,13 +311,14 @@ impl<I: Io> Downstream<I> {
         let is_there = loop {
             if !is_retiring && self.is_retiring(worker, manager, waiting) {
                 is_retiring = true;
-                idle_until = idle_until.min(retire_at(worker));
+                idle_until = idle_until.min(retire_at(worker, self.drain_timeout));
             }
             let mut buffer = std::mem::take(&mut self.buffer);
             if buffer.capacity() == 0 {
                 buffer = worker.buffers.take();
             }
-            let (result, buffer) = self.recv.recv(buffer, kept_until.min(idle_until)).await;
+            let look_at = if is_retiring { idle_until } else { idle_until.min(self.ages_at) };
+            let (result, buffer) = self.recv.recv(buffer, kept_until.min(look_at)).await;
             let error = match result {
                 Ok(count) if count > 0 => {
                     self.buffer = buffer;
@@ -376,7 +350,7 @@ impl<I: Io> Downstream<I> {
             // Asked before the wait, since a cancel in between would be forgotten by it.
             if is_retiring || !self.is_retiring(worker, manager, waiting) {
                 // Bytes, an end or a deadline: the next receive finds out which.
-                let _ = self.recv.readable(idle_until).await;
+                let _ = self.recv.readable(look_at).await;
             }
             // Readiness may be told early: then the buffer is given up soon again.
             kept_until = Deadline::after(worker.io.now(), BUFFER_KEPT);
@@ -390,6 +364,7 @@ impl<I: Io> Downstream<I> {
         let is_current = manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound));
         worker.is_draining()
             || waiting.last.borrow().is_some()
+            || worker.io.now() >= self.ages_at.0
             || !is_current && worker.bound().snapshot.listeners.position(&self.origin.listener).is_none()
     }
 
@@ -399,7 +374,7 @@ impl<I: Io> Downstream<I> {
         if self.send.shutdown().is_err() || self.is_ended {
             return;
         }
-        let until = Deadline::after(worker.io.now(), LINGER);
+        let until = Deadline::after(worker.io.now(), self.delayed_close_timeout);
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.capacity() == 0 {
             buffer = worker.buffers.take();
@@ -459,9 +434,11 @@ impl Manager {
     }
 }
 
-/// When a connection that waits and has no place any more ends.
-pub(crate) fn retire_at<I: Io>(worker: &Worker<I>) -> Deadline {
-    let half = RETIRE / 2;
-    let drawn = worker.rng.borrow_mut().below(half.as_nanos() as u64);
+/// When a connection that waits and shall end does. A request that comes in this time is answered, with a close announced;
+/// so a connection in use never ends in the face of a request. The second half of it is drawn, so that not all end at once.
+pub(crate) fn retire_at<I: Io>(worker: &Worker<I>, drain_timeout: Duration) -> Deadline {
+    let half = drain_timeout / 2;
+    let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+    let drawn = worker.rng.borrow_mut().below(nanos.max(1));
     Deadline::after(worker.io.now(), half + Duration::from_nanos(drawn))
 }

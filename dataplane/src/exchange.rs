@@ -16,7 +16,10 @@ use policy::{
 use runtime::{Deadline, Io};
 use wire::{
     head::{Method, RequestView},
-    http1::encode::{self, EncodeError, HeadEdits},
+    http1::{
+        encode::{self, EncodeError, HeadEdits},
+        parse,
+    },
     path::{self, Normalized, PathError},
     proxy_protocol,
 };
@@ -29,7 +32,7 @@ use crate::{
     respond::{self, ExchangeError, Phase},
     retry::{Attempts, Sent},
     telemetry::access_log::Record,
-    upstream::{CheckoutError, Connection, Destination, Owner},
+    upstream::{CheckoutError, Connection, Destination, Life, Owner},
     worker::{BoundCluster, Worker},
 };
 
@@ -163,6 +166,11 @@ async fn forward_to<'a, I: Io>(
             IdleTimeout::Off => None,
             IdleTimeout::After(wait) => Some(wait),
         },
+        response_limits: parse::Limits {
+            head_bytes_max: cluster.config.response_head_bytes_max,
+            headers_count_max: cluster.config.headers_count_max,
+            target_bytes_max: 0,
+        },
         target,
     };
     let mut attempts = Attempts::new(forward.connect_retries);
@@ -253,7 +261,12 @@ async fn checkout<I: Io>(
         idle_timeout: cluster.config.idle_timeout,
         stats: bound.stats.clone(),
     };
-    worker.pools.connect(&worker.io, to, owner, deadline).await
+    let life = Life {
+        owner,
+        duration: cluster.config.max_connection_duration,
+        requests_max: cluster.config.max_requests_per_connection,
+    };
+    worker.pools.connect(&worker.io, to, life, deadline).await
 }
 
 /// Begins the gather for upstream with what a new connection begins with, before any request.

@@ -14,7 +14,7 @@ use wire::{
     http1::encode::Edit,
 };
 
-use crate::downstream::Origin;
+use crate::origin::Origin;
 
 /// Edits for one head, in borrowed memory.
 pub struct EditList<'a>(Vec<Edit<'a>>);

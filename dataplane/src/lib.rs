@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod head_edits;
 pub mod listener;
 mod listener_filters;
+pub mod origin;
 pub mod relay;
 pub mod report;
 pub mod respond;

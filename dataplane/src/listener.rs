@@ -9,8 +9,9 @@ use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
 
 use crate::{
     colleagues::HandedOver,
-    downstream::{self, Manager, Origin, Waiting},
+    downstream::{self, Manager, Waiting},
     listener_filters::{self, Found, Unknown},
+    origin::Origin,
     tcp,
     telemetry::metrics::ListenerCounters,
     worker::Worker,

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use policy::snapshot::ListenerFilters;
+use policy::{limits, snapshot::ListenerFilters};
 use runtime::{Buffer, Deadline, Io, RecvHalf};
 use wire::{
     proxy_protocol::{self, Accepted, Addresses, Parsed},
@@ -131,7 +131,8 @@ impl<I: Io> Reading<'_, I> {
             let is_leaving = self.worker.is_draining() || self.waiting.last.borrow().is_some();
             if !self.is_retiring && is_leaving {
                 self.is_retiring = true;
-                self.until = self.until.min(downstream::retire_at(self.worker));
+                self.until =
+                    self.until.min(downstream::retire_at(self.worker, limits::DRAIN_TIMEOUT_DEFAULT));
             }
             let (result, buffer) = self.recv.recv(std::mem::take(bytes), self.until).await;
             *bytes = buffer;

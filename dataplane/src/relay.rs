@@ -19,6 +19,7 @@ use wire::{
     http1::{
         conn::Finished,
         encode::{BodyOut, Sink},
+        parse,
     },
 };
 
@@ -44,6 +45,8 @@ pub struct Plan<'a> {
     pub deadline: Deadline,
     /// How long nothing may move.
     pub idle: Option<Duration>,
+    /// Bounds of the response head.
+    pub response_limits: parse::Limits,
     /// Where the request goes and how the response is edited.
     pub target: &'a ForwardTarget,
 }
@@ -90,6 +93,8 @@ pub async fn exchange<I: Io>(
         edits,
         alarm,
         is_last,
+        ages_at,
+        request_until,
         ..
     } = downstream;
     if (!request_body.ended || !is_first_sent) && rest.capacity() == 0 {
@@ -107,6 +112,7 @@ pub async fn exchange<I: Io>(
         watch_from: Cell::new(Deadline::NEVER),
         is_slow: Cell::new(false),
         request_received: Cell::new(request_body.ended),
+        response_begun: Cell::new(false),
         upload_error: Cell::new(None),
         is_over: Cell::new(false),
     };
@@ -124,7 +130,9 @@ pub async fn exchange<I: Io>(
         target: plan.target,
         record,
         behind: Buffer::default(),
+        limits: plan.response_limits,
         is_last: *is_last,
+        ages_at: *ages_at,
         announced_close: false,
         has_begun: false,
         surplus: false,
@@ -140,6 +148,7 @@ pub async fn exchange<I: Io>(
         rest,
         progress: &progress,
         plan,
+        request_until: *request_until,
         received: &manager.stats.counters.downstream_cx_rx_bytes_total,
         sent: &stats.counters.upstream_cx_tx_bytes_total,
     };
@@ -263,6 +272,8 @@ struct Progress<'a> {
     /// That time has passed.
     is_slow: Cell<bool>,
     request_received: Cell<bool>,
+    /// The final response's head came.
+    response_begun: Cell<bool>,
     upload_error: Cell<Option<ExchangeError>>,
     /// The response is over: the upload ends where it is.
     is_over: Cell<bool>,

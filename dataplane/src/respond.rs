@@ -53,6 +53,9 @@ pub enum ExchangeError {
     /// The request head was refused.
     #[error("malformed request head: {0}")]
     RequestHead(ParseError),
+    /// A header name has an underscore, and the configuration wants none.
+    #[error("underscore in a header name")]
+    HeaderUnderscore,
     /// The head did not arrive within the headers timeout.
     #[error("request head not received in time")]
     RequestHeadTimeout,
@@ -144,6 +147,7 @@ pub fn row(error: ExchangeError) -> Row {
     let row = |status, flag, reason, fault| Row { status, flag, reason, fault };
     match error {
         E::RequestHead(why) => row(why.status(), "DPE", why.reason(), Downstream),
+        E::HeaderUnderscore => row(400, "DPE", "header-underscore", Downstream),
         E::RequestHeadTimeout => row(408, "DT", "head-timeout", Downstream),
         E::RequestBody(why) => row(why.status(), "DPE", why.reason(), Downstream),
         E::RequestBodyTimeout => row(408, "DT", "body-timeout", Downstream),
@@ -256,10 +260,14 @@ pub async fn answer_failed<I: Io>(
 ) -> After {
     let row = row(failed.error);
     record.failed(row);
-    if failed.error == ExchangeError::DownstreamGone {
-        let counters = &manager.stats.counters;
-        counters.downstream_rq_rx_reset.inc();
-        counters.downstream_cx_destroy_active_rq.inc();
+    let counters = &manager.stats.counters;
+    match failed.error {
+        ExchangeError::DownstreamGone => {
+            counters.downstream_rq_rx_reset.inc();
+            counters.downstream_cx_destroy_active_rq.inc();
+        }
+        ExchangeError::RequestBodyTimeout => counters.downstream_rq_timeout.inc(),
+        _ => {}
     }
     if failed.phase == Phase::ResponseStarted {
         return After::Reset;
@@ -300,7 +308,10 @@ fn has_no_body<I: Io>(downstream: &Downstream<I>) -> bool {
 /// Whether the connection lives on after an answer of our own: only when no byte of a body can be left.
 fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<I>) -> After {
     downstream.done_bytes = downstream.request.end as usize;
-    let goes_on = downstream.request.keep_alive && !downstream.is_last && !worker.is_draining();
+    let goes_on = downstream.request.keep_alive
+        && !downstream.is_last
+        && worker.io.now() < downstream.ages_at.0
+        && !worker.is_draining();
     match has_no_body(downstream) && goes_on {
         true => After::KeepAlive,
         false => After::Close,
@@ -334,6 +345,7 @@ mod tests {
         use ExchangeError as E;
         let all = [
             E::RequestHead(ParseError::HeadTooLarge),
+            E::HeaderUnderscore,
             E::RequestHeadTimeout,
             E::RequestBody(BodyError::ChunkSize),
             E::RequestBodyTimeout,
@@ -370,6 +382,7 @@ mod tests {
             table,
             [
                 "431 DPE head-too-large",
+                "400 DPE header-underscore",
                 "408 DT head-timeout",
                 "400 DPE chunk-size",
                 "408 DT body-timeout",

@@ -25,7 +25,7 @@ use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
 use wire::proxy_protocol;
 
 use crate::{
-    downstream::Origin,
+    origin::Origin,
     telemetry::metrics::{ClusterStats, Counter},
     worker::Worker,
 };

@@ -13,6 +13,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    num::NonZeroU32,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -74,6 +75,17 @@ pub struct Destination {
     pub stats: Arc<ClusterStats>,
 }
 
+/// Whose a connection is and how long it is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Whose it is; `None` is anybody's.
+    pub owner: Option<Owner>,
+    /// How long it may live; `None` is for ever.
+    pub duration: Option<Duration>,
+    /// Requests that it carries at most.
+    pub requests_max: Option<NonZeroU32>,
+}
+
 /// An open connection to an endpoint, held by one exchange or by the pool. Dropping it closes it.
 pub struct Connection<I: Io> {
     recv: I::Recv,
@@ -94,6 +106,9 @@ pub(crate) struct Watch {
     /// Whose it is, if not anybody's.
     owner: Option<Owner>,
     idle_timeout: Option<Duration>,
+    /// From then on it carries no other request.
+    ages_at: Deadline,
+    requests_left: Cell<u32>,
     /// In the pool: bytes or an end now mean that the connection is over.
     is_idle: Cell<bool>,
     /// The connection was closed.
@@ -148,12 +163,12 @@ impl<I: Io> Pools<I> {
         Some(connection)
     }
 
-    /// A new connection, made before `deadline`, for `owner` alone or for anybody.
+    /// A new connection, made before `deadline`.
     pub async fn connect(
         self: &Rc<Self>,
         io: &I,
         to: Destination,
-        owner: Option<Owner>,
+        life: Life,
         deadline: Deadline,
     ) -> Result<Connection<I>, CheckoutError> {
         let stats = &to.stats;
@@ -175,8 +190,10 @@ impl<I: Io> Pools<I> {
         stats.counters.upstream_cx_active.inc();
         let watch = Rc::new(Watch {
             id: to.id,
-            owner,
+            owner: life.owner,
             idle_timeout: to.idle_timeout,
+            ages_at: life.duration.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)),
+            requests_left: Cell::new(life.requests_max.map_or(u32::MAX, NonZeroU32::get)),
             is_idle: Cell::new(false),
             is_gone: Cell::new(false),
             alarm: recv.cancel_handle(),
@@ -191,6 +208,14 @@ impl<I: Io> Pools<I> {
         let watch = connection.watch.clone();
         if watch.owner.is_none() && self.count.get() >= limits::POOL_IDLE_PER_WORKER_MAX {
             return;
+        }
+        let (left, counters) = (watch.requests_left.get() - 1, &connection.stats.counters);
+        watch.requests_left.set(left);
+        if left == 0 {
+            return counters.upstream_cx_max_requests.inc();
+        }
+        if io.now() >= watch.ages_at.0 {
+            return counters.upstream_cx_max_duration_reached.inc();
         }
         let task = watch.task.borrow();
         match &*task {
@@ -208,7 +233,8 @@ impl<I: Io> Pools<I> {
         }
         connection.reused = true;
         watch.is_idle.set(true);
-        watch.alarm.set(watch.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)));
+        let idle_until = watch.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait));
+        watch.alarm.set(idle_until.min(watch.ages_at));
         let mut idle = self.idle.borrow_mut();
         // Its endpoint may have been removed meanwhile.
         let Some(connections) = idle.get_mut(&watch.id) else { return };

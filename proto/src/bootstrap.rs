@@ -380,7 +380,8 @@ static_resources:
                 "common_http_protocol_options: {idle: 1s}",
                 "14:42",
                 ".common_http_protocol_options.idle",
-                "no such field; HttpProtocolOptions has idle_timeout",
+                "no such field; HttpProtocolOptions has headers_with_underscores_action, idle_timeout, \
+                 max_connection_duration, max_headers_count, max_requests_per_connection, max_response_headers_kb",
             ),
             (
                 "route_config: {virtual_hosts: [{name: a, cors: {}}]}",

@@ -22,12 +22,16 @@ const _: () = assert!(REQUEST_HEAD_BYTES_MAX <= RECV_BUFFER_BYTES);
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 60 * 1024;
 const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RECV_BUFFER_BYTES);
 
-/// Most header lines in one head (Envoy: `max_headers_count`). Steps that search a head are linear in this.
-pub const HEADERS_COUNT_MAX: usize = 100;
+/// Header lines in one head unless configured otherwise (Envoy: `max_headers_count`), and in a trailer section. Steps that
+/// search a head are linear in this.
+pub const HEADERS_COUNT_DEFAULT: usize = 100;
+
+/// Most header lines in one head that may be configured.
+pub const HEADERS_COUNT_MAX: usize = wire::http1::parse::HEADERS_COUNT_MAX;
+const _: () = assert!(HEADERS_COUNT_DEFAULT <= HEADERS_COUNT_MAX);
 
 pub use wire::http1::{body::EXTENSION_BYTES_MAX, conn::INTERIM_COUNT_MAX, parse::METHOD_BYTES_MAX};
 const _: () = assert!(METHOD_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
-const _: () = assert!(HEADERS_COUNT_MAX <= wire::http1::parse::HEADERS_COUNT_MAX);
 
 /// Longest trailer section, in bytes.
 pub const TRAILERS_BYTES_MAX: usize = 16 * 1024;
@@ -135,6 +139,15 @@ pub const REQUEST_HEADERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Time a downstream connection may be without an exchange (Envoy: `common_http_protocol_options.idle_timeout`).
 pub const DOWNSTREAM_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// Time in which a request is still answered on a connection that shall end (Envoy: `drain_timeout`, 5 s). A connection in
+/// use never ends in the face of a request; and a proxy that stops does not wait longer for those that are not.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Time a connection lingers after its last answer while the other end still sends (Envoy: `delayed_close_timeout`, 1 s).
+/// What comes is thrown away; no bound in bytes, since a client that sends its whole upload before it reads would lose the
+/// answer.
+pub const DELAYED_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Time an exchange may pass without a byte in either direction (Envoy: `stream_idle_timeout`).
 pub const STREAM_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);

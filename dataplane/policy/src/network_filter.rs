@@ -1,7 +1,7 @@
 //! What is done with a connection once its filter chain is picked: HTTP or plain TCP. Data only.
 
 use alloc::sync::Arc;
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 
 use wire::path::Normalization;
 
@@ -29,8 +29,16 @@ pub struct HttpConnectionManager {
     pub idle_timeout: Option<Duration>,
     /// How long an exchange may pass without a byte in either direction.
     pub stream_idle_timeout: Option<Duration>,
-    /// From the first byte of a request to its last.
+    /// From the first byte of a request to its last, unless its response begins before.
     pub request_timeout: Option<Duration>,
+    /// How long a connection may live; then it ends with its next response, or when it waits for a request.
+    pub max_connection_duration: Option<Duration>,
+    /// Requests after which a connection ends, with the response to the last of them.
+    pub max_requests_per_connection: Option<NonZeroU32>,
+    /// How long a connection that shall end waits for a request that may be on its way already.
+    pub drain_timeout: Duration,
+    /// How long a connection lingers after its last response while the other end still sends.
+    pub delayed_close_timeout: Duration,
     /// What becomes of the `server` header of responses.
     pub server_header: ServerHeader,
     /// Whose word about the client's address and scheme is believed, and what is told of the connection's.
@@ -43,6 +51,10 @@ pub struct HttpConnectionManager {
     pub access_log: bool,
     /// Longest request head, in bytes; at most [`limits::REQUEST_HEAD_BYTES_MAX`].
     pub request_head_bytes_max: usize,
+    /// Most header lines of a request head; at most [`limits::HEADERS_COUNT_MAX`].
+    pub headers_count_max: usize,
+    /// What becomes of header names with an underscore, which some applications take for a hyphen.
+    pub underscores: Underscores,
     /// Whether answers of our own carry `x-ringway-reason`.
     pub reason_header: bool,
     /// What is done to paths before anything is decided by them.
@@ -59,16 +71,34 @@ impl HttpConnectionManager {
             idle_timeout: Some(limits::DOWNSTREAM_IDLE_TIMEOUT_DEFAULT),
             stream_idle_timeout: Some(limits::STREAM_IDLE_TIMEOUT_DEFAULT),
             request_timeout: None,
+            max_connection_duration: None,
+            max_requests_per_connection: None,
+            drain_timeout: limits::DRAIN_TIMEOUT_DEFAULT,
+            delayed_close_timeout: limits::DELAYED_CLOSE_TIMEOUT_DEFAULT,
             server_header: ServerHeader::default(),
             forwarded: ForwardedTrust::default(),
             generate_request_id: true,
             preserve_external_request_id: false,
             access_log: false,
             request_head_bytes_max: limits::REQUEST_HEAD_BYTES_MAX,
+            headers_count_max: limits::HEADERS_COUNT_DEFAULT,
+            underscores: Underscores::default(),
             reason_header: true,
             path_normalization: Normalization::default(),
         }
     }
+}
+
+/// What becomes of request headers whose name has an underscore (Envoy: `headers_with_underscores_action`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Underscores {
+    /// They are like others.
+    #[default]
+    Allow,
+    /// The request is refused.
+    Refuse,
+    /// They are left out before anything looks at them.
+    Drop,
 }
 
 /// Where a connection manager's routes come from.

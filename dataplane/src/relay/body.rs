@@ -8,7 +8,7 @@ use wire::{
 };
 
 const TRAILER_LIMITS: TrailerLimits =
-    TrailerLimits { bytes_max: limits::TRAILERS_BYTES_MAX, count_max: limits::HEADERS_COUNT_MAX };
+    TrailerLimits { bytes_max: limits::TRAILERS_BYTES_MAX, count_max: limits::HEADERS_COUNT_DEFAULT };
 
 /// Longest data of a chunk that is copied. A part of a vectored write costs more than to copy so little; and a body of
 /// one-byte chunks would else become two parts, 64 bytes, for each of its bytes.

@@ -2,8 +2,8 @@
 
 use std::{io, rc::Rc};
 
-use policy::{limits, route::ForwardTarget};
-use runtime::{Buffer, Gather, Io, SendHalf};
+use policy::route::ForwardTarget;
+use runtime::{Buffer, Deadline, Gather, Io, SendHalf};
 use wire::{
     head::{RequestHead, ResponseHead, ResponseView},
     http1::{
@@ -24,12 +24,6 @@ use crate::{
     worker::Worker,
 };
 
-const RESPONSE_LIMITS: parse::Limits = parse::Limits {
-    head_bytes_max: limits::RESPONSE_HEAD_BYTES_MAX,
-    headers_count_max: limits::HEADERS_COUNT_MAX,
-    target_bytes_max: 0,
-};
-
 pub(super) struct Download<'a, 'r, I: Io> {
     pub(super) worker: &'a Rc<Worker<I>>,
     pub(super) manager: &'a Manager,
@@ -44,8 +38,12 @@ pub(super) struct Download<'a, 'r, I: Io> {
     pub(super) record: &'a mut Record<'r>,
     /// Received, behind what is being looked at.
     pub(super) behind: Buffer,
+    /// Bounds of the response head.
+    pub(super) limits: parse::Limits,
     /// The connection ends with this response.
     pub(super) is_last: bool,
+    /// Or from then on with any.
+    pub(super) ages_at: Deadline,
     /// The response head said that the connection closes.
     pub(super) announced_close: bool,
     /// A byte of a response came.
@@ -58,6 +56,7 @@ impl<I: Io> Download<'_, '_, I> {
     pub(super) async fn run(&mut self) -> Result<BodyOut, Failed> {
         let mut buffer = self.final_head().await?;
         self.record.response_started(self.head.status, self.worker.io.now());
+        self.progress.response_begun.set(true);
         let body_out = BodyOut::choose(self.head.framing, self.request.version);
         self.queue_head(&buffer, body_out);
         let mut body = Body::new(self.head.framing, body_out == BodyOut::Chunked);
@@ -95,6 +94,7 @@ impl<I: Io> Download<'_, '_, I> {
         head_edits::response(view, &self.target.response_headers, server, &mut list);
         self.announced_close = conn::must_close(self.request, self.progress.request_received.get(), body)
             || self.is_last
+            || self.worker.io.now() >= self.ages_at.0
             || self.worker.is_draining();
         let edits = ResponseEdits {
             headers: list.as_slice(),
@@ -147,7 +147,7 @@ impl<I: Io> Download<'_, '_, I> {
     }
 
     fn is_head_whole(&mut self, buffer: &mut Buffer) -> Result<bool, Failed> {
-        match parse::response(buffer.filled(), &RESPONSE_LIMITS, self.request.method, self.head) {
+        match parse::response(buffer.filled(), &self.limits, self.request.method, self.head) {
             Ok(parsed) => Ok(parsed == Parsed::Complete),
             Err(_) => Err(self.failed(ExchangeError::ResponseMalformed, Some(std::mem::take(buffer)))),
         }

@@ -35,6 +35,8 @@ pub(super) struct Upload<'a, I: Io> {
     pub(super) rest: &'a mut Buffer,
     pub(super) progress: &'a Progress<'a>,
     pub(super) plan: &'a Plan<'a>,
+    /// When the request must have come whole, unless its response has begun.
+    pub(super) request_until: Deadline,
     /// Counts bytes from downstream.
     pub(super) received: &'a Counter,
     /// Counts bytes to upstream.
@@ -180,7 +182,9 @@ impl<I: Io> Upload<'_, I> {
                 return Uploaded::Partly;
             }
             self.rest.compact();
-            let until = self.progress.until();
+            let request_until =
+                if self.progress.response_begun.get() { Deadline::NEVER } else { self.request_until };
+            let until = self.progress.until().min(request_until);
             let (result, buffer) = self.recv.recv(std::mem::take(self.rest), until).await;
             *self.rest = buffer;
             match result {
@@ -190,7 +194,10 @@ impl<I: Io> Upload<'_, I> {
                     self.progress.moved.set(self.worker.io.now());
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    if self.progress.timed_out(self.worker.io.now()).is_some() {
+                    let now = self.worker.io.now();
+                    // Looked at again: the response may have begun meanwhile.
+                    let is_late = now >= request_until.0 && !self.progress.response_begun.get();
+                    if is_late || self.progress.timed_out(now).is_some() {
                         return Uploaded::Failed(ExchangeError::RequestBodyTimeout);
                     }
                 }

@@ -159,6 +159,10 @@ block! {
         Counter upstream_cx_tx_bytes_total,
         /// Requests that found no endpoint.
         Counter upstream_cx_none_healthy,
+        /// Connections that lived as long as they may.
+        Counter upstream_cx_max_duration_reached,
+        /// Connections that carried as many requests as they may.
+        Counter upstream_cx_max_requests,
         /// Connections that upstream broke with a malformed response.
         Counter upstream_cx_protocol_error,
         /// Requests sent.
@@ -222,6 +226,10 @@ block! {
         Counter downstream_cx_destroy_active_rq,
         /// Connections closed for idleness.
         Counter downstream_cx_idle_timeout,
+        /// Connections that lived as long as they may.
+        Counter downstream_cx_max_duration_reached,
+        /// Connections that carried as many requests as they may.
+        Counter downstream_cx_max_requests_reached,
         /// Connections closed for a malformed request.
         Counter downstream_cx_protocol_error,
         /// Bytes received.

@@ -1,12 +1,12 @@
 //! The core stories once more, on the kernel with both drivers.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use sim::Behaviour;
 use wire::proxy_protocol::{Accepted, Version};
 
 use crate::{
-    adoption, bodies, departures, dynamic_forward, endings, keep_alive, mesh::Setup, proxy_protocol,
+    adoption, bodies, departures, dynamic_forward, endings, keep_alive, limits, mesh::Setup, proxy_protocol,
     refusals, tcp, timeouts,
 };
 
@@ -50,6 +50,9 @@ on_kernel! {
         .forward(|f| f.timeout = Some(500 * MS)), async |mesh| { timeouts::route_timeout(mesh).await; };
     a_dripping_head_is_given_up: plain()
         .manager(|m| m.request_headers_timeout = Some(500 * MS)), timeouts::dripping_head;
+    a_dripping_request_is_given_up: plain().manager(|m| m.request_timeout = Some(500 * MS)), limits::drips;
+    a_connection_carries_so_many_requests: plain()
+        .manager(|m| m.max_requests_per_connection = NonZeroU32::new(3)), limits::third_request_is_the_last;
     malformed_heads_are_refused: plain(), refusals::malformed_heads;
     a_change_leaves_what_runs_alone: Setup::new(adoption::named("first"))
         .origin(adoption::named("second")), adoption::change_under_a_connection;

@@ -11,6 +11,7 @@ mod dynamic_forward;
 mod endings;
 mod keep_alive;
 mod kernel;
+mod limits;
 mod paths;
 mod proxy_protocol;
 mod refusals;

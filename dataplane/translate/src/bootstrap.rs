@@ -162,7 +162,7 @@ fn static_resources(
         if control_plane.is_some_and(|of| *of.cluster == cluster.name) {
             continue;
         }
-        let config = traffic_cluster::cluster(cluster, &at)?;
+        let config = traffic_cluster::cluster(cluster, Origin::Static, &at)?;
         if matches!(config.discovery, Discovery::Eds { .. }) && control_plane.is_none() {
             return Err(at.field("eds_cluster_config").fault(NO_ADS));
         }

@@ -2,7 +2,7 @@
 
 mod balance;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use policy::{
     cluster::{ClusterConfig, Discovery, Dns, DnsFamily},
@@ -17,7 +17,7 @@ use proto::pb::envoy::{
 };
 
 use crate::{
-    Rejected, dynamic_forward, endpoint, fields, http,
+    Origin, Rejected, dynamic_forward, endpoint, fields, http,
     reject::{At, Fault, Reason},
 };
 
@@ -26,8 +26,8 @@ const PROTOCOL_OPTIONS: &[&str] = &["envoy.extensions.upstreams.http.v3.HttpProt
 
 /// Translates a cluster. One that carries the control plane's own connection is none of these: it may speak TLS and
 /// HTTP/2, and no request is routed to it.
-pub fn translate(value: &cluster::Cluster) -> Result<ClusterConfig, Rejected> {
-    self::cluster(value, &At::ROOT).map_err(|fault| fault.of(&value.name))
+pub fn translate(value: &cluster::Cluster, origin: Origin) -> Result<ClusterConfig, Rejected> {
+    self::cluster(value, origin, &At::ROOT).map_err(|fault| fault.of(&value.name))
 }
 
 /// Accepted without effect: telemetry (`alt_stat_name`, `stats_matcher`, `lrs_server`, `track_*`), buffer limits (ours
@@ -35,14 +35,13 @@ pub fn translate(value: &cluster::Cluster) -> Result<ClusterConfig, Rejected> {
 /// `cleanup_interval`, `wait_for_warm_on_init`, `dns_failure_refresh_rate`, `dns_jitter`), what only concerns TLS or
 /// active health checks, which are refused themselves (`upstream_http_protocol_options`,
 /// `ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
-pub(crate) fn cluster(value: &cluster::Cluster, at: &At<'_>) -> Result<ClusterConfig, Fault> {
+pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> Result<ClusterConfig, Fault> {
     let name: Arc<str> = fields::name(&value.name, &at.field("name"))?.into();
     #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
     at.refuse_all(&[
         ("transport_socket_matches", !value.transport_socket_matches.is_empty()),
         ("transport_socket_matcher", value.transport_socket_matcher.is_some()),
         ("health_checks", !value.health_checks.is_empty()),
-        ("max_requests_per_connection", value.max_requests_per_connection.is_some()),
         ("http2_protocol_options", value.http2_protocol_options.is_some()),
         ("dns_resolvers", !value.dns_resolvers.is_empty()),
         ("use_tcp_for_dns_lookups", value.use_tcp_for_dns_lookups),
@@ -72,7 +71,7 @@ pub(crate) fn cluster(value: &cluster::Cluster, at: &At<'_>) -> Result<ClusterCo
         config.fetch_timeout = fetch_timeout(eds.eds_config.as_ref(), &at.field("eds_config"))?;
     }
     balance::apply(value, &mut config, at)?;
-    protocol_options(value, &mut config, at)?;
+    protocol_options(value, origin, &mut config, at)?;
     Ok(config)
 }
 
@@ -233,11 +232,20 @@ fn circuit_breakers(value: &cluster::Cluster, at: &At<'_>) -> Result<(), Fault> 
 }
 
 /// `typed_extension_protocol_options` and the fields it replaced.
-fn protocol_options(value: &cluster::Cluster, config: &mut ClusterConfig, at: &At<'_>) -> Result<(), Fault> {
+fn protocol_options(
+    value: &cluster::Cluster,
+    origin: Origin,
+    config: &mut ClusterConfig,
+    at: &At<'_>,
+) -> Result<(), Fault> {
     #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
     let (common, http1) = (&value.common_http_protocol_options, &value.http_protocol_options);
+    #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
+    if let Some(max) = &value.max_requests_per_connection {
+        config.max_requests_per_connection = NonZeroU32::new(max.value);
+    }
     if let Some(options) = common {
-        common_options(options, config, &at.field("common_http_protocol_options"))?;
+        common_options(options, origin, config, &at.field("common_http_protocol_options"))?;
     }
     if let Some(options) = http1 {
         http::http1_options(options, &at.field("http_protocol_options"))?;
@@ -256,7 +264,7 @@ fn protocol_options(value: &cluster::Cluster, config: &mut ClusterConfig, at: &A
             ("retry_policy", options.retry_policy.is_some()),
         ])?;
         if let Some(common) = &options.common_http_protocol_options {
-            common_options(common, config, &at.field("common_http_protocol_options"))?;
+            common_options(common, origin, config, &at.field("common_http_protocol_options"))?;
         }
         match &options.upstream_protocol_options {
             None => {}
@@ -292,11 +300,21 @@ fn protocol_options(value: &cluster::Cluster, config: &mut ClusterConfig, at: &A
 
 fn common_options(
     options: &proto::pb::envoy::config::core::v3::HttpProtocolOptions,
+    origin: Origin,
     config: &mut ClusterConfig,
     at: &At<'_>,
 ) -> Result<(), Fault> {
-    http::common_options(options, at)?;
-    let idle_timeout = options.idle_timeout.as_ref();
-    config.idle_timeout = fields::timeout(idle_timeout, config.idle_timeout, &at.field("idle_timeout"))?;
+    // Of Envoy's two kinds of requests these are the ones that it makes itself.
+    at.refuse("headers_with_underscores_action", options.headers_with_underscores_action != 0)?;
+    let common = http::common_options(options, origin, at)?;
+    config.idle_timeout = common.idle_timeout.unwrap_or(config.idle_timeout);
+    config.max_connection_duration = common.max_connection_duration;
+    config.max_requests_per_connection = common.max_requests_per_connection;
+    config.headers_count_max = common.headers_count_max;
+    if let Some(max) = options.max_response_headers_kb {
+        let at = at.field("max_response_headers_kb");
+        config.response_head_bytes_max =
+            1024 * http::bound(max.value, limits::RESPONSE_HEAD_BYTES_MAX / 1024, origin, &at)?;
+    }
     Ok(())
 }

@@ -2,20 +2,22 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    num::NonZeroU32,
     sync::Arc,
+    time::Duration,
 };
 
 use policy::{
     forwarded::ForwardedTrust,
     limits,
-    network_filter::{HttpConnectionManager, RouteSource, ServerHeader},
+    network_filter::{HttpConnectionManager, RouteSource, ServerHeader, Underscores},
 };
 use proto::pb::{
     envoy::{
         config::{
             accesslog::v3::{AccessLog, access_log},
             core::v3::{
-                Http1ProtocolOptions, HttpProtocolOptions, TransportSocket,
+                Http1ProtocolOptions, HttpProtocolOptions, TransportSocket, http_protocol_options,
                 http1_protocol_options::header_key_format::HeaderFormat, proxy_protocol_config,
                 transport_socket,
             },
@@ -61,8 +63,8 @@ const ACCESS_LOGS: &[&str] = &[
 
 /// The connection manager and what it refers to.
 ///
-/// Accepted without effect: telemetry (`tracing`, request id extensions, `proxy_status_config`, log flushing), buffer and drain
-/// tuning, HTTP/2 and HTTP/3 options (HTTP/1 is what is spoken), `add_user_agent` and `server_name` without a
+/// Accepted without effect: telemetry (`tracing`, request id extensions, `proxy_status_config`, log flushing), buffer limits
+/// (ours bound every buffer), HTTP/2 and HTTP/3 options (HTTP/1 is what is spoken), `add_user_agent` and `server_name` without a
 /// transformation that uses it. The `server` header without a name is left alone where Envoy would write its own.
 pub(crate) fn connection_manager(
     value: &hcm::HttpConnectionManager,
@@ -76,10 +78,12 @@ pub(crate) fn connection_manager(
     let mut manager = HttpConnectionManager::new(stat_prefix.into(), routes);
     if let Some(options) = &value.common_http_protocol_options {
         let at = at.field("common_http_protocol_options");
-        common_options(options, &at)?;
-        let idle_timeout = options.idle_timeout.as_ref();
-        manager.idle_timeout =
-            fields::timeout(idle_timeout, manager.idle_timeout, &at.field("idle_timeout"))?;
+        let common = common_options(options, origin, &at)?;
+        manager.idle_timeout = common.idle_timeout.unwrap_or(manager.idle_timeout);
+        manager.max_connection_duration = common.max_connection_duration;
+        manager.max_requests_per_connection = common.max_requests_per_connection;
+        manager.headers_count_max = common.headers_count_max;
+        manager.underscores = underscores(options, &at)?;
     }
     if let Some(options) = &value.http_protocol_options {
         http1_options(options, &at.field("http_protocol_options"))?;
@@ -91,14 +95,18 @@ pub(crate) fn connection_manager(
     ] {
         *into = fields::timeout(timeout.as_ref(), *into, &at.field(name))?;
     }
+    for (name, wait, into) in [
+        ("drain_timeout", &value.drain_timeout, &mut manager.drain_timeout),
+        ("delayed_close_timeout", &value.delayed_close_timeout, &mut manager.delayed_close_timeout),
+    ] {
+        if let Some(wait) = wait {
+            *into = fields::duration(wait, &at.field(name))?;
+        }
+    }
     if let Some(max) = &value.max_request_headers_kb {
-        let most = (limits::REQUEST_HEAD_BYTES_MAX / 1024) as u32;
-        // A control plane's larger limit is capped by ours; in the operator's file it would be a promise.
-        let kilobytes = match origin {
-            Origin::Static => fields::between(max.value, 1, most, &at.field("max_request_headers_kb"))?,
-            Origin::Dynamic => max.value.clamp(1, most),
-        };
-        manager.request_head_bytes_max = kilobytes as usize * 1024;
+        let at = at.field("max_request_headers_kb");
+        manager.request_head_bytes_max =
+            1024 * bound(max.value, limits::REQUEST_HEAD_BYTES_MAX / 1024, origin, &at)?;
     }
     manager.server_header = server_header(value, at)?;
     manager.forwarded = ForwardedTrust {
@@ -289,18 +297,62 @@ pub(crate) fn per_filter_config(configs: &HashMap<String, Any>, at: &At<'_>) -> 
     Ok(())
 }
 
-/// Options of both sides; the idle timeout is the caller's. Accepted without effect: `max_headers_count` and
-/// `max_response_headers_kb` (ours are bounds of the program).
-pub(crate) fn common_options(options: &HttpProtocolOptions, at: &At<'_>) -> Result<(), Fault> {
-    at.refuse_all(&[
-        ("max_connection_duration", options.max_connection_duration.is_some()),
-        ("max_stream_duration", options.max_stream_duration.is_some()),
-        ("headers_with_underscores_action", options.headers_with_underscores_action != 0),
-        (
-            "max_requests_per_connection",
-            options.max_requests_per_connection.is_some_and(|max| max.value != 0),
-        ),
-    ])
+/// Options of both sides.
+pub(crate) struct CommonOptions {
+    /// If it is given; then `None` is for ever.
+    pub(crate) idle_timeout: Option<Option<Duration>>,
+    pub(crate) max_connection_duration: Option<Duration>,
+    pub(crate) max_requests_per_connection: Option<NonZeroU32>,
+    pub(crate) headers_count_max: usize,
+}
+
+/// What is allowed on one side only is the caller's.
+pub(crate) fn common_options(
+    options: &HttpProtocolOptions,
+    origin: Origin,
+    at: &At<'_>,
+) -> Result<CommonOptions, Fault> {
+    at.refuse("max_stream_duration", options.max_stream_duration.is_some())?;
+    let idle_at = at.field("idle_timeout");
+    let idle_timeout = options.idle_timeout.as_ref();
+    let idle_timeout = idle_timeout.map(|wait| fields::timeout(Some(wait), None, &idle_at)).transpose()?;
+    let duration_at = at.field("max_connection_duration");
+    let headers_at = at.field("max_headers_count");
+    Ok(CommonOptions {
+        idle_timeout,
+        max_connection_duration: fields::timeout(
+            options.max_connection_duration.as_ref(),
+            None,
+            &duration_at,
+        )?,
+        max_requests_per_connection: options
+            .max_requests_per_connection
+            .and_then(|max| NonZeroU32::new(max.value)),
+        headers_count_max: match options.max_headers_count {
+            None => limits::HEADERS_COUNT_DEFAULT,
+            Some(max) => bound(max.value, limits::HEADERS_COUNT_MAX, origin, &headers_at)?,
+        },
+    })
+}
+
+/// A bound that is at most ours. A control plane's larger one is capped; in the operator's file it would be a promise.
+pub(crate) fn bound(value: u32, most: usize, origin: Origin, at: &At<'_>) -> Result<usize, Fault> {
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    let value = match origin {
+        Origin::Static => fields::between(value, 1, most, at)?,
+        Origin::Dynamic => value.clamp(1, most),
+    };
+    Ok(value as usize)
+}
+
+fn underscores(options: &HttpProtocolOptions, at: &At<'_>) -> Result<Underscores, Fault> {
+    use http_protocol_options::HeadersWithUnderscoresAction as Action;
+    let at = at.field("headers_with_underscores_action");
+    Ok(match fields::enumeration(options.headers_with_underscores_action, &at)? {
+        Action::Allow => Underscores::Allow,
+        Action::RejectRequest => Underscores::Refuse,
+        Action::DropHeader => Underscores::Drop,
+    })
 }
 
 /// Accepted without effect: what Ringway always does (`accept_http_10`, `enable_trailers`, `allow_custom_methods`, a

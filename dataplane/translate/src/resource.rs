@@ -40,7 +40,7 @@ pub fn resource(type_url: &str, resource: &ads::Resource) -> Result<Update, Reje
         }
         type_url::CLUSTER => {
             let value: Cluster = decode(resource, body)?;
-            let translated = cluster::translate(&value)?;
+            let translated = cluster::translate(&value, Origin::Dynamic)?;
             Ok(Update::Cluster(accepted(resource, &value.name, translated)?))
         }
         type_url::CLUSTER_LOAD_ASSIGNMENT => {

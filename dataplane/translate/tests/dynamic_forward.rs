@@ -47,7 +47,7 @@ fn cache_of(config: &ClusterConfig) -> &DnsCache {
 
 #[test]
 fn a_cache_has_envoys_defaults_and_whatever_is_set() {
-    let config = translate::cluster::translate(&good("name: c")).unwrap();
+    let config = translate::cluster::translate(&good("name: c"), translate::Origin::Dynamic).unwrap();
     let defaults = DnsCache {
         refresh_rate: Duration::from_secs(60),
         family: DnsFamily::V6Preferred,
@@ -57,7 +57,7 @@ fn a_cache_has_envoys_defaults_and_whatever_is_set() {
     };
     assert_eq!(*cache_of(&config), defaults);
     let all = "name: c, dns_lookup_family: V4_ONLY, dns_refresh_rate: 7s, host_ttl: 8s, max_hosts: 9, dns_query_timeout: 0.5s";
-    let config = translate::cluster::translate(&good(all)).unwrap();
+    let config = translate::cluster::translate(&good(all), translate::Origin::Dynamic).unwrap();
     let set = DnsCache {
         refresh_rate: Duration::from_secs(7),
         family: DnsFamily::V4Only,
@@ -144,7 +144,7 @@ fn a_cluster_is_refused_where_it_is_wrong() {
     let refused = |spoil: fn(&mut Cluster)| {
         let mut cluster = good("name: c");
         spoil(&mut cluster);
-        translate::cluster::translate(&cluster)
+        translate::cluster::translate(&cluster, translate::Origin::Dynamic)
             .map_err(|rejected: Rejected| rejected.to_string())
             .unwrap_err()
     };
@@ -160,7 +160,8 @@ fn a_cluster_is_refused_where_it_is_wrong() {
         "out: lb_policy: a dynamic forward cluster has lb_policy CLUSTER_PROVIDED"
     );
     let fixed = "{name: out, lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: out}}";
-    let rejected = translate::cluster::translate(&cluster(fixed)).unwrap_err().to_string();
+    let rejected =
+        translate::cluster::translate(&cluster(fixed), translate::Origin::Dynamic).unwrap_err().to_string();
     assert!(rejected.starts_with("out: lb_policy: CLUSTER_PROVIDED is not supported"), "{rejected}");
 }
 

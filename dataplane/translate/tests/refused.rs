@@ -305,6 +305,36 @@ fn an_unknown_filter_that_is_optional_or_off_is_dropped() {
     }
 }
 
+#[test]
+fn a_limit_beyond_ours_is_refused_in_a_file_and_capped_from_a_control_plane() {
+    let at = "web: filter_chains[0].filters[0].typed_config";
+    let with = |kilobytes, lines| {
+        with_manager(|of| {
+            of.max_request_headers_kb = Some(protobuf::UInt32Value { value: kilobytes });
+            let max_headers_count = Some(protobuf::UInt32Value { value: lines });
+            of.common_http_protocol_options =
+                Some(core::HttpProtocolOptions { max_headers_count, ..Default::default() });
+        })
+    };
+    for (kilobytes, lines, refused) in [
+        (60, 256, None),
+        (61, 256, Some(".max_request_headers_kb: 61 is not between 1 and 60")),
+        (0, 256, Some(".max_request_headers_kb: 0 is not between 1 and 60")),
+        (1, 257, Some(".common_http_protocol_options.max_headers_count: 257 is not between 1 and 256")),
+        (1, 0, Some(".common_http_protocol_options.max_headers_count: 0 is not between 1 and 256")),
+    ] {
+        let of_file = translate::listener::translate(&with(kilobytes, lines), Origin::Static);
+        assert_eq!(of_file.err().map(|e| e.to_string()), refused.map(|refused| format!("{at}{refused}")));
+        let listener = translate::listener::translate(&with(kilobytes, lines), Origin::Dynamic).unwrap();
+        let chain = listener.value.filter_chains.iter().next().unwrap();
+        let policy::network_filter::NetworkFilter::HttpConnectionManager(manager) = &chain.filter else {
+            panic!()
+        };
+        assert_eq!(manager.request_head_bytes_max, kilobytes.clamp(1, 60) as usize * 1024);
+        assert_eq!(manager.headers_count_max, lines.clamp(1, 256) as usize);
+    }
+}
+
 fn weighted(of: &mut RouteConfiguration) -> &mut route::WeightedCluster {
     match &mut forward(of).cluster_specifier {
         Some(route::route_action::ClusterSpecifier::WeightedClusters(clusters)) => clusters,
@@ -494,7 +524,7 @@ fn a_cluster_is_refused_where_it_is_wrong() {
     let kind = |kind: fields::DiscoveryType| Some(ClusterDiscoveryType::Type(kind as i32));
     check(
         cluster,
-        translate::cluster::translate,
+        |cluster| translate::cluster::translate(cluster, Origin::Dynamic),
         cases![
             ": name: required" => |of: &mut Cluster| of.name.clear(),
             "a: load_assignment: required" => |of: &mut Cluster| of.load_assignment = None,
@@ -541,6 +571,12 @@ fn a_cluster_is_refused_where_it_is_wrong() {
                 let endpoint = &mut of.load_assignment.as_mut().unwrap().endpoints[0].lb_endpoints[0];
                 socket(&mut address_of(endpoint).address).address = "a b:c".into();
             },
+            "a: common_http_protocol_options.headers_with_underscores_action: not supported by Ringway" =>
+                |of: &mut Cluster| common(of).headers_with_underscores_action = 1,
+            "a: common_http_protocol_options.max_stream_duration: not supported by Ringway" =>
+                |of: &mut Cluster| common(of).max_stream_duration = duration(1),
+            "a: common_http_protocol_options.max_connection_duration: `-1.000000000s` is not a duration of zero or more" =>
+                |of: &mut Cluster| common(of).max_connection_duration = duration(-1),
             "a: circuit_breakers.thresholds[0].max_connections: 10 is not between 1024 and 4294967295" =>
                 |of: &mut Cluster| {
                     let max_connections = Some(protobuf::UInt32Value { value: 10 });
@@ -598,19 +634,19 @@ fn of_typed_balancing_policies_the_first_known_one_is_taken() {
     value.load_balancing_policy = Some(LoadBalancingPolicy {
         policies: vec![policy(foreign()), policy(any(&LeastRequest::default()))],
     });
-    let config = translate::cluster::translate(&value).unwrap();
+    let config = translate::cluster::translate(&value, Origin::Dynamic).unwrap();
     assert_eq!(config.balance, policy::cluster::Balance::LeastRequest { choices: 2 });
 
     let choices = |value| Some(protobuf::UInt32Value { value });
     for (wanted, choices) in [(choices(3), 3), (choices(1000), policy::limits::LEAST_REQUEST_CHOICES_MAX)] {
         let least = LeastRequest { choice_count: wanted, ..Default::default() };
         value.load_balancing_policy = Some(LoadBalancingPolicy { policies: vec![policy(any(&least))] });
-        let config = translate::cluster::translate(&value).unwrap();
+        let config = translate::cluster::translate(&value, Origin::Dynamic).unwrap();
         assert_eq!(config.balance, policy::cluster::Balance::LeastRequest { choices });
     }
 
     value.load_balancing_policy = Some(LoadBalancingPolicy { policies: vec![policy(foreign())] });
-    let rejected = translate::cluster::translate(&value).unwrap_err().to_string();
+    let rejected = translate::cluster::translate(&value, Origin::Dynamic).unwrap_err().to_string();
     let at = "a: load_balancing_policy.policies[0].typed_extension_config.typed_config: ";
     assert!(rejected.starts_with(at) && rejected.contains("supported: envoy"), "{rejected}");
 }
@@ -655,6 +691,11 @@ fn an_assignment_is_refused_where_it_is_wrong() {
                 },
         ],
     );
+}
+
+#[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
+fn common(of: &mut Cluster) -> &mut core::HttpProtocolOptions {
+    of.common_http_protocol_options.get_or_insert_default()
 }
 
 fn address_of(of: &mut LbEndpoint) -> &mut Endpoint {

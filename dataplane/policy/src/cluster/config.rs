@@ -1,7 +1,7 @@
 //! What the configuration says of a cluster, its endpoints aside.
 
 use alloc::sync::Arc;
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 
 use wire::proxy_protocol::Version;
 
@@ -27,6 +27,14 @@ pub struct ClusterConfig {
     pub locality_weighted: bool,
     /// How long an upstream connection may wait in the pool; `None` is for ever.
     pub idle_timeout: Option<Duration>,
+    /// How long an upstream connection may live; it ends when it is idle then, or becomes so.
+    pub max_connection_duration: Option<Duration>,
+    /// Requests that an upstream connection carries at most.
+    pub max_requests_per_connection: Option<NonZeroU32>,
+    /// Longest response head, in bytes; at most [`limits::RESPONSE_HEAD_BYTES_MAX`].
+    pub response_head_bytes_max: usize,
+    /// Most header lines of a response head; at most [`limits::HEADERS_COUNT_MAX`].
+    pub headers_count_max: usize,
     /// Begin connections with a PROXY protocol header that says whom they are for
     /// (`envoy.transport_sockets.upstream_proxy_protocol`).
     pub proxy_protocol: Option<Version>,
@@ -122,6 +130,10 @@ impl ClusterConfig {
             panic_threshold_percent: limits::PANIC_THRESHOLD_PERCENT_DEFAULT,
             locality_weighted: false,
             idle_timeout: Some(limits::UPSTREAM_IDLE_TIMEOUT_DEFAULT),
+            max_connection_duration: None,
+            max_requests_per_connection: None,
+            response_head_bytes_max: limits::RESPONSE_HEAD_BYTES_MAX,
+            headers_count_max: limits::HEADERS_COUNT_DEFAULT,
             proxy_protocol: None,
             fetch_timeout: Some(limits::INITIAL_FETCH_TIMEOUT_DEFAULT),
         }

@@ -2,7 +2,7 @@
 //!
 //! `wire` has longer tables of the same in `parse` and `body`, each input cut at every byte there, too.
 
-use policy::limits::{EXTENSION_BYTES_MAX, HEADERS_COUNT_MAX};
+use policy::limits::{EXTENSION_BYTES_MAX, HEADERS_COUNT_DEFAULT};
 
 use crate::{
     ledger::Meant,
@@ -212,8 +212,8 @@ pub(crate) fn trailers(trials: &mut Trials<'_>) {
         trials.input(&input);
     }
     for (count, fate) in [
-        (HEADERS_COUNT_MAX, Fate::Forwarded),
-        (HEADERS_COUNT_MAX + 1, Fate::Refused(431)),
+        (HEADERS_COUNT_DEFAULT, Fate::Forwarded),
+        (HEADERS_COUNT_DEFAULT + 1, Fate::Refused(431)),
         (10_000, Fate::Refused(431)),
     ] {
         trials.input(&chunks(&body(&vec!["X: 1"; count].join("\r\n")), Some("hello"), fate));

@@ -2,7 +2,7 @@
 //!
 //! `wire` has longer tables of the same in `parse`, `encode` and `target`, each input cut at every byte there, too.
 
-use policy::limits::{HEADERS_COUNT_MAX, METHOD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
+use policy::limits::{HEADERS_COUNT_DEFAULT, METHOD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
 
 use crate::{
     client::Answer,
@@ -295,9 +295,11 @@ pub(crate) fn limits(trials: &mut Trials<'_>) {
         trials.input(&get(&format!("X: {}", "x".repeat(padding)), Some(plain()), fate));
     }
     // Host and id are two of them.
-    for (count, fate) in
-        [(HEADERS_COUNT_MAX - 2, Fate::Forwarded), (HEADERS_COUNT_MAX - 1, too_large), (10_000, too_large)]
-    {
+    for (count, fate) in [
+        (HEADERS_COUNT_DEFAULT - 2, Fate::Forwarded),
+        (HEADERS_COUNT_DEFAULT - 1, too_large),
+        (10_000, too_large),
+    ] {
         trials.input(&get(&vec!["X: y"; count].join("\r\n"), Some(plain()), fate));
     }
     for (bytes, fate) in

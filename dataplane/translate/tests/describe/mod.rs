@@ -46,13 +46,18 @@ fn cluster(out: &mut String, of: &Cluster) {
     let config = &of.config;
     writeln!(
         out,
-        "cluster {}: {:?}, connect {:?}, idle {:?}, panic below {} %{}",
+        "cluster {}: {:?}, connect {:?}, idle {:?}, panic below {} %{}, life {:?}, {:?} requests, head {} B, {} headers, PROXY {:?}",
         config.name,
         config.balance,
         config.connect_timeout,
         config.idle_timeout,
         config.panic_threshold_percent,
         if config.locality_weighted { ", localities by weight" } else { "" },
+        config.max_connection_duration,
+        config.max_requests_per_connection,
+        config.response_head_bytes_max,
+        config.headers_count_max,
+        config.proxy_protocol,
     )
     .unwrap();
     for endpoint in of.endpoints.all() {
@@ -83,7 +88,8 @@ fn filter_chain(out: &mut String, of: &FilterChain) {
 fn connection_manager(out: &mut String, of: &HttpConnectionManager) {
     writeln!(
         out,
-        "    http {}: head {:?} up to {} B, idle {:?}, stream idle {:?}, request {:?}, server {:?}, log {}",
+        "    http {}: head {:?} up to {} B, idle {:?}, stream idle {:?}, request {:?}, server {:?}, log {}\n    \
+             {:?}, preserve request id {}, {} headers, underscores {:?}, life {:?}, {:?} requests, drain {:?}, linger {:?}",
         of.stat_prefix,
         of.request_headers_timeout,
         of.request_head_bytes_max,
@@ -92,6 +98,14 @@ fn connection_manager(out: &mut String, of: &HttpConnectionManager) {
         of.request_timeout,
         of.server_header,
         of.access_log,
+        of.forwarded,
+        of.preserve_external_request_id,
+        of.headers_count_max,
+        of.underscores,
+        of.max_connection_duration,
+        of.max_requests_per_connection,
+        of.drain_timeout,
+        of.delayed_close_timeout,
     )
     .unwrap();
     match &of.routes {

@@ -1,0 +1,67 @@
+//! Where a connection comes from and goes to, as far as is known.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use policy::filter_chain::{ConnectionFacts, TransportProtocol};
+use wire::proxy_protocol::Addresses;
+
+/// What is known of a connection for its whole life.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The listener that accepted it.
+    pub listener: Arc<str>,
+    /// Who made the connection, as far as is known.
+    pub remote: SocketAddr,
+    /// The other end, where that is somebody else.
+    peer: Option<Box<SocketAddr>>,
+    /// Its IP address, as `x-forwarded-for` shows it.
+    pub remote_text: Box<str>,
+    /// The address it was made to.
+    pub local: SocketAddr,
+    /// Server name of its ClientHello.
+    pub server_name: Option<Box<str>>,
+    /// A ClientHello was seen.
+    pub is_tls: bool,
+}
+
+impl Origin {
+    /// A connection between these two.
+    pub fn new(listener: Arc<str>, remote: SocketAddr, local: SocketAddr) -> Origin {
+        // An IPv4 address is one, also on a socket that takes both families.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let remote_text = remote.ip().to_string().into();
+        Origin { listener, remote, peer: None, remote_text, local, server_name: None, is_tls: false }
+    }
+
+    /// Takes the word of the other end for whom it speaks for.
+    pub fn set_addresses(&mut self, told: Addresses) {
+        self.peer = Some(Box::new(self.remote));
+        self.remote = SocketAddr::new(told.source.ip().to_canonical(), told.source.port());
+        self.remote_text = self.remote.ip().to_string().into();
+        self.local = told.destination;
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer.as_deref().copied().unwrap_or(self.remote)
+    }
+
+    /// Between whom it was made, as it is told upstream.
+    pub fn addresses(&self) -> Addresses {
+        Addresses { source: self.remote, destination: self.local }
+    }
+
+    /// What a filter chain is picked by.
+    pub fn facts(&self) -> ConnectionFacts<'_> {
+        ConnectionFacts {
+            destination_port: Some(self.local.port()),
+            server_name: self.server_name.as_deref(),
+            transport_protocol: if self.is_tls {
+                TransportProtocol::Tls
+            } else {
+                TransportProtocol::RawBuffer
+            },
+            ..ConnectionFacts::default()
+        }
+    }
+}
