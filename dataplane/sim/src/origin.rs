@@ -265,8 +265,15 @@ async fn accept<I: Io>(io: I, mut listener: I::Listener, origin: Origin) {
         let number = records.len();
         records.push(Record::default());
         drop(records);
-        let connection =
-            Connection { io: io.clone(), recv, send, number, origin: origin.clone(), is_answered: false };
+        let connection = Connection {
+            io: io.clone(),
+            recv,
+            send,
+            number,
+            origin: origin.clone(),
+            is_answered: false,
+            is_silent: false,
+        };
         io.spawn(connection.serve());
     }
 }
@@ -279,6 +286,8 @@ struct Connection<I: Io> {
     origin: Origin,
     /// The request that comes was answered at its head, whatever the behaviour is at its end.
     is_answered: bool,
+    /// A request was never answered, so no later one can be.
+    is_silent: bool,
 }
 
 /// Whether a connection goes on.
@@ -352,6 +361,7 @@ impl<I: Io> Connection<I> {
                     let answer = behaviour.answer_to(&request, true);
                     self.record(|record| record.requests.push(request));
                     let is_answered = std::mem::take(&mut self.is_answered);
+                    self.is_silent |= behaviour.answer == Answer::Never;
                     match behaviour.answer {
                         Answer::AtRequest | Answer::AtHead if !is_answered => self.answer(answer).await,
                         _ => Goes::On,
@@ -384,6 +394,9 @@ impl<I: Io> Connection<I> {
     }
 
     async fn answer(&mut self, answer: Vec<u8>) -> Goes {
+        if self.is_silent {
+            return Goes::On;
+        }
         let behaviour = self.origin.behaviour();
         if behaviour.think > Duration::ZERO {
             self.io.sleep_until(Deadline::after(self.io.now(), behaviour.think)).await;
