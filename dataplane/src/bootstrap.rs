@@ -32,6 +32,7 @@ use proto::{
 use translate::{
     Fault, Origin,
     assemble::{Accepted, Update},
+    overload::Overload,
 };
 
 use crate::xds::Kind;
@@ -47,6 +48,8 @@ pub struct Bootstrap {
     pub role: Role,
     /// Where the admin listener is; without one there is none.
     pub admin: Option<AdminAddress>,
+    /// When it has too much to do.
+    pub overload: Overload,
     /// Listeners and clusters of the file itself.
     pub resources: Vec<Update>,
     /// Where other configuration comes from.
@@ -239,9 +242,12 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
             kinds.push(kind);
         }
     }
+    let overload = message.overload_manager.as_ref().map(translate::overload::translate).transpose();
+    let overload = overload.map_err(|fault| Wrong::new(fault.path.to_string(), fault.reason.to_string()))?;
     Ok(Bootstrap {
         role: role(&node),
         admin: admin(message)?,
+        overload: overload.unwrap_or_default(),
         resources: updates,
         control_plane,
         kinds,

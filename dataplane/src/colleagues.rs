@@ -16,7 +16,7 @@ use std::{
 use policy::hand_off::{self, Load};
 use runtime::{Io, mailbox::Sender};
 
-use crate::{telemetry::metrics::WorkerStats, worker::Order};
+use crate::{admission::Pass, telemetry::metrics::WorkerStats, worker::Order};
 
 /// How old a measure of who is busy may be.
 const MEASURED_EVERY: Duration = Duration::from_millis(100);
@@ -47,6 +47,8 @@ pub struct HandedOver<I: Io> {
     pub stream: I::Stream,
     /// The other end's address.
     pub downstream: SocketAddr,
+    /// Its place among the connections of the process.
+    pub pass: Pass,
 }
 
 /// How busy each worker was lately.

@@ -7,6 +7,7 @@
 //! [`control_thread`] → [`xds::publish`] → [`worker`].
 
 pub mod admin;
+pub mod admission;
 pub mod args;
 pub mod bootstrap;
 mod by_number;

@@ -4,33 +4,51 @@
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use policy::network_filter::NetworkFilter;
+use policy::network_filter::{ConnectionLimit, NetworkFilter};
 use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
 
 use crate::{
+    admission::Pass,
     colleagues::HandedOver,
     downstream::{self, Manager, Waiting},
     listener_filters::{self, Found, Unknown},
     origin::Origin,
     tcp,
     telemetry::metrics::ListenerCounters,
-    worker::Worker,
+    worker::{Bound, Worker},
 };
 
 /// How long accepting pauses after an error, such as no descriptor being free: long enough not to spin, short enough to
 /// go on soon after.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Pause between two looks for room. Short, since of thousands in the kernel's queue most may have gone: each makes room for
+/// the next as soon as it was looked at.
+const ROOM_LOOK: Duration = Duration::from_millis(2);
+
+/// A connection with its place among those of the process.
+type Admitted<I> = (Accepted<<I as Io>::Recv, <I as Io>::Send>, Pass);
+
 /// Accepts until the listener is closed. Every connection becomes a task.
 pub async fn serve<I: Io>(worker: Rc<Worker<I>>, name: Arc<str>, mut listener: I::Listener) {
     let local = listener.local_addr();
     loop {
-        match listener.accept().await {
-            Ok(accepted) => {
-                if let Some(own) = hand_over(&worker, &name, local, accepted) {
-                    begin(&worker, name.clone(), local, own);
-                }
+        if !worker.admission.has_room() {
+            count(&worker, &name, |counters| counters.downstream_cx_accept_paused.inc());
+            // The kernel queues who comes meanwhile.
+            while !worker.admission.has_room() && !worker.is_draining() {
+                worker.io.sleep_until(Deadline::after(worker.io.now(), ROOM_LOOK)).await;
             }
+        }
+        match listener.accept().await {
+            Ok(accepted) => match worker.admission.enter() {
+                Some(pass) => {
+                    if let Some((own, pass)) = hand_over(&worker, &name, local, (accepted, pass)) {
+                        begin(&worker, name.clone(), local, (own, pass));
+                    }
+                }
+                None => count(&worker, &name, |counters| counters.downstream_global_cx_overflow.inc()),
+            },
             Err(error) if error.raw_os_error() == Some(EINVAL) => return,
             // The other end was gone before we got to it.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -48,13 +66,14 @@ fn begin<I: Io>(
     worker: &Rc<Worker<I>>,
     name: Arc<str>,
     listening_on: SocketAddr,
-    accepted: Accepted<I::Recv, I::Send>,
+    (accepted, pass): Admitted<I>,
 ) {
     worker.stats.counters.connections.inc();
     let served = worker.clone();
     worker.io.spawn(async move {
         connection(served.clone(), name, listening_on, accepted).await;
         served.stats.counters.connections.dec();
+        drop(pass);
     });
 }
 
@@ -63,26 +82,26 @@ fn hand_over<I: Io>(
     worker: &Worker<I>,
     name: &Arc<str>,
     listening_on: SocketAddr,
-    accepted: Accepted<I::Recv, I::Send>,
-) -> Option<Accepted<I::Recv, I::Send>> {
-    let Some(position) = worker.colleagues.receiver(worker.io.now()) else { return Some(accepted) };
+    (accepted, pass): Admitted<I>,
+) -> Option<Admitted<I>> {
+    let Some(position) = worker.colleagues.receiver(worker.io.now()) else { return Some((accepted, pass)) };
     let Accepted { recv, send, downstream } = accepted;
     match worker.io.detach(recv, send) {
         Ok(stream) => {
-            let connection = HandedOver { listener: name.clone(), listening_on, stream, downstream };
+            let connection = HandedOver { listener: name.clone(), listening_on, stream, downstream, pass };
             worker.colleagues.give(position, connection);
             None
         }
-        Err((recv, send)) => Some(Accepted { recv, send, downstream }),
+        Err((recv, send)) => Some((Accepted { recv, send, downstream }, pass)),
     }
 }
 
 /// Serves a connection that another worker accepted.
 pub(crate) fn take_over<I: Io>(worker: &Rc<Worker<I>>, connection: HandedOver<I>) {
-    let HandedOver { listener, listening_on, stream, downstream } = connection;
+    let HandedOver { listener, listening_on, stream, downstream, pass } = connection;
     match worker.io.attach(stream) {
         Ok((recv, send)) => {
-            begin(worker, listener, listening_on, Accepted { recv, send, downstream });
+            begin(worker, listener, listening_on, (Accepted { recv, send, downstream }, pass));
         }
         Err(_) => count(worker, &listener, |counters| counters.downstream_cx_accept_fail.inc()),
     }
@@ -96,6 +115,14 @@ fn count<I: Io>(worker: &Worker<I>, name: &str, count: impl Fn(&ListenerCounters
     let bound = worker.bound();
     if let Some(counters) = bound.snapshot.listeners.position(name).and_then(|at| bound.listeners.get(at)) {
         count(counters);
+    }
+}
+
+/// Takes a place under the limit of a filter chain; without one, how long the connection is kept before it is closed.
+fn enter(bound: &Bound, limit: &ConnectionLimit) -> Result<Option<Pass>, Duration> {
+    match bound.gates.get(&limit.key) {
+        Some(gate) => gate.enter(limit.connections_max).map(Some).ok_or(limit.delay),
+        None => Ok(None),
     }
 }
 
@@ -141,10 +168,17 @@ pub(crate) async fn connection<I: Io>(
             if let Some(addresses) = found.addresses {
                 origin.set_addresses(addresses);
             }
-            let filter = listener.filter_chains.pick(&origin.facts()).map(|chain| chain.filter.clone());
+            let chain = listener.filter_chains.pick(&origin.facts());
+            let filter = chain.map(|chain| chain.filter.clone());
+            let limit = chain.and_then(|chain| chain.connection_limit.as_ref());
+            let pass = limit.map_or(Ok(None), |limit| enter(&bound, limit));
             drop(bound);
-            match filter {
-                Some(NetworkFilter::HttpConnectionManager(_)) => {
+            match (pass, filter) {
+                (Err(delay), _) => {
+                    worker.buffers.put(found.bytes);
+                    worker.io.sleep_until(Deadline::after(worker.io.now(), delay)).await;
+                }
+                (Ok(_pass), Some(NetworkFilter::HttpConnectionManager(_))) => {
                     // What came while its listener went is answered, and the connection ends with that.
                     let manager = Manager::find(worker.bound(), &origin);
                     if let Some(manager) = manager.or_else(|| Manager::find(last?, &origin)) {
@@ -153,10 +187,13 @@ pub(crate) async fn connection<I: Io>(
                             .await;
                     }
                 }
-                Some(NetworkFilter::TcpProxy(proxy)) => {
+                (Ok(_pass), Some(NetworkFilter::TcpProxy(proxy))) => {
                     Box::pin(tcp::serve(&worker, &proxy, &origin, recv, send, found.bytes)).await;
                 }
-                None => counters.no_filter_chain_match.inc(),
+                (Ok(_), None) => {
+                    worker.buffers.put(found.bytes);
+                    counters.no_filter_chain_match.inc();
+                }
             }
         }
         Err(Unknown::NotTold) => counters.downstream_pre_cx_timeout.inc(),

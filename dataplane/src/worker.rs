@@ -26,6 +26,7 @@ use runtime::{
 };
 
 use crate::{
+    admission::{Admission, Gate},
     colleagues::{Colleagues, HandedOver},
     downstream::Waiting,
     dynamic_host::{DynamicHosts, Wanted},
@@ -71,6 +72,8 @@ pub struct Bound {
     pub http: HashMap<Arc<str>, Arc<HttpStats>>,
     /// By `stat_prefix` of the TCP proxies.
     pub tcp: HashMap<Arc<str>, Arc<TcpCounters>>,
+    /// By key of the connection limits; all workers have the same.
+    pub gates: HashMap<Arc<str>, Arc<Gate>>,
     /// Memory for routing.
     pub scratch: RefCell<RouteScratch>,
 }
@@ -99,6 +102,8 @@ pub struct Outlets {
     pub access_log: AccessLog,
     /// How it asks for hosts that requests name and its snapshot does not know.
     pub wanted: mailbox::Sender<Wanted>,
+    /// Counts the connections of all workers.
+    pub admission: Arc<Admission>,
 }
 
 /// Which worker one is.
@@ -131,6 +136,8 @@ pub struct Worker<I: Io> {
     pub colleagues: Colleagues<I>,
     /// Hosts that requests name.
     pub hosts: DynamicHosts,
+    /// Which connections are taken.
+    pub admission: Arc<Admission>,
     /// Its connections that speak HTTP, or of which it is not known yet what they speak.
     pub waiting: Connections,
     bound: RefCell<Rc<Bound>>,
@@ -159,6 +166,7 @@ impl<I: Io> Worker<I> {
             access_log: outlets.access_log,
             colleagues,
             hosts: DynamicHosts::new(outlets.wanted),
+            admission: outlets.admission,
             waiting: Connections::default(),
             bound: RefCell::new(Rc::from(bound)),
             listening: RefCell::default(),

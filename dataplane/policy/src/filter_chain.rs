@@ -8,7 +8,7 @@
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
-use crate::network_filter::NetworkFilter;
+use crate::network_filter::{ConnectionLimit, NetworkFilter};
 
 /// What is known of a connection when its filter chain is picked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +40,8 @@ pub struct FilterChain {
     pub name: Arc<str>,
     /// Which connections.
     pub matches: FilterChainMatch,
+    /// How many of them at a time.
+    pub connection_limit: Option<ConnectionLimit>,
     /// What is done with them.
     pub filter: NetworkFilter,
 }
@@ -193,7 +195,12 @@ mod tests {
             idle_timeout: None,
             access_log: false,
         };
-        FilterChain { name: name.into(), matches, filter: NetworkFilter::TcpProxy(Arc::new(tcp)) }
+        FilterChain {
+            name: name.into(),
+            matches,
+            connection_limit: None,
+            filter: NetworkFilter::TcpProxy(Arc::new(tcp)),
+        }
     }
 
     fn any() -> FilterChainMatch {

@@ -54,6 +54,22 @@ const _: () = assert!(HELLO_BYTES_MAX <= RECV_BUFFER_BYTES);
 /// sent in one piece.
 pub const DIRECT_RESPONSE_BODY_BYTES_MAX: usize = 4096;
 
+// ---- overload --------------------------------------------------------------------------------------------------
+
+/// Descriptors that downstream connections leave alone: listeners, the control plane, name servers, logs, the admin
+/// listener and who asks it.
+pub const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// The same for each worker: its loop, its mailbox, its listeners.
+pub const DESCRIPTORS_PER_WORKER: u64 = 8;
+
+/// Share of the memory of a cgroup above which requests are refused, in percent. What is left is for what the kernel
+/// accounts late, and for exchanges that run.
+pub const MEMORY_SHARE_PERCENT: u64 = 80;
+
+/// Buffers that a worker may always use, however much memory others take, so that some requests get through.
+pub const BUFFERS_ALWAYS: u64 = 16;
+
 // ---- upstream connections --------------------------------------------------------------------------------------
 
 /// Idle connections kept per worker and endpoint. More than a worker can use at once under steady load only hold

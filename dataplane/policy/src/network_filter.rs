@@ -16,6 +16,19 @@ pub enum NetworkFilter {
     TcpProxy(Arc<TcpProxy>),
 }
 
+/// How many connections a filter chain takes at a time, over all workers (Envoy: `ConnectionLimit`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionLimit {
+    /// Whose connections are counted together: listener and place of the filter chain.
+    pub key: Arc<str>,
+    /// Names its metrics (`connection_limit.<stat_prefix>.`).
+    pub stat_prefix: Arc<str>,
+    /// How many.
+    pub connections_max: u64,
+    /// How long one more is kept before it is closed, so that its client does not come again at once.
+    pub delay: Duration,
+}
+
 /// How HTTP is spoken on a connection (Envoy: `HttpConnectionManager`). A timeout of `None` is off.
 #[derive(Clone, Debug)]
 pub struct HttpConnectionManager {

@@ -24,6 +24,7 @@ use translate::assemble::{Assembler, Options as AssemblerOptions, Update};
 use super::{ControlThread, Inbox, discovery, hosts, operator::CpuTimes, pace::Pace};
 use crate::{
     admin,
+    admission::{self, Admission},
     bootstrap::{AdminAddress, Bootstrap, Role},
     dns, drain,
     report::Identity,
@@ -152,12 +153,14 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         route_tables: Named::default(),
         clusters: Named::default(),
     });
+    let room = admission::room_by_descriptors(workers_count);
+    let admission = Arc::new(Admission::new(bootstrap.overload.connections_max, room));
     let (wanted, hosts) = hosts::Inbox::new().map_err(StartError::Runtime)?;
     let worker_options = workers::Options {
         driver: driver.driver,
         is_pinned,
         seed: rng.next_u64(),
-        outlets: Outlets { access_log: access_log.clone(), wanted },
+        outlets: Outlets { access_log: access_log.clone(), wanted, admission: admission.clone() },
     };
     let workers = Workers::start(registry.bind(&nothing, &mut rng), &worker_options)?;
     tracing::info!(

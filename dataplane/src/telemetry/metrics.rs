@@ -298,6 +298,10 @@ block! {
         Counter downstream_pre_cx_timeout,
         /// Connections without a PROXY protocol header, or with a wrong one.
         Counter downstream_cx_proxy_proto_error,
+        /// Connections that were closed at once, since the process has as many as it may.
+        Counter downstream_global_cx_overflow,
+        /// Pauses of accepting, since descriptors are short.
+        Counter downstream_cx_accept_paused,
         /// Failures to accept.
         Counter downstream_cx_accept_fail,
     }

@@ -10,7 +10,10 @@ use policy::{
 };
 
 use super::metrics::{ClusterStats, Counter, HttpStats, ListenerCounters, TcpCounters};
-use crate::worker::{Bound, BoundCluster};
+use crate::{
+    admission::Gate,
+    worker::{Bound, BoundCluster},
+};
 
 /// Blocks of one kind: name to one block per worker.
 pub type Blocks<T> = BTreeMap<Arc<str>, Vec<Arc<T>>>;
@@ -27,6 +30,8 @@ pub struct Registry {
     pub tcp: Blocks<TcpCounters>,
     /// By `stat_prefix` of the listener.
     pub listeners: Blocks<ListenerCounters>,
+    /// By key of the connection limit: its `stat_prefix`, and the count that all workers share.
+    pub gates: BTreeMap<Arc<str>, (Arc<str>, Arc<Gate>)>,
 }
 
 impl Registry {
@@ -38,6 +43,7 @@ impl Registry {
             http: Blocks::new(),
             tcp: Blocks::new(),
             listeners: Blocks::new(),
+            gates: BTreeMap::new(),
         }
     }
 
@@ -62,7 +68,7 @@ impl Registry {
     }
 
     fn bind_one(&mut self, worker: usize, snapshot: &Arc<Snapshot>, rng: &mut Rng) -> Bound {
-        let Registry { workers, clusters, http, tcp, listeners } = self;
+        let Registry { workers, clusters, http, tcp, listeners, gates } = self;
         let bound_clusters = snapshot.clusters.iter().map(|(name, cluster)| BoundCluster {
             stats: block(clusters, *workers, name, worker),
             pick: RefCell::new(PickState::new(&cluster.endpoints, rng)),
@@ -73,11 +79,18 @@ impl Registry {
             listeners: Vec::with_capacity(snapshot.listeners.len()),
             http: hashbrown::HashMap::new(),
             tcp: hashbrown::HashMap::new(),
+            gates: hashbrown::HashMap::new(),
             scratch: RefCell::new(RouteScratch::default()),
         };
         for (_, listener) in snapshot.listeners.iter() {
             bound.listeners.push(block(listeners, *workers, &listener.stat_prefix, worker));
             for chain in listener.filter_chains.iter() {
+                if let Some(limit) = &chain.connection_limit {
+                    let new = || (limit.stat_prefix.clone(), Arc::default());
+                    let (prefix, gate) = gates.entry(limit.key.clone()).or_insert_with(new);
+                    *prefix = limit.stat_prefix.clone();
+                    bound.gates.insert(limit.key.clone(), gate.clone());
+                }
                 match &chain.filter {
                     NetworkFilter::HttpConnectionManager(manager) => {
                         let name = &manager.stat_prefix;
@@ -100,10 +113,12 @@ impl Registry {
         retain_held(&mut self.listeners, |name| {
             snapshot.listeners.iter().any(|(_, of)| *of.stat_prefix == *name)
         });
-        let filters = || {
-            let chains = snapshot.listeners.iter().flat_map(|(_, listener)| listener.filter_chains.iter());
-            chains.map(|chain| &chain.filter)
-        };
+        let chains = || snapshot.listeners.iter().flat_map(|(_, listener)| listener.filter_chains.iter());
+        let limits = || chains().filter_map(|chain| chain.connection_limit.as_ref());
+        self.gates.retain(|key, (_, gate)| {
+            Arc::strong_count(gate) > 1 || limits().any(|limit| *limit.key == **key)
+        });
+        let filters = || chains().map(|chain| &chain.filter);
         retain_held(&mut self.http, |name| {
             filters().any(|filter| matches!(filter, NetworkFilter::HttpConnectionManager(of) if *of.stat_prefix == *name))
         });

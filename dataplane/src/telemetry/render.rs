@@ -3,11 +3,14 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fmt::{Display, Write as _},
     sync::Arc,
 };
 
 use policy::snapshot::Snapshot;
+
+use crate::admission::Gate;
 
 use super::{
     metrics::{BUCKETS_MS, Counter, Histogram, Kind, WorkerStats},
@@ -51,6 +54,7 @@ pub fn prometheus(registry: &Registry, process: &Process<'_>) -> String {
     let tcp = Family { prefix: "envoy_tcp_", label: "envoy_tcp_prefix" };
     page.counters(&tcp, &registry.tcp, |block| block.each().collect());
 
+    page.gates(registry);
     page.workers(process.workers);
     for (name, kind, value) in process.figures {
         page.head(name, kind_word(*kind));
@@ -177,6 +181,25 @@ impl Page {
                 let endpoints = value.all_endpoints();
                 let count = endpoints.filter(|of| !is_healthy_only || of.spec.health.is_healthy()).count();
                 self.sample(&name, &[(family.label, &block_name(cluster))], &count);
+            }
+        }
+    }
+
+    /// Connection limits.
+    fn gates(&mut self, registry: &Registry) {
+        for (name, kind, of) in [
+            ("envoy_connection_limit_active_connections", "gauge", Gate::open as fn(&Gate) -> u64),
+            ("envoy_connection_limit_limited_connections", "counter", Gate::refused),
+        ] {
+            let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+            for (prefix, gate) in registry.gates.values() {
+                *sums.entry(prefix).or_default() += of(gate);
+            }
+            if !sums.is_empty() {
+                self.head(name, kind);
+            }
+            for (prefix, sum) in sums {
+                self.sample(name, &[("envoy_connection_limit_prefix", &block_name(prefix))], &sum);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod discovery;
+mod overload;
 mod proxy_protocol;
 mod static_file;
 mod support;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::support::{Home, Proxy, origin, soon, text_of};
 
 /// One listener on `listen`, all requests to `upstream`.
-fn bootstrap(home: &Home, listen: &str, upstream: SocketAddr) -> String {
+pub(crate) fn bootstrap(home: &Home, listen: &str, upstream: SocketAddr) -> String {
     let (ip, port) = (upstream.ip(), upstream.port());
     let (listen_ip, listen_port) = listen.rsplit_once(':').unwrap();
     home.admin()

@@ -55,9 +55,16 @@ impl Home {
 
     /// Starts a proxy with this bootstrap text.
     pub(crate) fn start(&self, bootstrap: &str, arguments: &[&str]) -> Proxy {
+        self.start_under(&[], bootstrap, arguments)
+    }
+
+    /// Starts it by a program that limits it and then becomes it.
+    pub(crate) fn start_under(&self, runner: &[&str], bootstrap: &str, arguments: &[&str]) -> Proxy {
         let file = self.path("bootstrap.yaml");
         std::fs::write(&file, bootstrap).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringway-proxy"))
+        let mut words = runner.iter().copied().chain([env!("CARGO_BIN_EXE_ringway-proxy")]);
+        let mut child = Command::new(words.next().unwrap_or_default())
+            .args(words)
             .arg("-c")
             .arg(file)
             .arg("--data-dir")

@@ -6,8 +6,8 @@ use sim::Behaviour;
 use wire::proxy_protocol::{Accepted, Version};
 
 use crate::{
-    adoption, bodies, departures, dynamic_forward, endings, keep_alive, limits, mesh::Setup, proxy_protocol,
-    refusals, tcp, timeouts,
+    adoption, bodies, connection_limits, departures, dynamic_forward, endings, keep_alive, limits,
+    mesh::Setup, proxy_protocol, refusals, tcp, timeouts,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -53,6 +53,8 @@ on_kernel! {
     a_dripping_request_is_given_up: plain().manager(|m| m.request_timeout = Some(500 * MS)), limits::drips;
     a_connection_carries_so_many_requests: plain()
         .manager(|m| m.max_requests_per_connection = NonZeroU32::new(3)), limits::third_request_is_the_last;
+    who_comes_while_descriptors_are_short_waits:
+        connection_limits::little_room(), connection_limits::waits_for_room;
     malformed_heads_are_refused: plain(), refusals::malformed_heads;
     a_change_leaves_what_runs_alone: Setup::new(adoption::named("first"))
         .origin(adoption::named("second")), adoption::change_under_a_connection;

@@ -6,6 +6,7 @@ mod mesh;
 mod access_log;
 mod adoption;
 mod bodies;
+mod connection_limits;
 mod departures;
 mod dynamic_forward;
 mod endings;

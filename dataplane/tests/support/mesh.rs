@@ -16,6 +16,7 @@ use std::{
 };
 
 use dataplane::{
+    admission::Admission,
     colleagues::Colleagues,
     dynamic_host::Wanted,
     telemetry::{access_log::AccessLog, metrics::WorkerStats},
@@ -68,6 +69,8 @@ pub(crate) struct Setup {
     pub(crate) played: usize,
     /// Where exchanges are logged.
     pub(crate) access_log: AccessLog,
+    /// Which connections are taken.
+    pub(crate) admission: Arc<Admission>,
 }
 
 /// A running worker with clients and origins.
@@ -107,6 +110,7 @@ impl Setup {
                 hosts: BTreeMap::new(),
                 tcp: None,
                 is_listening: true,
+                connection_limit: None,
                 listener_filters: ListenerFilters::default(),
             },
             origins: vec![behaviour],
@@ -114,6 +118,7 @@ impl Setup {
             silent: 0,
             played: 0,
             access_log: AccessLog::off(),
+            admission: Arc::default(),
         }
     }
 
@@ -268,7 +273,7 @@ impl Setup {
         let (orders, orders_out) = mailbox(bell);
         let stats = Arc::<WorkerStats>::default();
         let (wanted_in, wanted) = mailbox(None);
-        let outlets = Outlets { access_log: self.access_log, wanted: wanted_in };
+        let outlets = Outlets { access_log: self.access_log, wanted: wanted_in, admission: self.admission };
         let seat = Seat { id: WorkerId(0), stats, colleagues: Colleagues::none() };
         let worker = Worker::new(proxy_io.clone(), seat, empty, seed, outlets);
         let mesh = Mesh {

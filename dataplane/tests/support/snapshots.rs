@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use dataplane::{
+    admission::Gate,
     telemetry::metrics::{ClusterStats, HttpStats, Kind, ListenerCounters, TcpCounters},
     worker::{Bound, BoundCluster},
 };
@@ -13,7 +14,7 @@ use policy::{
     endpoint::{Assignment, EndpointIds, EndpointSpec},
     filter_chain::{FilterChain, FilterChainMatch, FilterChains},
     limits,
-    network_filter::{HttpConnectionManager, NetworkFilter, RouteSource, TcpProxy},
+    network_filter::{ConnectionLimit, HttpConnectionManager, NetworkFilter, RouteSource, TcpProxy},
     route::{
         Forward, PathMatch, RouteActionSpec, RouteMatch, RouteScratch, RouteSpec, RouteTable, RouteTableSpec,
         TargetSpec, VirtualHostSpec,
@@ -38,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) tcp: Option<TcpProxy>,
     /// The listener is there.
     pub(crate) is_listening: bool,
+    /// How many connections it takes at a time.
+    pub(crate) connection_limit: Option<ConnectionLimit>,
     /// What is read before a filter chain is picked.
     pub(crate) listener_filters: ListenerFilters,
 }
@@ -52,6 +55,7 @@ pub(crate) struct Binder {
     listeners: BTreeMap<Arc<str>, Arc<ListenerCounters>>,
     pub(crate) http: BTreeMap<Arc<str>, Arc<HttpStats>>,
     tcp: BTreeMap<Arc<str>, Arc<TcpCounters>>,
+    gate: Arc<Gate>,
 }
 
 impl Binder {
@@ -76,6 +80,7 @@ impl Binder {
             listeners,
             http: [(http_prefix, http)].into_iter().collect(),
             tcp: [("tcp".into(), tcp)].into_iter().collect(),
+            gates: [("limit".into(), self.gate.clone())].into_iter().collect(),
             scratch: RefCell::new(RouteScratch::default()),
         })
     }
@@ -148,7 +153,9 @@ fn listener(config: &Config) -> Listener {
             NetworkFilter::HttpConnectionManager(Arc::new(manager))
         }
     };
-    let chain = FilterChain { name: "".into(), matches: FilterChainMatch::default(), filter };
+    let limit = config.connection_limit.clone();
+    let matches = FilterChainMatch::default();
+    let chain = FilterChain { name: "".into(), matches, connection_limit: limit, filter };
     Listener {
         name: LISTENER.into(),
         addresses: Vec::new(),

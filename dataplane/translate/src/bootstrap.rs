@@ -33,6 +33,7 @@ use crate::{
     Origin, Referring,
     assemble::{Accepted, Update},
     cluster as traffic_cluster, endpoint, fields, listener,
+    overload::{self, Overload},
     reject::{At, Fault, Reason},
 };
 
@@ -50,6 +51,8 @@ pub struct Bootstrap {
     pub admin: Option<Address>,
     /// Where configuration comes from, if not from the file alone.
     pub control_plane: Option<ControlPlane>,
+    /// When it has too much to do.
+    pub overload: Overload,
     /// The static resources, ready for the assembler.
     pub resources: Vec<Update>,
 }
@@ -142,7 +145,11 @@ pub fn translate(value: &bootstrap::Bootstrap) -> Result<Bootstrap, Fault> {
         fields::name(&node.cluster, &at.field("cluster"))?;
     }
     let resources = static_resources(resources, control_plane.as_ref(), &static_at)?;
-    Ok(Bootstrap { node, admin, control_plane, resources })
+    let overload = match &value.overload_manager {
+        None => Overload::default(),
+        Some(manager) => overload::overload(manager, &at.field("overload_manager"))?,
+    };
+    Ok(Bootstrap { node, admin, control_plane, overload, resources })
 }
 
 /// Clusters before listeners, so that one batch makes all of them active.

@@ -23,6 +23,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
 pub mod listener;
+pub mod overload;
 pub mod reject;
 pub mod route;
 

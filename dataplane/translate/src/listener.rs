@@ -1,12 +1,12 @@
 //! `Listener` with its filter chains and network filters.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use policy::{
     Weighted,
     filter_chain::{FilterChain, FilterChainMatch, FilterChains, TransportProtocol},
     limits,
-    network_filter::{NetworkFilter, TcpProxy},
+    network_filter::{ConnectionLimit, NetworkFilter, TcpProxy},
     snapshot::{Listener, ListenerFilters},
 };
 use proto::pb::envoy::{
@@ -14,6 +14,7 @@ use proto::pb::envoy::{
     extensions::filters::{
         listener::{proxy_protocol::v3 as proxy_protocol, tls_inspector::v3::TlsInspector},
         network::{
+            connection_limit::v3 as connection_limit,
             http_connection_manager::v3::HttpConnectionManager,
             tcp_proxy::v3::{self as tcp_proxy, UpstreamConnectMode},
         },
@@ -28,10 +29,13 @@ use crate::{
     want,
 };
 
+/// Those that end a filter chain, and the one that may come before.
 const NETWORK_FILTERS: &[&str] = &[
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    CONNECTION_LIMIT,
 ];
+const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
 const LISTENER_FILTERS: &[&str] = &[
     "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
     "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
@@ -80,8 +84,9 @@ pub(crate) fn listener(
         return Err(chains_at.fault(Reason::Missing));
     }
     let chains = value.filter_chains.iter().enumerate();
-    let chains: Vec<_> =
-        chains.map(|(index, of)| translated.chain(of, &chains_at.index(index))).collect::<Result<_, _>>()?;
+    let chains = chains
+        .map(|(index, of)| translated.chain(of, format!("{name}[{index}]"), &chains_at.index(index)))
+        .collect::<Result<Vec<_>, _>>()?;
     let default = match &value.default_filter_chain {
         None => None,
         Some(chain) => {
@@ -90,7 +95,7 @@ pub(crate) fn listener(
                 let reason = Reason::Conflict("the default filter chain takes what no other does");
                 return Err(at.field("filter_chain_match").fault(reason));
             }
-            Some(translated.chain(chain, &at)?)
+            Some(translated.chain(chain, format!("{name}[default]"), &at)?)
         }
     };
     let listener_filters = listener_filters(value, &chains, at)?;
@@ -195,7 +200,12 @@ struct Chains {
 
 impl Chains {
     /// Accepted without effect: `metadata`, `transport_socket_connect_timeout` (for TLS, which is refused).
-    fn chain(&mut self, value: &listener::FilterChain, at: &At<'_>) -> Result<FilterChain, Fault> {
+    fn chain(
+        &mut self,
+        value: &listener::FilterChain,
+        key: String,
+        at: &At<'_>,
+    ) -> Result<FilterChain, Fault> {
         #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
         at.refuse("use_proxy_proto", value.use_proxy_proto.is_some_and(|on| on.value))?;
         if let Some(socket) = &value.transport_socket {
@@ -206,17 +216,24 @@ impl Chains {
             Some(matches) => chain_match(matches, &at.field("filter_chain_match"))?,
         };
         let filters_at = at.field("filters");
-        let filter = match &value.filters[..] {
+        let (limit, at_first) = match value.filters.first() {
+            Some(filter) if is_connection_limit(filter) => {
+                let limit = connection_limit(filter, key, &filters_at.index(0))?;
+                (Some(limit), 1)
+            }
+            _ => (None, 0),
+        };
+        let filter = match value.filters.get(at_first..).unwrap_or_default() {
             [] => return Err(filters_at.fault(Reason::Missing)),
-            [filter] => self.filter(filter, &filters_at.index(0))?,
-            // Every supported filter ends its chain, so the first of several is wrong in itself or by its place.
+            [filter] => self.filter(filter, &filters_at.index(at_first))?,
+            // Every other supported filter ends its chain, so the first of several is wrong in itself or by its place.
             [first, ..] => {
-                let at = filters_at.index(0);
+                let at = filters_at.index(at_first);
                 self.filter(first, &at)?;
                 return Err(at.fault(Reason::Conflict("this filter must be the last of its chain")));
             }
         };
-        Ok(FilterChain { name: value.name.as_str().into(), matches, filter })
+        Ok(FilterChain { name: value.name.as_str().into(), matches, connection_limit: limit, filter })
     }
 
     fn filter(&mut self, value: &listener::Filter, at: &At<'_>) -> Result<NetworkFilter, Fault> {
@@ -237,15 +254,45 @@ impl Chains {
                 }
                 Ok(NetworkFilter::HttpConnectionManager(manager.value))
             }
-            Some(_) => {
+            Some(1) => {
                 let value: tcp_proxy::TcpProxy = fields::unpack(any, &at)?;
                 let proxy = tcp_proxy(&value, self.origin, &at)?;
                 self.clusters.extend(proxy.clusters.values().cloned());
                 Ok(NetworkFilter::TcpProxy(Arc::new(proxy)))
             }
+            Some(_) => {
+                Err(at
+                    .fault(Reason::Conflict("a connection limit comes first, and another filter behind it")))
+            }
             None => Err(fields::unknown_extension(&any.type_url, NETWORK_FILTERS, &at)),
         }
     }
+}
+
+fn is_connection_limit(filter: &listener::Filter) -> bool {
+    use listener::filter::ConfigType;
+    matches!(&filter.config_type, Some(ConfigType::TypedConfig(any)) if fields::type_name(any) == CONNECTION_LIMIT)
+}
+
+fn connection_limit(filter: &listener::Filter, key: String, at: &At<'_>) -> Result<ConnectionLimit, Fault> {
+    let at = at.field("typed_config");
+    let Some(listener::filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
+        return Err(at.fault(Reason::Missing));
+    };
+    let value: connection_limit::ConnectionLimit = fields::unpack(any, &at)?;
+    at.refuse("runtime_enabled", value.runtime_enabled.is_some())?;
+    let max_at = at.field("max_connections");
+    let max = max_at.require(value.max_connections.as_ref())?.value;
+    Ok(ConnectionLimit {
+        key: key.into(),
+        stat_prefix: fields::name(&value.stat_prefix, &at.field("stat_prefix"))?.into(),
+        // One at least, as in Envoy.
+        connections_max: max_at.require(Some(max).filter(|max| *max > 0))?,
+        delay: match &value.delay {
+            None => Duration::ZERO,
+            Some(delay) => fields::duration(delay, &at.field("delay"))?,
+        },
+    })
 }
 
 fn chain_match(value: &listener::FilterChainMatch, at: &At<'_>) -> Result<FilterChainMatch, Fault> {

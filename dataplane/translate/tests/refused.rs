@@ -12,14 +12,17 @@ use proto::{
                 cluster::v3::Cluster,
                 core::v3 as core,
                 endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, lb_endpoint::HostIdentifier},
-                listener::v3::{Listener, ListenerFilter, filter::ConfigType},
+                listener::v3::{Filter, Listener, ListenerFilter, filter::ConfigType},
                 route::v3::{self as route, RouteConfiguration},
             },
             extensions::{
                 filters::{
                     listener::proxy_protocol::v3::ProxyProtocol,
-                    network::http_connection_manager::v3::{
-                        HttpConnectionManager, http_connection_manager::RouteSpecifier,
+                    network::{
+                        connection_limit::v3::ConnectionLimit,
+                        http_connection_manager::v3::{
+                            HttpConnectionManager, http_connection_manager::RouteSpecifier,
+                        },
                     },
                 },
                 transport_sockets::{
@@ -174,9 +177,28 @@ fn a_listener_is_refused_where_it_is_wrong() {
                 },
             "web: filter_chains[0].filters[0].typed_config: type.googleapis.com/foreign.Filter is not supported by \
              Ringway; supported: envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
-             envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" =>
+             envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+             envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit" =>
                 |of: &mut Listener| {
                     of.filter_chains[0].filters[0].config_type = Some(ConfigType::TypedConfig(foreign()));
+                },
+            "web: filter_chains[0].filters: required" => |of: &mut Listener| {
+                of.filter_chains[0].filters = vec![connection_limit(|_| {})];
+            },
+            "web: filter_chains[0].filters[1].typed_config: a connection limit comes first, and another filter behind it" =>
+                |of: &mut Listener| {
+                    of.filter_chains[0].filters = vec![connection_limit(|_| {}), connection_limit(|_| {})];
+                },
+            "web: filter_chains[0].filters[0].typed_config.max_connections: required" => |of: &mut Listener| {
+                of.filter_chains[0].filters.insert(0, connection_limit(|limit| limit.max_connections = None));
+            },
+            "web: filter_chains[0].filters[0].typed_config.stat_prefix: required" => |of: &mut Listener| {
+                of.filter_chains[0].filters.insert(0, connection_limit(|limit| limit.stat_prefix.clear()));
+            },
+            "web: filter_chains[0].filters[0].typed_config.runtime_enabled: not supported by Ringway" =>
+                |of: &mut Listener| {
+                    let limit = connection_limit(|limit| limit.runtime_enabled = Some(Default::default()));
+                    of.filter_chains[0].filters.insert(0, limit);
                 },
             "web: filter_chains[0].transport_socket.typed_config: \
              type.googleapis.com/foreign.Filter is not supported by Ringway; supported: \
@@ -228,6 +250,13 @@ fn proxy_protocol(change: impl FnOnce(&mut ProxyProtocol)) -> ListenerFilter {
     change(&mut filter);
     let config = pb::envoy::config::listener::v3::listener_filter::ConfigType::TypedConfig(any(&filter));
     ListenerFilter { name: "proxy".into(), config_type: Some(config), ..Default::default() }
+}
+
+fn connection_limit(spoil: impl FnOnce(&mut ConnectionLimit)) -> Filter {
+    let max_connections = Some(protobuf::UInt64Value { value: 10 });
+    let mut limit = ConnectionLimit { stat_prefix: "few".into(), max_connections, ..Default::default() };
+    spoil(&mut limit);
+    Filter { name: "limit".into(), config_type: Some(ConfigType::TypedConfig(any(&limit))) }
 }
 
 fn transport_socket(any: protobuf::Any) -> Option<core::TransportSocket> {

@@ -142,6 +142,7 @@ fn table(name: &str, clusters: &[&str]) -> Update {
 fn listener_with(name: &str, routes: RouteSource, clusters: &[&str], route_tables: &[&str]) -> Update {
     let manager = HttpConnectionManager::new(name.into(), routes);
     let chain = FilterChain {
+        connection_limit: None,
         name: Arc::default(),
         matches: FilterChainMatch::default(),
         filter: NetworkFilter::HttpConnectionManager(Arc::new(manager)),
