@@ -74,6 +74,9 @@ pub(crate) struct Trials<'a> {
 /// Longest input that is cut at every byte.
 const CUT_BYTES_MAX: usize = 256;
 
+/// Unsafe outcomes after which a row ends: what waits in vain waits long, and all of it shall be bounded.
+const UNSAFE_ENOUGH: usize = 20;
+
 impl Trials<'_> {
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.subject.address, self.subject.patience)
@@ -101,7 +104,15 @@ impl Trials<'_> {
         }
     }
 
+    /// Whether the row went wrong so often that more of it says nothing new, and may wait long for each trial.
+    pub(crate) fn has_enough(&self) -> bool {
+        self.tally.unsafe_trials >= UNSAFE_ENOUGH
+    }
+
     fn input_cut_at(&mut self, input: &Input, cut: Option<usize>) {
+        if self.has_enough() {
+            return;
+        }
         let mut verdict = Verdict::default();
         let id = self.ledger.next_id();
         self.ledger.enter(id, input.means.clone());
@@ -148,6 +159,9 @@ impl Trials<'_> {
 
     /// Has the origin answer with these bytes.
     pub(crate) fn output(&mut self, output: &Output) {
+        if self.has_enough() {
+            return;
+        }
         let mut verdict = Verdict::default();
         let id = self.enter(Meant::new(output.method, "/t", b""));
         let (bytes, then) = (with_id(&output.bytes, id), output.then);

@@ -1,7 +1,7 @@
 //! Origins that are not there, silent, slow or killed: UP-05, UP-06.
 
 use std::{
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -31,67 +31,27 @@ const DRIP: Duration = Duration::from_millis(10);
 
 /// No timeout is missed, and no byte that drips in prolongs one.
 pub(crate) fn silence(trials: &mut Trials<'_>) {
-    let drips = |begin: &'static str, trials: &mut Trials<'_>, id: u64| {
-        let (gone, is_gone) = channel::<()>();
-        trials.origin.script(id, move |origin| {
-            origin.send(begin.replace("{id}", &id.to_string()).as_bytes())?;
-            // Ends with the connection or with the client, and soon behind every timeout.
-            for _ in 0..10 * TIMEOUT.as_millis() / DRIP.as_millis() {
-                if is_gone.recv_timeout(DRIP) == Err(RecvTimeoutError::Disconnected) {
-                    break;
-                }
-                origin.send(b"x")?;
-            }
-            Ok(Then::Reset)
-        });
-        gone
-    };
+    let head = "HTTP/1.1 200 OK\r\nX: ";
+    let body = "HTTP/1.1 200 OK\r\nX-Id: {id}\r\nContent-Length: 100000\r\n\r\n";
     let mut medians = Vec::new();
-    for (what, target, told, after) in [
-        ("a silent origin", "/silent", Told::Status(504), TIMEOUT),
-        ("a head that drips", "/silent/head", Told::Status(504), TIMEOUT),
-        ("a body that drips", "/silent/body", Told::Cut, TIMEOUT),
-        ("SYN that are dropped", "/mute", Told::Status(503), TIMEOUT),
-        ("a port where nobody listens", "/refused", Told::Status(503), Duration::ZERO),
+    for (what, target, begin, told, after) in [
+        ("a silent origin", "/silent", None, Told::Status(504), TIMEOUT),
+        ("a head that drips", "/silent", Some(head), Told::Status(504), TIMEOUT),
+        ("a body that drips", "/silent", Some(body), Told::Cut, TIMEOUT),
+        ("SYN that are dropped", "/mute", None, Told::Status(503), TIMEOUT),
+        ("a port where nobody listens", "/refused", None, Told::Status(503), Duration::ZERO),
     ] {
         let mut took = Vec::new();
         for _ in 0..5 {
             let mut verdict = Verdict::default();
             let id = trials.enter(Meant::new("GET", target, b""));
-            let _origin = match target {
-                "/silent/head" => drips("HTTP/1.1 200 OK\r\nX: ", trials, id),
-                "/silent/body" => {
-                    drips("HTTP/1.1 200 OK\r\nX-Id: {id}\r\nContent-Length: 100000\r\n\r\n", trials, id)
-                }
-                "/silent" => {
-                    let (gone, is_gone) = channel::<()>();
-                    trials.origin.script(id, move |_| {
-                        let _ = is_gone.recv();
-                        Ok(Then::Close)
-                    });
-                    gone
-                }
-                _ => channel().0,
-            };
+            let _until_here = drip(trials, id, begin);
             let begun = Instant::now();
             let mut client = trials.connect();
             client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-Id: {id}\r\n\r\n").as_bytes());
             let answer = client.answer("GET");
             let waited = begun.elapsed();
-            match answer {
-                Answer::Whole(message) if Told::Status(message.head.status()) == told => {}
-                Answer::Broken(message, End::Fin | End::Reset)
-                    if told == Told::Cut && !message.body.is_empty() => {}
-                Answer::Whole(message) if message.head.id().is_some() => {
-                    verdict
-                        .found
-                        .push((Unsafe::Truncated, format!("{} bytes told as whole", message.body.len())));
-                }
-                Answer::Broken(_, End::Silence) => verdict.found.push((Unsafe::Lost, "silence".to_owned())),
-                Answer::Whole(message) => verdict.unexpected = Some(message.head.status().to_string()),
-                Answer::Broken(_, end) => verdict.unexpected = Some(format!("{end:?}")),
-                Answer::Malformed(why) => verdict.found.push((Unsafe::Crossed, why)),
-            }
+            expect_told(&mut verdict, told, answer);
             if waited < after.mul_f32(0.9) || waited > after.mul_f32(1.1) + LATE {
                 verdict.unexpected = Some(format!("after {waited:?} in place of {after:?}"));
             }
@@ -103,6 +63,43 @@ pub(crate) fn silence(trials: &mut Trials<'_>) {
         medians.push(format!("{what} {:.0?}", took[took.len() / 2]));
     }
     trials.tally.notes.push(format!("told after: {}", medians.join(", ")));
+}
+
+/// Has the origin begin an answer to this request, byte after byte, or not at all; as long as what this gives lives.
+fn drip(trials: &Trials<'_>, id: u64, begin: Option<&'static str>) -> Sender<()> {
+    let (lives, is_over) = channel::<()>();
+    trials.origin.script(id, move |origin| {
+        let Some(begin) = begin else {
+            // Nobody sends anything over it: this is its end.
+            let _ = is_over.recv();
+            return Ok(Then::Close);
+        };
+        origin.send(begin.replace("{id}", &id.to_string()).as_bytes())?;
+        // It ends soon behind every timeout in any case.
+        for _ in 0..10 * TIMEOUT.as_millis() / DRIP.as_millis() {
+            if is_over.recv_timeout(DRIP) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+            origin.send(b"x")?;
+        }
+        Ok(Then::Reset)
+    });
+    lives
+}
+
+fn expect_told(verdict: &mut Verdict, told: Told, answer: Answer) {
+    match answer {
+        Answer::Whole(message) if Told::Status(message.head.status()) == told => {}
+        Answer::Broken(message, End::Fin | End::Reset) if told == Told::Cut && !message.body.is_empty() => {}
+        Answer::Whole(message) if message.head.id().is_some() => {
+            let bytes = message.body.len();
+            verdict.found.push((Unsafe::Truncated, format!("{bytes} bytes told as whole")));
+        }
+        Answer::Broken(_, End::Silence) => verdict.found.push((Unsafe::Lost, "silence".to_owned())),
+        Answer::Whole(message) => verdict.unexpected = Some(message.head.status().to_string()),
+        Answer::Broken(_, end) => verdict.unexpected = Some(format!("{end:?}")),
+        Answer::Malformed(why) => verdict.found.push((Unsafe::Crossed, why)),
+    }
 }
 
 /// How often an origin is killed on each driver, one of three after the other.

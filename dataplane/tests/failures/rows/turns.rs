@@ -71,56 +71,12 @@ fn early_answer(trials: &mut Trials<'_>, status: &str, is_chunked: bool) {
 
 /// RFC 9110 §10.1.1, §15.2.1.
 pub(crate) fn expectations(trials: &mut Trials<'_>) {
-    // Asked for and given, once or twice; both are one for the client.
-    for interim in ["HTTP/1.1 100 Continue\r\n\r\n".to_owned(), "HTTP/1.1 100 Continue\r\n\r\n".repeat(2)] {
-        let mut verdict = Verdict::default();
-        let id = trials.enter(Meant::new("POST", "/t", b"hello"));
-        trials.origin.script(id, move |origin| {
-            origin.send(interim.as_bytes())?;
-            origin.body()?;
-            let answer = echo(&origin.message);
-            origin.send(&answer)?;
-            Ok(Then::KeepAlive)
-        });
-        let mut client = expecting(trials, id);
-        match client.next_interim() {
-            Some(100) => {}
-            other => verdict.unexpected = Some(format!("{other:?} in place of 100")),
-        }
-        client.send(b"hello");
-        let answer = client.answer("POST");
-        if !client.interim.is_empty() {
-            verdict.unexpected = Some("100 was said twice".to_owned());
-        }
-        verdict.expect_body("the answer", id, b"hello", answer);
-        trials.settle(id, &mut verdict);
-        trials.tally.count("100 when asked for", verdict);
-    }
-    // A final answer in its place, after which the client goes away, or sends the body all the same. The origin waits for
-    // it.
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+    expectation_met(trials, interim.to_owned());
+    expectation_met(trials, interim.repeat(2));
     for status in ["417 Expectation Failed", "200 OK"] {
         for body in ["", "hello"] {
-            let mut verdict = Verdict::default();
-            let id = trials.enter(Meant::new("POST", "/t", b"hello"));
-            let answer = format!("HTTP/1.1 {status}\r\nX-Id: {id}\r\nContent-Length: 0\r\n\r\n");
-            trials.origin.script(id, move |origin| {
-                origin.send(answer.as_bytes())?;
-                origin.body()?;
-                Ok(Then::KeepAlive)
-            });
-            let mut client = expecting(trials, id);
-            match client.answer("POST") {
-                Answer::Whole(message) if message.head.id() == Some(id) => {}
-                answer => verdict.expect_echo("the final answer", id, answer),
-            }
-            if !body.is_empty() {
-                let (next, plain) = trials.plain();
-                client.send(&[body.as_bytes(), &plain].concat());
-                verdict.expect_echo_or_end("the request behind", next, client.answer("GET"));
-            }
-            drop(client);
-            trials.settle(id, &mut verdict);
-            trials.tally.count(&format!("{status} in place of 100, then {body:?}"), verdict);
+            expectation_not_met(trials, status, body);
         }
     }
     let head = "POST /t HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: ";
@@ -144,6 +100,57 @@ pub(crate) fn expectations(trials: &mut Trials<'_>) {
     let old =
         "POST /t HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 5\r\nExpect: 100-continue";
     trials.input(&request("Expect in HTTP/1.0", old, "hello", means(), Fate::Forwarded));
+}
+
+/// Asked for and given, once or twice; both are one for the client.
+fn expectation_met(trials: &mut Trials<'_>, interim: String) {
+    let mut verdict = Verdict::default();
+    let id = trials.enter(Meant::new("POST", "/t", b"hello"));
+    trials.origin.script(id, move |origin| {
+        origin.send(interim.as_bytes())?;
+        origin.body()?;
+        let answer = echo(&origin.message);
+        origin.send(&answer)?;
+        Ok(Then::KeepAlive)
+    });
+    let mut client = expecting(trials, id);
+    match client.next_interim() {
+        Some(100) => {}
+        other => verdict.unexpected = Some(format!("{other:?} in place of 100")),
+    }
+    client.send(b"hello");
+    let answer = client.answer("POST");
+    if !client.interim.is_empty() {
+        verdict.unexpected = Some("100 was said twice".to_owned());
+    }
+    verdict.expect_body("the answer", id, b"hello", answer);
+    trials.settle(id, &mut verdict);
+    trials.tally.count("100 when asked for", verdict);
+}
+
+/// A final answer in its place, after which the client goes away, or sends the body all the same. The origin waits for it.
+fn expectation_not_met(trials: &mut Trials<'_>, status: &str, body: &str) {
+    let mut verdict = Verdict::default();
+    let id = trials.enter(Meant::new("POST", "/t", b"hello"));
+    let answer = format!("HTTP/1.1 {status}\r\nX-Id: {id}\r\nContent-Length: 0\r\n\r\n");
+    trials.origin.script(id, move |origin| {
+        origin.send(answer.as_bytes())?;
+        origin.body()?;
+        Ok(Then::KeepAlive)
+    });
+    let mut client = expecting(trials, id);
+    match client.answer("POST") {
+        Answer::Whole(message) if message.head.id() == Some(id) => {}
+        answer => verdict.expect_echo("the final answer", id, answer),
+    }
+    if !body.is_empty() {
+        let (next, plain) = trials.plain();
+        client.send(&[body.as_bytes(), &plain].concat());
+        verdict.expect_echo_or_end("the request behind", next, client.answer("GET"));
+    }
+    drop(client);
+    trials.settle(id, &mut verdict);
+    trials.tally.count(&format!("{status} in place of 100, then {body:?}"), verdict);
 }
 
 /// A client that has sent a head with an expectation.
