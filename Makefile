@@ -4,6 +4,7 @@
 #   make test      everything a change must pass: lint, docs, all tests
 #   make failures  hostile bytes and bad luck on both drivers: what was tried, how often, how often it went wrong
 #   make bench     every workload beside other proxies (ten minutes); bench/run --help for more
+#   make cost      instructions per request beside the recorded ones (perf/instructions.jsonl); over 2 % more fails
 #   make fuzz      searches for bytes that parsers get wrong: SECONDS=60 of each of TARGETS="h1_req …"; nightly toolchain
 #   make sim       random worlds around the proxy, simulated: SEEDS=10000 of them, or SEEDS=17..18 for one that failed
 #   make lint      formatting, clippy, docs
@@ -14,7 +15,7 @@
 
 built := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test failures bench fuzz sim lint conformance
+.PHONY: demo test failures bench cost fuzz sim lint conformance
 
 demo:
 	@deploy/setup.sh build
@@ -41,6 +42,11 @@ bench:
 sim:
 	@deploy/setup.sh build
 	SIM_SEEDS=$(or $(SEEDS),10000) cargo test --locked -p dataplane --test worlds in_no_world -- --nocapture
+
+# Not a part of `make test`: it takes a build for release with all its optimisation, minutes on two cores, for a minute of
+# counting; and the counts are those of the machine that recorded them (its C library and processor choose what runs).
+cost:
+	bench/run --callgrind ringway-epoll --check --workload get-32,post-4k,get-64k,new-connection,prefixes,tcp-32
 
 fuzz:
 	@deploy/setup.sh build

@@ -101,8 +101,8 @@ pub(crate) enum Error {
     NoTool { tool: &'static str, how: &'static str },
     #[error("{tool} did not measure {subject}; it said:\n{said}")]
     ToolFailed { tool: &'static str, subject: String, said: String },
-    #[error(transparent)]
-    Refused(#[from] Refused),
+    #[error("{}", .0.iter().map(Refused::to_string).collect::<Vec<_>>().join("\n"))]
+    Refused(Vec<Refused>),
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -37,6 +37,9 @@ pub(super) struct Stand<'a> {
     pub(super) counts: Arc<Counts>,
     /// Goes with everything in it when the comparison ends.
     pub(super) folder: tempfile::TempDir,
+    /// Where subjects run: on a core of their own, but beside the load when instructions are counted. Then either runs only
+    /// while the other one waits, and what a turn of a loop finds does not depend on how fast anybody is.
+    subject_core: usize,
     /// Of the machine, also those that this process was not given.
     pub(super) cores_count: usize,
     /// Descriptors that each process may have.
@@ -82,6 +85,11 @@ impl<'a> Stand<'a> {
             origin,
             counts,
             folder: tempfile::Builder::new().prefix("ringway-bench-").tempdir()?,
+            subject_core: if arguments.callgrind.is_some() {
+                arguments.load_core
+            } else {
+                arguments.proxy_core
+            },
             cores_count,
             descriptors_max: limit.maximum.unwrap_or(u64::MAX),
             launched: AtomicU64::new(0),
@@ -135,9 +143,8 @@ impl<'a> Stand<'a> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let started = Instant::now();
-        let mut process =
-            Process::start(&mut command, self.arguments.proxy_core, self.arguments.load_core)
-                .map_err(|source| Error::Start { subject: subject.name.clone(), program, source })?;
+        let mut process = Process::start(&mut command, self.subject_core, self.arguments.load_core)
+            .map_err(|source| Error::Start { subject: subject.name.clone(), program, source })?;
         // Under valgrind everything takes some fifty times as long.
         let ready_max = if wrapper.is_empty() { READY_MAX } else { READY_MAX * 10 };
         wait_until_ready(&running, &mut process, &log, started + ready_max)?;
@@ -231,7 +238,8 @@ fn read_first_line(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default().lines().next().unwrap_or("").to_owned()
 }
 
-fn processor() -> String {
+/// The name of the processor.
+pub(super) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map(|(_, name)| name.trim().to_owned()).unwrap_or_default()

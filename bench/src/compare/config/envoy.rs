@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(listener.clusters.len(), clusters, "{setup:?}");
             assert_eq!(resources.clusters.len(), clusters, "{setup:?}");
             for cluster in &resources.clusters {
-                translate::cluster::translate(cluster).unwrap();
+                translate::cluster::translate(cluster, Origin::Static).unwrap();
             }
         }
     }
