@@ -5,6 +5,8 @@ pub mod chunk;
 pub mod h1_req;
 pub mod h1_resp;
 pub mod path_norm;
+pub mod proxy_proto;
+pub mod tls_sniff;
 
 use std::fmt;
 
@@ -59,6 +61,20 @@ pub const TARGETS: &[Target] = &[
         words: bootstrap::WORDS,
         kept: include_str!("../corpus/bootstrap.txt"),
         smoke: 200,
+    },
+    Target {
+        name: "proxy_proto",
+        run: proxy_proto::run,
+        words: proxy_proto::WORDS,
+        kept: include_str!("../corpus/proxy_proto.txt"),
+        smoke: 100_000,
+    },
+    Target {
+        name: "tls_sniff",
+        run: tls_sniff::run,
+        words: tls_sniff::WORDS,
+        kept: include_str!("../corpus/tls_sniff.txt"),
+        smoke: 100_000,
     },
 ];
 

@@ -24,6 +24,16 @@ fn paths() {
 }
 
 #[test]
+fn proxy_protocol_headers() {
+    smoke("proxy_proto");
+}
+
+#[test]
+fn client_hellos() {
+    smoke("tls_sniff");
+}
+
+#[test]
 fn bootstrap_files() {
     smoke("bootstrap");
 }

@@ -183,6 +183,9 @@ fn sent_on(view: RequestView<'_>, edits: &HeadEdits<'_>) {
     }
     assert_eq!(*upgrade, edits.upgrade && view.head.upgrade, "{shown}");
     assert_eq!(after.keep_alive, !edits.close || *upgrade, "{shown}");
+    // Transfer codings would be ours to decode (RFC 9110 §10.1.4).
+    let mut te = after.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"te"));
+    assert!(te.next().is_none_or(|(_, value)| value == b"trailers") && te.next().is_none(), "{shown}");
     assert_end_to_end(&before, &after, edits.headers, shown);
 
     if !edits.headers.is_empty() {
