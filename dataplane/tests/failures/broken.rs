@@ -113,7 +113,9 @@ fn message_end(bytes: &[u8], is_bodyless: bool) -> Option<usize> {
     Some(end)
 }
 
+/// Looked for near the front alone: this is done again for every part of a body.
 fn head_end(bytes: &[u8]) -> Option<usize> {
+    let bytes = &bytes[..bytes.len().min(4096)];
     let crlf = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
     let lf = bytes.windows(2).position(|window| window == b"\n\n").map(|at| at + 2);
     crlf.into_iter().chain(lf).min()
