@@ -4,6 +4,7 @@
 //! event in one loop ([`ControlThread::run`]); each event is handled to its end before the next, so there is one state and
 //! no lock. Resources are judged here (they may be wrong); nothing that fails here touches what the workers serve.
 
+mod care;
 mod discovery;
 mod hosts;
 mod operator;
@@ -96,6 +97,7 @@ pub struct ControlThread {
     state_due: Option<Instant>,
     state_write: Option<JoinHandle<()>>,
 
+    care: care::Care,
     /// CPU time of the workers when `/cores` was last looked at.
     cpu_times: operator::CpuTimes,
 }
@@ -172,11 +174,17 @@ impl ControlThread {
         let adoption = self.adoption.map(|adoption| adoption.look_at);
         let expiry = self.session.as_ref().and_then(Session::deadline);
         let assembly = (!self.waiting.is_empty()).then(|| self.pace.due());
-        [adoption, expiry, assembly, self.hosts.due(), self.state_due].into_iter().flatten().min()
+        [adoption, expiry, assembly, self.hosts.due(), self.state_due, Some(self.care.due)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn do_what_is_due(&mut self) {
         let now = Instant::now();
+        if self.care.due <= now {
+            self.look_after_workers(now);
+        }
         if self.adoption.is_some_and(|adoption| adoption.look_at <= now) {
             self.look_at_adoption(now);
         }

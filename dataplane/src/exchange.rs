@@ -91,6 +91,10 @@ fn choose<'a, I: Io>(
     record: &mut Record<'a>,
 ) -> Result<Choice<'a>, ExchangeError> {
     let counters = &manager.stats.counters;
+    if worker.is_short_of_memory() {
+        counters.downstream_rq_overload_close.inc();
+        return Err(ExchangeError::Overloaded);
+    }
     if downstream.request.method == Method::Connect {
         return Err(ExchangeError::MethodNotAllowed);
     }

@@ -65,6 +65,9 @@ pub enum ExchangeError {
     /// The request body did not arrive in time.
     #[error("request body not received in time")]
     RequestBodyTimeout,
+    /// The process holds as much memory as it may.
+    #[error("overloaded")]
+    Overloaded,
     /// CONNECT, which no listener of this proxy tunnels.
     #[error("method not allowed")]
     MethodNotAllowed,
@@ -151,6 +154,7 @@ pub fn row(error: ExchangeError) -> Row {
         E::RequestHeadTimeout => row(408, "DT", "head-timeout", Downstream),
         E::RequestBody(why) => row(why.status(), "DPE", why.reason(), Downstream),
         E::RequestBodyTimeout => row(408, "DT", "body-timeout", Downstream),
+        E::Overloaded => row(503, "OM", "overloaded", Policy),
         E::MethodNotAllowed => row(405, "DPE", "method-not-allowed", Downstream),
         E::Path(PathError::EscapedSlash) => row(400, "DPE", "escaped-slash", Downstream),
         E::Path(PathError::EscapedNul) => row(400, "DPE", "escaped-nul", Downstream),
@@ -277,6 +281,8 @@ pub async fn answer_failed<I: Io>(
     }
     let after = match failed.phase {
         // The request's bytes were left where they are, so what follows a request without body can be read.
+        // Its memory goes with the connection.
+        _ if failed.error == ExchangeError::Overloaded => After::Close,
         Phase::NothingSent if row.fault != Fault::Downstream => after_answer(worker, downstream),
         Phase::RequestSent if has_no_body(downstream) => after_answer(worker, downstream),
         _ => After::Close,
@@ -349,6 +355,7 @@ mod tests {
             E::RequestHeadTimeout,
             E::RequestBody(BodyError::ChunkSize),
             E::RequestBodyTimeout,
+            E::Overloaded,
             E::MethodNotAllowed,
             E::Path(PathError::EscapedSlash),
             E::Path(PathError::EscapedNul),
@@ -386,6 +393,7 @@ mod tests {
                 "408 DT head-timeout",
                 "400 DPE chunk-size",
                 "408 DT body-timeout",
+                "503 OM overloaded",
                 "405 DPE method-not-allowed",
                 "400 DPE escaped-slash",
                 "400 DPE escaped-nul",

@@ -44,8 +44,15 @@ pub async fn serve<I: Io>(
     counters.downstream_cx_total.inc();
     worker.stats.counters.requests.inc();
     drop(bound);
+    if worker.is_short_of_memory() {
+        counters.downstream_cx_overload_close.inc();
+        worker.buffers.put(first);
+        send.reset();
+        return;
+    }
     let Some(upstream) = connect(worker, proxy, origin).await else {
         counters.downstream_cx_no_route.inc();
+        worker.buffers.put(first);
         send.reset();
         return;
     };

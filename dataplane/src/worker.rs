@@ -54,6 +54,8 @@ pub enum Order<I: Io> {
     Serve(HandedOver<I>),
     /// Accept nothing more; end connections when their exchange ends.
     Drain,
+    /// Nothing but to end a turn, which shows that the worker is well.
+    EndTurn,
     /// Stop now.
     Stop,
 }
@@ -183,11 +185,14 @@ impl<I: Io> Worker<I> {
                     Order::Adopt { bound, sockets, closed } => self.adopt(bound, sockets, closed),
                     Order::Serve(connection) => listener::take_over(&self, connection),
                     Order::Drain => self.drain(),
+                    Order::EndTurn => {}
                     Order::Stop => return,
                 }
             }
             let busy = self.io.turn().await;
             self.stats.turn(busy);
+            self.stats.counters.buffers_out.set(self.buffers.out_count() as u64);
+            self.stats.counters.buffers_kept.set(self.buffers.kept_count() as u64);
         }
     }
 
@@ -210,6 +215,11 @@ impl<I: Io> Worker<I> {
     pub fn next_owner(&self) -> Owner {
         self.owners.set(self.owners.get() + 1);
         Owner(self.owners.get())
+    }
+
+    /// Whether connections hold as many buffers as they may, so that no request is taken.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.stats.buffers_allowed.is_exceeded_by(self.buffers.out_count())
     }
 
     /// Whether nothing is left to drain.

@@ -149,6 +149,13 @@ impl Workers {
         self.handles.iter().zip(orders).for_each(|(handle, order)| handle.orders.send(order));
     }
 
+    /// Sends one worker an order.
+    pub fn send_to(&self, worker: usize, order: Order<Kernel>) {
+        if let Some(handle) = self.handles.get(worker) {
+            handle.orders.send(order);
+        }
+    }
+
     /// Their figures, by worker.
     pub fn stats(&self) -> &[Arc<WorkerStats>] {
         &self.stats

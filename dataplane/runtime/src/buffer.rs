@@ -165,6 +165,11 @@ impl BufferPool {
         }
     }
 
+    /// Free buffers that are kept for the next.
+    pub fn kept_count(&self) -> usize {
+        self.shared.borrow().len()
+    }
+
     /// Buffers that were taken and not given back.
     pub fn out_count(&self) -> usize {
         self.out.get()

@@ -11,6 +11,7 @@ use crate::{
         Answer, JSON, PROMETHEUS, Page, Question, TEXT,
         pages::{self, Core, Dumped, Server, State},
     },
+    memory::resident_bytes,
     telemetry::{
         metrics::Kind as Metric,
         render::{Process, prometheus},
@@ -54,14 +55,6 @@ impl CpuTimes {
 fn cpu_time(thread_id: u32) -> Option<Duration> {
     let text = fs::read_to_string(format!("/proc/self/task/{thread_id}/schedstat")).ok()?;
     text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
-}
-
-/// Resident memory of the process, in bytes.
-fn resident_bytes() -> u64 {
-    const PAGE_BYTES: u64 = 4096;
-    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: Option<u64> = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok());
-    pages.unwrap_or_default() * PAGE_BYTES
 }
 
 impl ControlThread {
@@ -125,6 +118,13 @@ impl ControlThread {
             ("ringway_rds_update_rejected", Metric::Counter, discovered(Kind::RouteTable).refused as f64),
             ("ringway_snapshot_version", Metric::Gauge, self.snapshot.version as f64),
             ("ringway_access_log_dropped", Metric::Counter, self.access_log.dropped() as f64),
+            ("envoy_server_watchdog_miss", Metric::Counter, self.care.watchdog.misses() as f64),
+            ("ringway_workers_stuck", Metric::Gauge, self.care.watchdog.stuck_count() as f64),
+            (
+                "ringway_memory_limit_bytes",
+                Metric::Gauge,
+                self.care.budget.as_ref().map_or(0.0, |budget| budget.limit_bytes as f64),
+            ),
         ];
         let process = Process {
             snapshot: &self.snapshot,

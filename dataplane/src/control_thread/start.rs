@@ -21,7 +21,7 @@ use runtime::{
 use tokio::sync::{mpsc, watch};
 use translate::assemble::{Assembler, Options as AssemblerOptions, Update};
 
-use super::{ControlThread, Inbox, discovery, hosts, operator::CpuTimes, pace::Pace};
+use super::{ControlThread, Inbox, care::Care, discovery, hosts, operator::CpuTimes, pace::Pace};
 use crate::{
     admin,
     admission::{self, Admission},
@@ -206,6 +206,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         state_file,
         state_due: None,
         state_write: None,
+        care: Care::new(workers_count, bootstrap.overload.memory_bytes_max, started),
         cpu_times: CpuTimes::new(workers_count),
         bootstrap,
     };

@@ -246,6 +246,8 @@ block! {
         Counter downstream_rq_timeout,
         /// Requests with a head over the limit.
         Counter downstream_rq_too_large,
+        /// Requests refused for want of memory.
+        Counter downstream_rq_overload_close,
         /// Requests that downstream broke.
         Counter downstream_rq_rx_reset,
         /// Requests without a route.
@@ -317,6 +319,8 @@ block! {
         Counter downstream_cx_rx_bytes_total,
         /// Bytes sent downstream.
         Counter downstream_cx_tx_bytes_total,
+        /// Connections closed for want of memory.
+        Counter downstream_cx_overload_close,
         /// Connections for which no cluster was known.
         Counter downstream_cx_no_route,
         /// Connections closed for idleness.
@@ -335,6 +339,10 @@ block! {
         Counter turns,
         /// Version of the snapshot in use.
         Gauge snapshot_version,
+        /// Receive buffers in use.
+        Gauge buffers_out,
+        /// Receive buffers kept for the next.
+        Gauge buffers_kept,
         /// Connections accepted here and given to another worker.
         Counter handed_over,
         /// Connections that another worker accepted.
@@ -352,6 +360,30 @@ pub struct WorkerStats {
     pub turn_busy_us: [Counter; 24],
     /// Busy time in all, nanoseconds.
     pub busy_ns: Counter,
+    /// Receive buffers that may be in use; more refuse requests.
+    pub buffers_allowed: Allowance,
+}
+
+/// A bound that the control thread sets and a worker looks at.
+#[derive(Debug)]
+pub struct Allowance(AtomicU64);
+
+impl Default for Allowance {
+    fn default() -> Allowance {
+        Allowance(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Allowance {
+    /// Sets it.
+    pub fn set(&self, most: u64) {
+        self.0.store(most, Ordering::Relaxed);
+    }
+
+    /// Whether `count` is more.
+    pub fn is_exceeded_by(&self, count: usize) -> bool {
+        count as u64 > self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl WorkerStats {

@@ -1,4 +1,4 @@
-//! A proxy that has too little of something: of descriptors, of places for connections.
+//! A proxy that has too little of something: of descriptors, of turns.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -62,4 +62,19 @@ async fn descriptors_that_run_out_pause_accepting_and_harm_nobody_who_is_there()
         assert_eq!(known.get("/").await.unwrap().0, 200);
         proxy.stop().await;
     }
+}
+
+#[tokio::test]
+async fn workers_with_nothing_to_do_end_turns_when_asked_and_none_counts_as_stuck() {
+    let home = Home::new();
+    let mut proxy = home.start(&bootstrap(&home, "127.0.0.1:0", origin("app").await), &["--workers", "2"]);
+    proxy.is_ready().await;
+    let turns =
+        async |worker: usize| proxy.metric(&format!("ringway_worker_turns{{worker=\"{worker}\"}}")).await;
+    for worker in [0, 1] {
+        let before = turns(worker).await;
+        soon("turns without traffic", async { while turns(worker).await < before + 3.0 {} }).await;
+    }
+    assert_eq!(proxy.metric("envoy_server_watchdog_miss{}").await, 0.0);
+    proxy.stop().await;
 }

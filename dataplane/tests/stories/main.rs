@@ -13,6 +13,7 @@ mod endings;
 mod keep_alive;
 mod kernel;
 mod limits;
+mod memory;
 mod paths;
 mod proxy_protocol;
 mod refusals;

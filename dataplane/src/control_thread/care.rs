@@ -1,0 +1,66 @@
+//! Looking after the workers: whether they end their turns, and how much memory they may use.
+
+use std::time::{Duration, Instant};
+
+use super::ControlThread;
+use crate::{
+    memory::{self, Budget},
+    watchdog::{Finding, Watchdog},
+    worker::Order,
+};
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What is known of the workers' well-being.
+#[derive(Debug)]
+pub(super) struct Care {
+    pub(super) due: Instant,
+    pub(super) watchdog: Watchdog,
+    pub(super) budget: Option<Budget>,
+    /// What was used at the last look, in bytes.
+    pub(super) used_bytes: u64,
+}
+
+impl Care {
+    pub(super) fn new(workers: usize, memory_bytes_max: Option<u64>, now: Instant) -> Care {
+        let budget = Budget::find(memory_bytes_max);
+        if let Some(budget) = &budget {
+            tracing::info!(limit_bytes = budget.limit_bytes, "memory is limited");
+        }
+        Care { due: now, watchdog: Watchdog::new(workers, now), budget, used_bytes: 0 }
+    }
+}
+
+impl ControlThread {
+    pub(super) fn look_after_workers(&mut self, now: Instant) {
+        let ControlThread { care, workers, .. } = self;
+        care.due = now + LOOK;
+        let turns = workers.stats().iter().map(|stats| stats.counters.turns.get());
+        for finding in care.watchdog.look(now, turns) {
+            match finding {
+                Finding::Ask { worker } => workers.send_to(worker, Order::EndTurn),
+                Finding::Stuck { worker, waited } => {
+                    tracing::error!(worker, ?waited, "a worker is stuck: it does not end its turn");
+                }
+                Finding::Well { worker, waited } => {
+                    tracing::warn!(worker, ?waited, "a worker that was stuck goes on");
+                }
+            }
+        }
+        let Some(budget) = &care.budget else { return };
+        let used = budget.used_bytes();
+        let left = budget.limit_bytes.saturating_sub(used);
+        match (care.used_bytes >= budget.limit_bytes, left == 0) {
+            (false, true) => tracing::warn!(used, limit = budget.limit_bytes, "memory is short"),
+            (true, false) => tracing::info!(used, limit = budget.limit_bytes, "memory is enough again"),
+            _ => {}
+        }
+        care.used_bytes = used;
+        let counters = workers.stats().iter().map(|stats| &stats.counters);
+        let buffers = counters.map(|of| (of.buffers_out.get(), of.buffers_kept.get()));
+        for (stats, allowed) in workers.stats().iter().zip(memory::allowances(left, buffers)) {
+            stats.buffers_allowed.set(allowed);
+        }
+    }
+}
