@@ -1,14 +1,10 @@
 //! One client connection that speaks HTTP/1.1: bytes in, heads out, keep-alive, end.
 //!
-//! Faces hostile bytes. Holds no buffer while the connection is idle for longer than a moment.
+//! Faces hostile bytes. A connection at work has everything an exchange needs; one at rest ([`idle`]) has only itself.
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+pub(crate) mod idle;
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use policy::network_filter::{HttpConnectionManager, NetworkFilter, Underscores};
 use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
@@ -20,12 +16,12 @@ use wire::{
     },
 };
 
+use self::idle::{Client, Next, Rest, Waiting};
 use crate::{
     exchange,
     origin::Origin,
     respond::ExchangeError,
     telemetry::metrics::HttpStats,
-    upstream::Owner,
     worker::{Bound, Worker},
 };
 
@@ -40,12 +36,10 @@ pub struct Manager {
     pub stats: Arc<HttpStats>,
 }
 
-/// A connection with everything that is reused from one exchange to the next on it.
+/// A connection at work, with everything that is reused from one exchange to the next on it.
 pub struct Downstream<I: Io> {
-    /// The receiving half.
-    pub recv: I::Recv,
-    /// The sending half.
-    pub send: I::Send,
+    /// The connection itself.
+    pub client: Client<I>,
     /// Received bytes; a request head begins at the first.
     pub buffer: Buffer,
     /// The request head.
@@ -70,39 +64,11 @@ pub struct Downstream<I: Io> {
     pub forwarded: Vec<u8>,
     /// The deadline of whatever the exchange waits for.
     pub alarm: Alarm,
-    /// Where it came from.
-    pub origin: Origin,
-    /// Marks the upstream connections that are its own.
-    pub owner: Owner,
-    /// The downstream sent FIN.
-    pub is_ended: bool,
     /// It ends with its next response: it has no place in the configuration any more, or has carried as many requests as
     /// it may.
     pub is_last: bool,
-    /// From then on it ends with its next response, too: it has lived as long as it may.
-    pub ages_at: Deadline,
     /// When its request must have come whole.
     pub request_until: Deadline,
-    requests_count: u32,
-    /// See [`HttpConnectionManager::drain_timeout`].
-    drain_timeout: Duration,
-    /// See [`HttpConnectionManager::delayed_close_timeout`].
-    delayed_close_timeout: Duration,
-}
-
-/// What the worker knows of a connection, to end it while it waits for a request, or for the bytes that tell what it is.
-#[derive(Debug)]
-pub struct Waiting {
-    /// The listener that accepted it.
-    pub listener: Arc<str>,
-    /// Ends its receive.
-    pub cancel: Alarm,
-    /// It waits for a request.
-    pub waits: Cell<bool>,
-    /// The last snapshot in which it had a place, for a request that is on its way already.
-    pub last: RefCell<Option<Rc<Bound>>>,
-    /// Where it stands among the worker's connections.
-    pub at: Cell<usize>,
 }
 
 /// Whether a connection carries another exchange.
@@ -116,15 +82,11 @@ pub enum After {
     Reset,
 }
 
-/// How long an idle connection keeps its buffer.
-const BUFFER_KEPT: Duration = Duration::from_secs(1);
-
 /// Serves the exchanges of one connection, one after the other.
 pub async fn serve<I: Io>(
     worker: Rc<Worker<I>>,
     manager: Manager,
-    recv: I::Recv,
-    send: I::Send,
+    (recv, send): (I::Recv, I::Send),
     origin: Origin,
     first: Buffer,
 ) {
@@ -132,66 +94,109 @@ pub async fn serve<I: Io>(
     stats.counters.downstream_cx_total.inc();
     stats.counters.downstream_cx_active.inc();
     let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
-    let alarm = worker.io.timers().alarm();
     let duration = manager.config.max_connection_duration;
-    let mut connection = Downstream {
+    let mut client = Client {
         recv,
         send,
-        buffer: first,
-        request: RequestHead::default(),
-        response: ResponseHead::default(),
-        to_upstream: Gather::new(),
-        to_downstream: Gather::new(),
-        edits: Vec::new(),
-        request_is_kept: false,
-        done_bytes: 0,
-        rest: Buffer::default(),
-        text: Vec::new(),
-        forwarded: Vec::new(),
-        alarm,
         origin,
         owner: worker.next_owner(),
         is_ended: false,
-        is_last: false,
         ages_at: duration.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait)),
-        request_until: Deadline::NEVER,
         requests_count: 0,
         drain_timeout: manager.config.drain_timeout,
         delayed_close_timeout: manager.config.delayed_close_timeout,
     };
-    let after = connection.exchanges(&worker, manager, &waiting, &stats).await;
+    let (mut manager, mut first) = (Some(manager), first);
+    let after = loop {
+        // Boxed, since it is much: a connection at rest keeps none of it.
+        let at_work = Box::pin(work(&worker, client, manager.take(), first, (&waiting, &stats)));
+        let (returned, end) = at_work.await;
+        client = returned;
+        first = match end {
+            End::Over(after) => break after,
+            End::AtRest(rest) => match client.rest(&worker, rest, &waiting, &stats).await {
+                Some(bytes) => bytes,
+                None => break After::Close,
+            },
+        };
+    };
     worker.waiting.leave(&waiting);
-    worker.pools.close_of(connection.owner);
-    if worker.io.now() >= connection.ages_at.0 {
+    worker.pools.close_of(client.owner);
+    if worker.io.now() >= client.ages_at.0 {
         stats.counters.downstream_cx_max_duration_reached.inc();
     }
     match after {
-        After::Reset => connection.send.reset(),
-        After::Close | After::KeepAlive => connection.close(&worker).await,
+        After::Reset => client.send.reset(),
+        After::Close | After::KeepAlive => client.close(&worker).await,
     }
-    worker.buffers.put(std::mem::take(&mut connection.buffer));
     stats.counters.downstream_cx_active.dec();
 }
 
+/// Why a connection's work ends.
+enum End {
+    /// Nothing happens on it.
+    AtRest(Rest),
+    /// It carries no other exchange.
+    Over(After),
+}
+
+/// Serves exchanges until the connection is over or comes to rest. It begins with the bytes in `first`, if any; without a
+/// manager with the one that is current.
+async fn work<I: Io>(
+    worker: &Rc<Worker<I>>,
+    client: Client<I>,
+    mut manager: Option<Manager>,
+    first: Buffer,
+    (waiting, stats): (&Waiting, &HttpStats),
+) -> (Client<I>, End) {
+    let mut connection = Downstream::new(worker, client, first);
+    let end = connection.exchanges(worker, &mut manager, waiting, stats).await;
+    worker.buffers.put(std::mem::take(&mut connection.buffer));
+    (connection.client, end)
+}
+
 impl<I: Io> Downstream<I> {
+    fn new(worker: &Worker<I>, client: Client<I>, buffer: Buffer) -> Downstream<I> {
+        Downstream {
+            client,
+            buffer,
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
+            to_upstream: Gather::new(),
+            to_downstream: Gather::new(),
+            edits: Vec::new(),
+            request_is_kept: false,
+            done_bytes: 0,
+            rest: Buffer::default(),
+            text: Vec::new(),
+            forwarded: Vec::new(),
+            alarm: worker.io.timers().alarm(),
+            is_last: false,
+            request_until: Deadline::NEVER,
+        }
+    }
+
     async fn exchanges(
         &mut self,
         worker: &Rc<Worker<I>>,
-        manager: Manager,
+        manager: &mut Option<Manager>,
         waiting: &Waiting,
         stats: &HttpStats,
-    ) -> After {
-        let mut manager = Some(manager);
+    ) -> End {
         loop {
             self.request.clear();
-            if self.buffer.is_empty() && !self.wait_for_bytes(worker, &mut manager, waiting, stats).await {
-                return After::Close;
+            if self.buffer.is_empty()
+                && let Err(end) = self.wait_for_bytes(worker, manager, waiting, stats).await
+            {
+                return end;
             }
             // Routes are looked up in what is current when the request begins, not when the connection did.
-            let Some(manager) = self.refresh(worker, &mut manager, waiting) else { return After::Close };
+            let Some(manager) = self.refresh(worker, manager, waiting) else {
+                return End::Over(After::Close);
+            };
             match self.next_head(worker, manager).await {
                 Ok(true) => {}
-                Ok(false) => return After::Close,
+                Ok(false) => return End::Over(After::Close),
                 Err(error) => {
                     match error {
                         ExchangeError::RequestHeadTimeout => {
@@ -202,18 +207,22 @@ impl<I: Io> Downstream<I> {
                         }
                         _ => stats.counters.downstream_cx_protocol_error.inc(),
                     }
-                    return exchange::refuse(worker, manager, self, error).await;
+                    return End::Over(exchange::refuse(worker, manager, self, error).await);
                 }
             }
-            self.requests_count += 1;
-            if manager.config.max_requests_per_connection.is_some_and(|max| self.requests_count >= max.get())
+            let client = &mut self.client;
+            client.requests_count += 1;
+            if manager
+                .config
+                .max_requests_per_connection
+                .is_some_and(|max| client.requests_count >= max.get())
             {
                 self.is_last = true;
                 stats.counters.downstream_cx_max_requests_reached.inc();
             }
             match exchange::run(worker, manager, self).await {
                 After::KeepAlive => {}
-                after => return after,
+                after => return End::Over(after),
             }
         }
     }
@@ -227,12 +236,12 @@ impl<I: Io> Downstream<I> {
         waiting: &Waiting,
     ) -> Option<&'a Manager> {
         if !manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound)) {
-            match Manager::find(worker.bound(), &self.origin) {
+            match Manager::find(worker.bound(), &self.client.origin) {
                 Some(current) => *manager = Some(current),
                 None => {
                     self.is_last = true;
                     if manager.is_none() {
-                        *manager = Manager::find(waiting.last.take()?, &self.origin);
+                        *manager = Manager::find(waiting.last.take()?, &self.client.origin);
                     }
                 }
             }
@@ -262,11 +271,11 @@ impl<I: Io> Downstream<I> {
             if self.buffer.spare() == 0 {
                 self.buffer.compact();
             }
-            let (result, buffer) = self.recv.recv(std::mem::take(&mut self.buffer), until).await;
+            let (result, buffer) = self.client.recv.recv(std::mem::take(&mut self.buffer), until).await;
             self.buffer = buffer;
             match result {
                 Ok(0) => {
-                    self.is_ended = true;
+                    self.client.is_ended = true;
                     return Ok(false);
                 }
                 Ok(count) => manager.stats.counters.downstream_cx_rx_bytes_total.add(count as u64),
@@ -293,102 +302,26 @@ impl<I: Io> Downstream<I> {
         Ok(())
     }
 
-    /// Waits for the first byte of a request; false when none will come. After a moment it gives up its buffer and its
-    /// hold on the snapshot, so that an idle connection keeps neither alive.
+    /// Waits for the first byte of a request for the moment in which it is likely; then the connection comes to rest.
     async fn wait_for_bytes(
         &mut self,
         worker: &Rc<Worker<I>>,
-        manager: &mut Option<Manager>,
+        manager: &Option<Manager>,
         waiting: &Waiting,
         stats: &HttpStats,
-    ) -> bool {
-        let begun = worker.io.now();
+    ) -> Result<(), End> {
+        let now = worker.io.now();
         let timeout = manager.as_ref().and_then(|manager| manager.config.idle_timeout);
-        let mut idle_until = timeout.map_or(Deadline::NEVER, |wait| Deadline::after(begun, wait));
-        let mut is_retiring = false;
-        let mut kept_until = Deadline::after(begun, BUFFER_KEPT);
-        waiting.waits.set(true);
-        let is_there = loop {
-            if !is_retiring && self.is_retiring(worker, manager, waiting) {
-                is_retiring = true;
-                idle_until = idle_until.min(retire_at(worker, self.drain_timeout));
-            }
-            let mut buffer = std::mem::take(&mut self.buffer);
-            if buffer.capacity() == 0 {
-                buffer = worker.buffers.take();
-            }
-            let look_at = if is_retiring { idle_until } else { idle_until.min(self.ages_at) };
-            let (result, buffer) = self.recv.recv(buffer, kept_until.min(look_at)).await;
-            let error = match result {
-                Ok(count) if count > 0 => {
-                    self.buffer = buffer;
-                    stats.counters.downstream_cx_rx_bytes_total.add(count as u64);
-                    break true;
-                }
-                Ok(_) => None,
-                Err(error) => Some(error.kind()),
-            };
-            worker.buffers.put(buffer);
-            match error {
-                // Somebody wants it to end: the top of the loop looks.
-                Some(io::ErrorKind::Interrupted) => continue,
-                Some(io::ErrorKind::TimedOut) if worker.io.now() < idle_until.0 => {}
-                Some(io::ErrorKind::TimedOut) => {
-                    if !is_retiring {
-                        stats.counters.downstream_cx_idle_timeout.inc();
-                    }
-                    break false;
-                }
-                _ => {
-                    self.is_ended = true;
-                    break false;
-                }
-            }
-            if !is_retiring {
-                *manager = None;
-            }
-            // Asked before the wait, since a cancel in between would be forgotten by it.
-            if is_retiring || !self.is_retiring(worker, manager, waiting) {
-                // Bytes, an end or a deadline: the next receive finds out which.
-                let _ = self.recv.readable(look_at).await;
-            }
-            // Readiness may be told early: then the buffer is given up soon again.
-            kept_until = Deadline::after(worker.io.now(), BUFFER_KEPT);
-        };
-        waiting.waits.set(false);
-        is_there
-    }
-
-    /// Whether the connection has no place any more.
-    fn is_retiring(&self, worker: &Worker<I>, manager: &Option<Manager>, waiting: &Waiting) -> bool {
         let is_current = manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound));
-        worker.is_draining()
-            || waiting.last.borrow().is_some()
-            || worker.io.now() >= self.ages_at.0
-            || !is_current && worker.bound().snapshot.listeners.position(&self.origin.listener).is_none()
-    }
-
-    /// FIN, then throws away for a while what still comes: closing a socket with unread bytes would send RST, and the
-    /// other end could lose our last answer (RFC 9112 §9.6).
-    async fn close(&mut self, worker: &Rc<Worker<I>>) {
-        if self.send.shutdown().is_err() || self.is_ended {
-            return;
-        }
-        let until = Deadline::after(worker.io.now(), self.delayed_close_timeout);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        if buffer.capacity() == 0 {
-            buffer = worker.buffers.take();
-        }
-        // The receive's own deadline ends it only when nothing comes.
-        while worker.io.now() < until.0 {
-            buffer.clear();
-            let (result, returned) = self.recv.recv(buffer, until).await;
-            buffer = returned;
-            if !result.is_ok_and(|count| count > 0) {
-                break;
+        let mut rest = Rest::begin(now, timeout, is_current);
+        match self.client.bytes(worker, &mut rest, Deadline::after(now, idle::LIKELY), waiting, stats).await {
+            Next::Bytes(bytes) => {
+                worker.buffers.put(std::mem::replace(&mut self.buffer, bytes));
+                Ok(())
             }
+            Next::NotYet => Err(End::AtRest(rest)),
+            Next::Never => Err(End::Over(After::Close)),
         }
-        self.buffer = buffer;
     }
 
     /// Gives up the bytes of the exchange that is over; what follows them is the next one.
@@ -411,13 +344,6 @@ impl<I: Io> Downstream<I> {
     }
 }
 
-impl Waiting {
-    /// A connection of `listener` that does not wait yet; `cancel` ends its receive.
-    pub fn new(listener: Arc<str>, cancel: Alarm) -> Waiting {
-        Waiting { listener, cancel, waits: Cell::new(false), last: RefCell::default(), at: Cell::new(0) }
-    }
-}
-
 impl Manager {
     /// The connection manager for a connection in a snapshot; `None` when its listener is gone or its filter chain does
     /// not speak HTTP any more.
@@ -432,13 +358,4 @@ impl Manager {
             NetworkFilter::TcpProxy(_) => None,
         }
     }
-}
-
-/// When a connection that waits and shall end does. A request that comes in this time is answered, with a close announced;
-/// so a connection in use never ends in the face of a request. The second half of it is drawn, so that not all end at once.
-pub(crate) fn retire_at<I: Io>(worker: &Worker<I>, drain_timeout: Duration) -> Deadline {
-    let half = drain_timeout / 2;
-    let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
-    let drawn = worker.rng.borrow_mut().below(nanos.max(1));
-    Deadline::after(worker.io.now(), half + Duration::from_nanos(drawn))
 }

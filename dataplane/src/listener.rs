@@ -10,7 +10,7 @@ use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
 use crate::{
     admission::Pass,
     colleagues::HandedOver,
-    downstream::{self, Manager, Waiting},
+    downstream::{self, Manager, idle::Waiting},
     listener_filters::{self, Found, Unknown},
     origin::Origin,
     tcp,
@@ -183,8 +183,14 @@ pub(crate) async fn connection<I: Io>(
                     let manager = Manager::find(worker.bound(), &origin);
                     if let Some(manager) = manager.or_else(|| Manager::find(last?, &origin)) {
                         // Boxed, as the other: neither kind of connection pays for the state of both.
-                        Box::pin(downstream::serve(worker.clone(), manager, recv, send, origin, found.bytes))
-                            .await;
+                        Box::pin(downstream::serve(
+                            worker.clone(),
+                            manager,
+                            (recv, send),
+                            origin,
+                            found.bytes,
+                        ))
+                        .await;
                     }
                 }
                 (Ok(_pass), Some(NetworkFilter::TcpProxy(proxy))) => {

@@ -13,7 +13,7 @@ use wire::{
 };
 
 use crate::{
-    downstream::{self, Waiting},
+    downstream::idle::{self, Waiting},
     worker::Worker,
 };
 
@@ -131,8 +131,7 @@ impl<I: Io> Reading<'_, I> {
             let is_leaving = self.worker.is_draining() || self.waiting.last.borrow().is_some();
             if !self.is_retiring && is_leaving {
                 self.is_retiring = true;
-                self.until =
-                    self.until.min(downstream::retire_at(self.worker, limits::DRAIN_TIMEOUT_DEFAULT));
+                self.until = self.until.min(idle::retire_at(self.worker, limits::DRAIN_TIMEOUT_DEFAULT));
             }
             let (result, buffer) = self.recv.recv(std::mem::take(bytes), self.until).await;
             *bytes = buffer;

@@ -82,8 +82,7 @@ pub async fn exchange<I: Io>(
     upstream.stats().counters.upstream_rq_total.inc();
 
     let Downstream {
-        recv,
-        send,
+        client,
         buffer,
         rest,
         request,
@@ -93,7 +92,6 @@ pub async fn exchange<I: Io>(
         edits,
         alarm,
         is_last,
-        ages_at,
         request_until,
         ..
     } = downstream;
@@ -120,7 +118,7 @@ pub async fn exchange<I: Io>(
     let mut download = Download {
         worker,
         manager,
-        send,
+        send: &mut client.send,
         received,
         gather: to_downstream,
         edits,
@@ -132,14 +130,14 @@ pub async fn exchange<I: Io>(
         behind: Buffer::default(),
         limits: plan.response_limits,
         is_last: *is_last,
-        ages_at: *ages_at,
+        ages_at: client.ages_at,
         announced_close: false,
         has_begun: false,
         surplus: false,
     };
     let mut upload = Upload {
         worker,
-        recv,
+        recv: &mut client.recv,
         send: to_up,
         gather: to_upstream,
         first: Buffer::default(),
@@ -169,7 +167,7 @@ pub async fn exchange<I: Io>(
         response_sent: true,
         upstream_surplus: surplus || (is_touched && upstream.end().is_none()),
         upstream_closed: upstream.end().is_some(),
-        downstream_closed: downstream.is_ended,
+        downstream_closed: downstream.client.is_ended,
     };
     if finished.upstream_reusable(&downstream.response) && !worker.is_draining() {
         worker.pools.give_back(&worker.io, upstream);

@@ -15,7 +15,7 @@ macro_rules! size {
 
 size!(of_2: A, B);
 size!(of_4: A, B, C, D);
-size!(of_6: A, B, C, D, E, G);
+size!(of_5: A, B, C, D, E);
 
 #[test]
 fn tasks_of_connections_stay_small() {
@@ -25,7 +25,7 @@ fn tasks_of_connections_stay_small() {
             of_4(listener::connection::<Kernel>),
             1280,
         ),
-        ("an HTTP connection", of_6(downstream::serve::<Kernel>), 5120),
+        ("an HTTP connection at rest", of_5(downstream::serve::<Kernel>), 1024),
         ("an idle upstream connection", of_2(upstream::watch_idle::<Kernel>), 64),
     ] {
         println!("{task}: {bytes} bytes");

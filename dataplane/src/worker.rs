@@ -28,7 +28,7 @@ use runtime::{
 use crate::{
     admission::{Admission, Gate},
     colleagues::{Colleagues, HandedOver},
-    downstream::Waiting,
+    downstream::idle::Waiting,
     dynamic_host::{DynamicHosts, Wanted},
     listener,
     telemetry::{
