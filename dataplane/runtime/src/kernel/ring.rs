@@ -33,6 +33,8 @@ pub(super) struct Ring {
     watched: Slab<Rc<Watched>>,
     /// Descriptors that nobody wants any more and nothing is in flight on; closed with the next system call.
     finished: Vec<usize>,
+    /// Descriptors whose receive is to be told to end.
+    cancels: Vec<usize>,
 }
 
 /// What a completion is of: the low bits of its user data; the descriptor's number is above them.
@@ -44,8 +46,10 @@ impl Operation {
     const SEND: Operation = Operation(1);
     const POLL_READ: Operation = Operation(2);
     const POLL_WRITE: Operation = Operation(3);
-    /// Cancels and closes, whose completions mean nothing.
-    const OTHER: Operation = Operation(4);
+    /// Of a receive.
+    const CANCEL: Operation = Operation(4);
+    /// Whose completion means nothing.
+    const OTHER: Operation = Operation(5);
     const BITS: u32 = 3;
 
     fn of(self, key: usize) -> u64 {
@@ -68,7 +72,7 @@ impl Ring {
         // Saves a look-up per system call; a kernel that refuses it (before 5.18) costs just that.
         let _ = ring.submitter().register_ring_fd();
         let provided = Provided::new(&ring)?;
-        Ok(Ring { ring, provided, watched: Slab::new(), finished: Vec::new() })
+        Ok(Ring { ring, provided, watched: Slab::new(), finished: Vec::new(), cancels: Vec::new() })
     }
 
     /// Does on a pair of sockets what connections will do, so that a kernel that promises more than it keeps is found out.
@@ -250,19 +254,22 @@ impl Ring {
     }
 
     fn read_completions(&mut self) {
-        let Ring { ring, provided, watched, finished } = self;
-        let mut cancels = [0; 16];
-        let mut cancelled = 0;
+        let Ring { ring, provided, watched, finished, cancels } = self;
         for completion in ring.completion() {
             let (key, operation) = Operation::parse(completion.user_data());
             let Some(watched) = watched.get(key).filter(|_| operation != Operation::OTHER) else { continue };
             let (result, flags) = (completion.result(), completion.flags());
             let is_last = !cqueue::more(flags);
+            if operation == Operation::CANCEL {
+                // Not found: it is over, as a completion before this one told, or it was between two places.
+                if result < 0 && watched.ring.receiving.get() == Receiving::Cancelled {
+                    cancels.push(key);
+                }
+                continue;
+            }
             if operation == Operation::RECEIVE {
-                let too_fast = on_received(watched, provided, result, flags, is_last);
-                if too_fast && cancelled < cancels.len() {
-                    cancels[cancelled] = key;
-                    cancelled += 1;
+                if on_received(watched, provided, result, flags, is_last) {
+                    cancels.push(key);
                 }
             } else if operation == Operation::SEND {
                 watched.ring.sending.set(Sending::Done(result));
@@ -285,10 +292,10 @@ impl Ring {
                 }
             }
         }
-        for key in &cancels[..cancelled] {
+        while let Some(key) = self.cancels.pop() {
             // Unless its last completion came right behind: what is over cannot be cancelled.
-            let armed = |watched: &&Rc<Watched>| watched.ring.receiving.get() == Receiving::Armed;
-            if let Some(watched) = self.watched.get(*key).filter(armed).cloned() {
+            let is_on = |watched: &&Rc<Watched>| watched.ring.receiving.get() != Receiving::No;
+            if let Some(watched) = self.watched.get(key).filter(is_on).cloned() {
                 self.cancel_receive(&watched);
             }
         }
@@ -296,7 +303,9 @@ impl Ring {
 
     fn cancel_receive(&mut self, watched: &Watched) {
         watched.ring.receiving.set(Receiving::Cancelled);
-        self.cancel(Operation::RECEIVE.of(watched.key.get()));
+        let key = watched.key.get();
+        let cancel = opcode::AsyncCancel::new(Operation::RECEIVE.of(key)).build();
+        self.push(cancel.user_data(Operation::CANCEL.of(key)));
     }
 
     fn cancel(&mut self, of: u64) {
