@@ -56,10 +56,26 @@ impl Drop for Pass {
 #[derive(Debug)]
 pub struct Admission {
     gate: Arc<Gate>,
+    /// Connections of those in the gate on which nothing happens.
+    at_rest: AtomicU64,
     /// More are closed at once (Envoy: `global_downstream_max_connections`).
     most: u64,
-    /// With so many, accepting pauses: descriptors are left for connections to upstream, and for the control thread.
-    room: u64,
+    /// Descriptors that connections may need before accepting pauses.
+    descriptors: u64,
+}
+
+/// What a connection at work may need: its own descriptor, one to upstream and one that is being closed. One at rest
+/// needs its own alone.
+const DESCRIPTORS_AT_WORK: u64 = 3;
+
+/// A connection at rest, for as long as this lives.
+#[derive(Debug)]
+pub struct AtRest<'a>(&'a AtomicU64);
+
+impl Drop for AtRest<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Admission {
@@ -69,14 +85,24 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// At most `most` connections, and none accepted while `room` are open.
-    pub fn new(most: Option<u64>, room: u64) -> Admission {
-        Admission { gate: Arc::default(), most: most.unwrap_or(u64::MAX), room }
+    /// At most `most` connections, and none accepted while those that are open may need `descriptors`.
+    pub fn new(most: Option<u64>, descriptors: u64) -> Admission {
+        let most = most.unwrap_or(u64::MAX);
+        Admission { gate: Arc::default(), at_rest: AtomicU64::new(0), most, descriptors }
     }
 
     /// Whether there are descriptors for one more.
     pub fn has_room(&self) -> bool {
-        self.gate.open() < self.room
+        let open = self.gate.open();
+        let at_work = open.saturating_sub(self.at_rest.load(Ordering::Relaxed));
+        // Always one, or nobody would ever be served.
+        open == 0 || open + (at_work + 1) * (DESCRIPTORS_AT_WORK - 1) < self.descriptors
+    }
+
+    /// Counts a connection as one at rest.
+    pub fn rest(&self) -> AtRest<'_> {
+        self.at_rest.fetch_add(1, Ordering::Relaxed);
+        AtRest(&self.at_rest)
     }
 
     /// Takes a place for a connection, if it may have one.
@@ -90,18 +116,13 @@ impl Admission {
     }
 }
 
-/// Raises the limit of open descriptors as far as this process may; gives how many downstream connections leave enough of
-/// them for the rest: one to upstream for each, one that is being closed, and those that are not connections.
-pub fn room_by_descriptors(workers: usize) -> u64 {
+/// Raises the limit of open descriptors as far as this process may; gives how many of them connections may need.
+pub fn descriptors(workers: usize) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let limit = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
-    room(limit.current.unwrap_or(u64::MAX), workers)
-}
-
-fn room(descriptors: u64, workers: usize) -> u64 {
     let reserved = limits::DESCRIPTORS_RESERVED + limits::DESCRIPTORS_PER_WORKER * workers as u64;
-    (descriptors.saturating_sub(reserved) / 3).max(1)
+    limit.current.unwrap_or(u64::MAX).saturating_sub(reserved)
 }
 
 #[cfg(test)]
@@ -140,11 +161,26 @@ mod tests {
     }
 
     #[test]
-    fn a_third_of_the_descriptors_that_are_not_reserved_are_for_downstream() {
-        for (descriptors, workers, expected) in
-            [(256, 1, 61), (256, 2, 58), (1024, 2, 314), (0, 1, 1), (u64::MAX, 1, u64::MAX / 3 - 24)]
-        {
-            assert_eq!(room(descriptors, workers), expected, "{descriptors} {workers}");
+    fn connections_at_work_need_room_for_three_and_those_at_rest_for_one() {
+        for (descriptors, at_rest, at_work, has_room) in [
+            (0, 0, 0, true),
+            (0, 0, 1, false),
+            (12, 0, 3, true),
+            (11, 0, 3, false),
+            (14, 8, 1, true),
+            (13, 8, 1, false),
+            (20_000, 10_000, 64, true),
+            (20_000, 0, 6_665, true),
+            (20_000, 0, 6_667, false),
+            (u64::MAX, 10_000, 10_000, true),
+        ] {
+            let admission = Admission::new(None, descriptors);
+            let passes: Vec<_> = (0..at_rest + at_work).map_while(|_| admission.enter()).collect();
+            let resting: Vec<_> = (0..at_rest).map(|_| admission.rest()).collect();
+            assert_eq!(admission.has_room(), has_room, "{descriptors} for {at_rest} and {at_work}");
+            drop(resting);
+            drop(passes);
+            assert!(admission.has_room());
         }
     }
 }

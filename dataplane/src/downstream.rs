@@ -114,10 +114,13 @@ pub async fn serve<I: Io>(
         client = returned;
         first = match end {
             End::Over(after) => break after,
-            End::AtRest(rest) => match client.rest(&worker, rest, &waiting, &stats).await {
-                Some(bytes) => bytes,
-                None => break After::Close,
-            },
+            End::AtRest(rest) => {
+                let _at_rest = worker.admission.rest();
+                match client.rest(&worker, rest, &waiting, &stats).await {
+                    Some(bytes) => bytes,
+                    None => break After::Close,
+                }
+            }
         };
     };
     worker.waiting.leave(&waiting);

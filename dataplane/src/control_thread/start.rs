@@ -153,8 +153,8 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         route_tables: Named::default(),
         clusters: Named::default(),
     });
-    let room = admission::room_by_descriptors(workers_count);
-    let admission = Arc::new(Admission::new(bootstrap.overload.connections_max, room));
+    let descriptors = admission::descriptors(workers_count);
+    let admission = Arc::new(Admission::new(bootstrap.overload.connections_max, descriptors));
     let (wanted, hosts) = hosts::Inbox::new().map_err(StartError::Runtime)?;
     let worker_options = workers::Options {
         driver: driver.driver,

@@ -97,7 +97,8 @@ fn the_process_takes_as_many_connections_as_it_may() {
 
 pub(crate) fn little_room() -> Setup {
     let mut setup = Setup::new(Behaviour::default());
-    setup.admission = Arc::new(Admission::new(None, 2));
+    // Two connections at work may need six, and a third one nine.
+    setup.admission = Arc::new(Admission::new(None, 8));
     setup
 }
 
