@@ -18,7 +18,7 @@ use runtime::{Io, mailbox::Sender};
 
 use crate::{admission::Pass, telemetry::metrics::WorkerStats, worker::Order};
 
-/// How old a measure of who is busy may be.
+/// How long a measure of who is busy serves; the next one is over the time since.
 const MEASURED_EVERY: Duration = Duration::from_millis(100);
 
 /// All workers of the process.
@@ -60,10 +60,21 @@ struct Busy {
     per_mille: Vec<u32>,
 }
 
+impl<I: Io> std::fmt::Debug for Colleague<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Colleague({} on their way)", self.on_their_way())
+    }
+}
+
 impl<I: Io> Colleague<I> {
     /// A worker that takes orders by `orders` and counts in `stats`.
     pub fn new(orders: Sender<Order<I>>, stats: Arc<WorkerStats>) -> Colleague<I> {
         Colleague { orders, stats, on_their_way: AtomicU64::new(0) }
+    }
+
+    /// Connections that were given to it and that it has not taken yet.
+    pub fn on_their_way(&self) -> u64 {
+        self.on_their_way.load(Ordering::Relaxed)
     }
 }
 
@@ -78,8 +89,8 @@ impl<I: Io> Colleagues<I> {
         Colleagues::new(0, Arc::new([]))
     }
 
-    /// The worker that a connection accepted `now` goes to; `None` when this one keeps it. Only workers that know the
-    /// configuration with which it was accepted, or a later one, are asked.
+    /// The worker that a connection accepted `now` goes to; `None` when this one keeps it. Only workers that have
+    /// the configuration with which it was accepted are asked.
     pub fn receiver(&self, now: u64) -> Option<usize> {
         if self.all.len() < 2 {
             return None;
@@ -89,15 +100,14 @@ impl<I: Io> Colleagues<I> {
         let version = |colleague: &Colleague<I>| colleague.stats.counters.snapshot_version.get();
         let own = self.all.get(self.own)?;
         let load = |position: usize, colleague: &Colleague<I>| Load {
-            connections: colleague.stats.counters.connections.get()
-                + colleague.on_their_way.load(Ordering::Relaxed),
+            connections: colleague.stats.counters.connections.get() + colleague.on_their_way(),
             busy_per_mille: busy.per_mille.get(position).copied().unwrap_or_default(),
         };
         let others = self
             .all
             .iter()
             .enumerate()
-            .filter(|(position, colleague)| *position != self.own && version(colleague) >= version(own));
+            .filter(|(position, colleague)| *position != self.own && version(colleague) == version(own));
         hand_off::receiver(
             others.map(|(position, other)| (position, load(position, other))),
             load(self.own, own),

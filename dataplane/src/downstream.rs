@@ -240,7 +240,11 @@ impl<I: Io> Downstream<I> {
     ) -> Option<&'a Manager> {
         if !manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound)) {
             match Manager::find(worker.bound(), &self.client.origin) {
-                Some(current) => *manager = Some(current),
+                Some(current) => {
+                    *manager = Some(current);
+                    // Its listener is another one now, under the same name.
+                    self.is_last |= waiting.last.take().is_some();
+                }
                 None => {
                     self.is_last = true;
                     if manager.is_none() {

@@ -148,6 +148,9 @@ pub struct Worker<I: Io> {
     owners: Cell<u64>,
 }
 
+// What io_uring received changes places with a buffer of a connection, instead of being copied.
+const _: () = assert!(limits::RECV_BUFFER_BYTES == runtime::kernel::PROVIDED_BYTES);
+
 /// Buffers that a worker keeps when they are free: as many as connections can be busy in one turn.
 const BUFFERS_KEPT_MAX: usize = 1024;
 

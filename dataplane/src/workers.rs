@@ -61,6 +61,7 @@ pub enum StartError {
 pub struct Workers {
     handles: Vec<Handle>,
     stats: Vec<Arc<WorkerStats>>,
+    colleagues: Arc<[Colleague<Kernel>]>,
 }
 
 #[derive(Debug)]
@@ -121,8 +122,12 @@ impl Workers {
                 let (started, worker) = (birth.started.clone(), birth.worker);
                 let driver = birth.options.driver;
                 if let Err(error) = runtime::kernel::run(driver, origin, waited_on, |io| birth.live(io)) {
-                    // The loop fails only while it is made, so the starter waits for this.
-                    let _ = started.send((worker, Err(error)));
+                    // Nobody waits for this any more when the loop fails later. A worker that is gone would still be sent
+                    // connections, so then the process ends.
+                    if let Err(mpsc::SendError((_, Err(error)))) = started.send((worker, Err(error))) {
+                        tracing::error!(worker, %error, "the loop failed");
+                        std::process::abort();
+                    }
                 }
             };
             let thread =
@@ -136,7 +141,7 @@ impl Workers {
                 (handle.thread_id, handle.cpu) = (thread_id, cpu);
             }
         }
-        Ok(Workers { handles, stats })
+        Ok(Workers { handles, stats, colleagues })
     }
 
     /// How many there are.
@@ -171,9 +176,10 @@ impl Workers {
         self.stats.iter().all(|stats| stats.counters.snapshot_version.get() >= version)
     }
 
-    /// Open connections of all workers.
+    /// Open connections of all workers, and those on their way from one to another.
     pub fn connections(&self) -> u64 {
-        self.stats.iter().map(|stats| stats.counters.connections.get()).fold(0, u64::wrapping_add)
+        let on_their_way: u64 = self.colleagues.iter().map(Colleague::on_their_way).sum();
+        self.stats.iter().map(|stats| stats.counters.connections.get()).fold(on_their_way, u64::wrapping_add)
     }
 
     /// Stops them and waits until they are gone.

@@ -2,11 +2,12 @@
 //!
 //! Two implementations exist: [`crate::kernel`] for the kernel and the `sim` crate for tests. The rules both keep:
 //!
-//! - An operation in flight owns its buffer. It ends by completion, by its deadline or by an explicit cancel;
-//!   dropping a receive or an accept that is in flight is a bug (bytes or a descriptor would be lost) and trips a
-//!   debug assertion.
+//! - An operation in flight owns its buffer. It ends by completion, by its deadline or by an explicit cancel; dropping
+//!   one that is in flight is a bug. On the kernel only a send is harmed by it, and trips a debug assertion; the
+//!   simulation holds everybody to the whole rule.
 //! - A receive that loses the race against its deadline still delivers the bytes it got.
-//! - Nothing here is `Send`: a connection lives and dies on the worker that accepted or opened it.
+//! - Nothing here is `Send`: a connection lives and dies on one worker, which is the one that accepted or opened it unless
+//!   that gave it away before anything began ([`Io::detach`]).
 
 // No future of this trait ever leaves its thread, so the missing `Send` bound is the point.
 #![allow(async_fn_in_trait)]

@@ -27,6 +27,7 @@ use self::{connection::Handle, epoll::Epoll, ring::Ring, socket::Watched};
 pub use self::{
     connection::{KernelRecv, KernelSend},
     probe::{Choice, Driver, Probed, probe},
+    provided::BYTES as PROVIDED_BYTES,
 };
 use crate::{
     executor,
@@ -163,7 +164,7 @@ impl Io for Kernel {
 
     fn listener(&self, socket: TcpListener) -> io::Result<KernelListener> {
         let address = socket.local_addr()?;
-        Ok(KernelListener { handle: Rc::new(self.watch(socket.into())?), address })
+        Ok(KernelListener { handle: Rc::new(self.watch(socket.into())?), address, at_once: 0 })
     }
 
     fn detach(&self, recv: KernelRecv, send: KernelSend) -> Result<OwnedFd, (KernelRecv, KernelSend)> {
@@ -196,6 +197,8 @@ impl std::fmt::Debug for Kernel {
 pub struct KernelListener {
     handle: Rc<Handle>,
     address: SocketAddr,
+    /// Connections accepted since none waited.
+    at_once: u8,
 }
 
 impl Listener for KernelListener {
@@ -204,6 +207,11 @@ impl Listener for KernelListener {
 
     async fn accept(&mut self) -> io::Result<Accepted<KernelRecv, KernelSend>> {
         let Handle { watched, kernel } = &*self.handle;
+        self.at_once += 1;
+        if self.at_once == connection::AT_ONCE_MAX {
+            self.at_once = 0;
+            kernel.0.turn.next().await;
+        }
         loop {
             self.handle.ready_to_accept().await;
             match watched.accept() {
@@ -211,7 +219,10 @@ impl Listener for KernelListener {
                     let (recv, send) = kernel.watch(descriptor)?.split();
                     return Ok(Accepted { recv, send, downstream });
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => watched.read.is_ready.set(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    watched.read.is_ready.set(false);
+                    self.at_once = 0;
+                }
                 Err(error) => return Err(error),
             }
         }

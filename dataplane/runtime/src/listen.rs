@@ -77,7 +77,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
-    // Both drivers accept from it without blocking: io_uring waits in the kernel, epoll waits for readiness.
+    // Both drivers wait until an accept is worth a try, and try without blocking.
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     Ok(socket.into())

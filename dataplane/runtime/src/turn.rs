@@ -81,6 +81,19 @@ impl Turn {
         self.waiting.borrow_mut().push(waker.clone());
     }
 
+    /// Waits for the next turn.
+    pub(crate) async fn next(&self) {
+        let number = self.number.get();
+        poll_fn(|cx| {
+            if self.number.get() != number {
+                return Poll::Ready(());
+            }
+            self.wake_next(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// From here on operations in flight may be dropped: the worker is going away with everything it holds.
     pub(crate) fn set_ending(&self) {
         self.ending.set(true);

@@ -157,6 +157,10 @@ impl<I: Io> Upload<'_, I> {
             return Uploaded::Partly;
         }
         loop {
+            // A send that begins now would not hear the cancel that was given.
+            if self.progress.is_over.get() {
+                return Uploaded::Partly;
+            }
             // First what is there: `rest` may hold the start of a chunk line, or nothing.
             let mut gather = std::mem::take(self.gather);
             let queued = self.body.queue(&mut gather, self.rest.filled(), 0);

@@ -27,9 +27,8 @@ pub struct KernelRecv {
     at_once: u8,
 }
 
-/// Receives in a row that may complete without waiting before the other tasks and the clock get their turn. With buffers
-/// of 64 KiB a task holds the loop for a millisecond at most.
-const AT_ONCE_MAX: u8 = 32;
+/// Receives, or accepts, in a row that may complete without waiting before the other tasks and the clock get their turn.
+pub(super) const AT_ONCE_MAX: u8 = 32;
 
 impl RecvHalf for KernelRecv {
     async fn recv(&mut self, mut buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer) {
@@ -320,6 +319,9 @@ impl Drop for InFlight<'_> {
         let Handle { watched, kernel } = self.handle;
         if watched.ring.sending.get() == Sending::InFlight {
             watched.ring.parked.replace(std::mem::take(&mut self.gather));
+            // Of what the kernel took nobody knows: nothing may follow it.
+            watched.is_broken.set(true);
+            watched.abort();
             debug_assert!(
                 kernel.0.turn.is_ending() || std::thread::panicking(),
                 "a send in flight was dropped"

@@ -21,8 +21,8 @@ pub(super) const GROUP: u16 = 0;
 const COUNT: u16 = 256;
 /// How many are made at a time.
 const STEP: u16 = 32;
-/// Bytes of one. As large as the buffers of connections, so that they can change places.
-const BYTES: usize = 64 * 1024;
+/// Bytes of one of the buffers that io_uring receives into. As large as the buffers of connections, so that they can change places.
+pub const BYTES: usize = 64 * 1024;
 
 pub(super) struct Provided {
     /// Shared with the kernel: `COUNT` entries, and in the first one's spare field the tail.
@@ -37,8 +37,8 @@ pub(super) struct Provided {
 impl Provided {
     pub(super) fn new(ring: &IoUring) -> io::Result<Provided> {
         let entries = Mapping::new(usize::from(COUNT) * size_of::<BufRingEntry>())?;
-        // SAFETY: the mapping is page-aligned, zeroed and of the right size; it lives as long as `Provided`, and the ring
-        // that reads it is dropped before (`Ring` declares it first).
+        // SAFETY: the mapping is page-aligned, zeroed and of the right size. The kernel keeps its pages for as long as the
+        // ring has it, and writes to a buffer only while a receive is in flight, which `Ring::end` waits for.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.address.as_ptr() as u64, COUNT, GROUP, 0)?
         };
@@ -52,6 +52,11 @@ impl Provided {
             self.buffers.push(Box::new_uninit_slice(BYTES));
             self.give_back(number);
         }
+    }
+
+    /// Never frees the buffers, since the kernel may still write to them.
+    pub(super) fn leak(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.buffers));
     }
 
     /// Whether the kernel has none left.

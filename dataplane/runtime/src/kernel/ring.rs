@@ -77,16 +77,23 @@ impl Ring {
 
     /// Does on a pair of sockets what connections will do, so that a kernel that promises more than it keeps is found out.
     pub(super) fn check(mut self) -> io::Result<()> {
+        let mut gather = Gather::new();
+        gather.insert(b"ringway");
+        let result = self.converse(&mut gather);
+        // Before the gather goes, whatever happened.
+        self.end();
+        result
+    }
+
+    fn converse(&mut self, gather: &mut Gather) -> io::Result<()> {
         let (ours, theirs) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         let (ours, theirs) = (Rc::new(Watched::new(ours.into())), Rc::new(Watched::new(theirs.into())));
         let mut buffer = Buffer::new(16);
         self.watch(&ours);
         self.watch(&theirs);
         self.arm_read(&theirs);
-        let mut gather = Gather::new();
-        gather.insert(b"ringway");
         gather.load_vectors();
-        self.send(&ours, &gather);
+        self.send(&ours, gather);
         // A turn for the send and one for what it brings; more when an interruption comes between.
         for _ in 0..8 {
             self.wait(Some(Duration::from_millis(100)))?;
@@ -251,6 +258,11 @@ impl Ring {
                 break;
             }
         }
+        if in_flight(self) > 0 {
+            // What the kernel still has is never freed.
+            std::mem::forget(all);
+            self.provided.leak();
+        }
     }
 
     fn read_completions(&mut self) {
@@ -283,7 +295,8 @@ impl Ring {
                 if result > 0 && result & i32::from(is_over) != 0 {
                     watched.has_hung_up.set(true);
                 }
-                side.set_ready();
+                // One that was told to end says nothing of the descriptor.
+                if result < 0 { side.wake() } else { side.set_ready() }
             }
             if is_last {
                 watched.ring.in_flight.set(watched.ring.in_flight.get() - 1);

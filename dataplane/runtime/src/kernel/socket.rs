@@ -27,7 +27,7 @@ pub(super) struct Watched {
     pub(super) write: Side,
     /// The other end has said that nothing follows what can be read.
     pub(super) has_hung_up: Cell<bool>,
-    /// A send failed.
+    /// A send or a receive failed.
     pub(super) is_broken: Cell<bool>,
     /// What only io_uring needs.
     pub(super) ring: InRing,
