@@ -1,4 +1,4 @@
-//! One client connection that speaks HTTP/1.1: bytes in, heads out, keep-alive, end.
+//! One downstream connection that speaks HTTP/1.1: bytes in, heads out, keep-alive, end.
 //!
 //! Faces hostile bytes. A connection at work has everything an exchange needs; one at rest ([`idle`]) has only itself.
 
@@ -16,7 +16,7 @@ use wire::{
     },
 };
 
-use self::idle::{Client, Next, Rest, Waiting};
+use self::idle::{Connection, Next, Rest, Waiting};
 use crate::{
     exchange,
     origin::Origin,
@@ -39,7 +39,7 @@ pub struct Manager {
 /// A connection at work, with everything that is reused from one exchange to the next on it.
 pub struct Downstream<I: Io> {
     /// The connection itself.
-    pub client: Client<I>,
+    pub connection: Connection<I>,
     /// Received bytes; a request head begins at the first.
     pub buffer: Buffer,
     /// The request head.
@@ -95,7 +95,7 @@ pub async fn serve<I: Io>(
     stats.counters.downstream_cx_active.inc();
     let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
     let duration = manager.config.max_connection_duration;
-    let mut client = Client {
+    let mut connection = Connection {
         recv,
         send,
         origin,
@@ -109,14 +109,14 @@ pub async fn serve<I: Io>(
     let (mut manager, mut first) = (Some(manager), first);
     let after = loop {
         // Boxed, since it is much: a connection at rest keeps none of it.
-        let at_work = Box::pin(work(&worker, client, manager.take(), first, (&waiting, &stats)));
+        let at_work = Box::pin(work(&worker, connection, manager.take(), first, (&waiting, &stats)));
         let (returned, end) = at_work.await;
-        client = returned;
+        connection = returned;
         first = match end {
             End::Over(after) => break after,
             End::AtRest(rest) => {
                 let _at_rest = worker.admission.rest();
-                match client.rest(&worker, rest, &waiting, &stats).await {
+                match connection.rest(&worker, rest, &waiting, &stats).await {
                     Some(bytes) => bytes,
                     None => break After::Close,
                 }
@@ -124,13 +124,13 @@ pub async fn serve<I: Io>(
         };
     };
     worker.waiting.leave(&waiting);
-    worker.pools.close_of(client.owner);
-    if worker.io.now() >= client.ages_at.0 {
+    worker.pools.close_of(connection.owner);
+    if worker.io.now() >= connection.ages_at.0 {
         stats.counters.downstream_cx_max_duration_reached.inc();
     }
     match after {
-        After::Reset => client.send.reset(),
-        After::Close | After::KeepAlive => client.close(&worker).await,
+        After::Reset => connection.send.reset(),
+        After::Close | After::KeepAlive => connection.close(&worker).await,
     }
     stats.counters.downstream_cx_active.dec();
 }
@@ -147,21 +147,21 @@ enum End {
 /// manager with the one that is current.
 async fn work<I: Io>(
     worker: &Rc<Worker<I>>,
-    client: Client<I>,
+    connection: Connection<I>,
     mut manager: Option<Manager>,
     first: Buffer,
     (waiting, stats): (&Waiting, &HttpStats),
-) -> (Client<I>, End) {
-    let mut connection = Downstream::new(worker, client, first);
-    let end = connection.exchanges(worker, &mut manager, waiting, stats).await;
-    worker.buffers.put(std::mem::take(&mut connection.buffer));
-    (connection.client, end)
+) -> (Connection<I>, End) {
+    let mut downstream = Downstream::new(worker, connection, first);
+    let end = downstream.exchanges(worker, &mut manager, waiting, stats).await;
+    worker.buffers.put(std::mem::take(&mut downstream.buffer));
+    (downstream.connection, end)
 }
 
 impl<I: Io> Downstream<I> {
-    fn new(worker: &Worker<I>, client: Client<I>, buffer: Buffer) -> Downstream<I> {
+    fn new(worker: &Worker<I>, connection: Connection<I>, buffer: Buffer) -> Downstream<I> {
         Downstream {
-            client,
+            connection,
             buffer,
             request: RequestHead::default(),
             response: ResponseHead::default(),
@@ -213,12 +213,12 @@ impl<I: Io> Downstream<I> {
                     return End::Over(exchange::refuse(worker, manager, self, error).await);
                 }
             }
-            let client = &mut self.client;
-            client.requests_count += 1;
+            let connection = &mut self.connection;
+            connection.requests_count += 1;
             if manager
                 .config
                 .max_requests_per_connection
-                .is_some_and(|max| client.requests_count >= max.get())
+                .is_some_and(|max| connection.requests_count >= max.get())
             {
                 self.is_last = true;
                 stats.counters.downstream_cx_max_requests_reached.inc();
@@ -239,7 +239,7 @@ impl<I: Io> Downstream<I> {
         waiting: &Waiting,
     ) -> Option<&'a Manager> {
         if !manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound)) {
-            match Manager::find(worker.bound(), &self.client.origin) {
+            match Manager::find(worker.bound(), &self.connection.origin) {
                 Some(current) => {
                     *manager = Some(current);
                     // Its listener is another one now, under the same name.
@@ -248,7 +248,7 @@ impl<I: Io> Downstream<I> {
                 None => {
                     self.is_last = true;
                     if manager.is_none() {
-                        *manager = Manager::find(waiting.last.take()?, &self.client.origin);
+                        *manager = Manager::find(waiting.last.take()?, &self.connection.origin);
                     }
                 }
             }
@@ -278,11 +278,11 @@ impl<I: Io> Downstream<I> {
             if self.buffer.spare() == 0 {
                 self.buffer.compact();
             }
-            let (result, buffer) = self.client.recv.recv(std::mem::take(&mut self.buffer), until).await;
+            let (result, buffer) = self.connection.recv.recv(std::mem::take(&mut self.buffer), until).await;
             self.buffer = buffer;
             match result {
                 Ok(0) => {
-                    self.client.is_ended = true;
+                    self.connection.is_ended = true;
                     return Ok(false);
                 }
                 Ok(count) => manager.stats.counters.downstream_cx_rx_bytes_total.add(count as u64),
@@ -321,7 +321,11 @@ impl<I: Io> Downstream<I> {
         let timeout = manager.as_ref().and_then(|manager| manager.config.idle_timeout);
         let is_current = manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound));
         let mut rest = Rest::begin(now, timeout, is_current);
-        match self.client.bytes(worker, &mut rest, Deadline::after(now, idle::LIKELY), waiting, stats).await {
+        match self
+            .connection
+            .bytes(worker, &mut rest, Deadline::after(now, idle::LIKELY), waiting, stats)
+            .await
+        {
             Next::Bytes(bytes) => {
                 worker.buffers.put(std::mem::replace(&mut self.buffer, bytes));
                 Ok(())

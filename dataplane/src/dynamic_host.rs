@@ -86,7 +86,7 @@ pub async fn find<'a, I: Io>(
         return Err(ExchangeError::HostNotFound);
     }
     // It would come back to us, and again, until no descriptor is left.
-    if endpoints.iter().any(|endpoint| leads_to(&endpoint.spec.address, downstream.client.origin.local)) {
+    if endpoints.iter().any(|endpoint| leads_to(&endpoint.spec.address, downstream.connection.origin.local)) {
         return Err(ExchangeError::ForwardingLoop);
     }
     host.note_use();

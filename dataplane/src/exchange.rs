@@ -227,7 +227,7 @@ async fn reach<'a, I: Io>(
             record.retry();
         }
         let id = endpoint.state.id();
-        let owner = to.cluster.config.proxy_protocol.map(|_| downstream.client.owner);
+        let owner = to.cluster.config.proxy_protocol.map(|_| downstream.connection.owner);
         match checkout(worker, (id, address, owner), to, deadline).await {
             Ok(upstream) => {
                 record.upstream(address);
@@ -284,7 +284,7 @@ fn queue_connection_start<I: Io>(
         && !upstream.reused
     {
         downstream.forwarded.clear();
-        proxy_protocol::write(version, &downstream.client.origin.addresses(), &mut downstream.forwarded);
+        proxy_protocol::write(version, &downstream.connection.origin.addresses(), &mut downstream.forwarded);
         downstream.to_upstream.insert(&downstream.forwarded);
     }
 }
@@ -302,14 +302,15 @@ fn encode_request<I: Io>(
         Some(HostRewrite::EndpointHostname) => endpoint.spec.hostname.as_deref().map(str::as_bytes),
         None => None,
     };
-    let Downstream { request, buffer, to_upstream, text, edits, client, forwarded, .. } = downstream;
+    let Downstream { request, buffer, to_upstream, text, edits, connection, forwarded, .. } = downstream;
     let view = RequestView { head: request, bytes: buffer.filled() };
     let mut request_id = [0; 36];
     if manager.config.generate_request_id {
         let mut rng = worker.rng.borrow_mut();
         head_edits::write_request_id([rng.next_u64(), rng.next_u64()], &mut request_id);
     }
-    let forwarded = Forwarded::write(view, &manager.config.forwarded, &client.origin, &request_id, forwarded);
+    let forwarded =
+        Forwarded::write(view, &manager.config.forwarded, &connection.origin, &request_id, forwarded);
     let mut list = EditList::take(edits);
     head_edits::request(view, &target.request_headers, &manager.config, &forwarded, &mut list);
     let head_edits = HeadEdits {

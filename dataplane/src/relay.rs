@@ -82,7 +82,7 @@ pub async fn exchange<I: Io>(
     upstream.stats().counters.upstream_rq_total.inc();
 
     let Downstream {
-        client,
+        connection,
         buffer,
         rest,
         request,
@@ -118,7 +118,7 @@ pub async fn exchange<I: Io>(
     let mut download = Download {
         worker,
         manager,
-        send: &mut client.send,
+        send: &mut connection.send,
         received,
         gather: to_downstream,
         edits,
@@ -130,14 +130,14 @@ pub async fn exchange<I: Io>(
         behind: Buffer::default(),
         limits: plan.response_limits,
         is_last: *is_last,
-        ages_at: client.ages_at,
+        ages_at: connection.ages_at,
         announced_close: false,
         has_begun: false,
         surplus: false,
     };
     let mut upload = Upload {
         worker,
-        recv: &mut client.recv,
+        recv: &mut connection.recv,
         send: to_up,
         gather: to_upstream,
         first: Buffer::default(),
@@ -167,7 +167,7 @@ pub async fn exchange<I: Io>(
         response_sent: true,
         upstream_surplus: surplus || (is_touched && upstream.end().is_none()),
         upstream_closed: upstream.end().is_some(),
-        downstream_closed: downstream.client.is_ended,
+        downstream_closed: downstream.connection.is_ended,
     };
     if finished.upstream_reusable(&downstream.response) && !worker.is_draining() {
         worker.pools.give_back(&worker.io, upstream);

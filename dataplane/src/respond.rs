@@ -316,7 +316,7 @@ fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<I>) -> Af
     downstream.done_bytes = downstream.request.end as usize;
     let goes_on = downstream.request.keep_alive
         && !downstream.is_last
-        && worker.io.now() < downstream.client.ages_at.0
+        && worker.io.now() < downstream.connection.ages_at.0
         && !worker.is_draining();
     match has_no_body(downstream) && goes_on {
         true => After::KeepAlive,
@@ -335,7 +335,7 @@ async fn send<I: Io>(
     let gather = std::mem::take(&mut downstream.to_downstream);
     record.sent_down(gather.unsent_len() as u64);
     let until = Deadline::after(worker.io.now(), ANSWER_TIMEOUT);
-    let (result, mut gather) = downstream.client.send.send_all(gather, until).await;
+    let (result, mut gather) = downstream.connection.send.send_all(gather, until).await;
     gather.clear();
     downstream.to_downstream = gather;
     result.map_err(|_| Failed { error: ExchangeError::DownstreamGone, phase: Phase::ResponseStarted })

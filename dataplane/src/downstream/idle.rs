@@ -19,8 +19,8 @@ use crate::{
     worker::{Bound, Worker},
 };
 
-/// The connection to a client: all that is left of one at rest.
-pub struct Client<I: Io> {
+/// The connection itself: all that is left of one at rest.
+pub struct Connection<I: Io> {
     /// The receiving half.
     pub recv: I::Recv,
     /// The sending half.
@@ -80,6 +80,7 @@ pub(super) enum Next {
 
 /// How long after an exchange the next one is likely.
 pub(super) const LIKELY: Duration = Duration::from_secs(1);
+
 impl Rest {
     /// A wait that begins `now` and lasts at most `timeout`.
     pub(super) fn begin(now: u64, timeout: Option<Duration>, is_current: bool) -> Rest {
@@ -88,7 +89,7 @@ impl Rest {
     }
 }
 
-impl<I: Io> Client<I> {
+impl<I: Io> Connection<I> {
     /// Waits at rest for the first bytes of a request; `None` when none will come.
     pub(super) async fn rest(
         &mut self,

@@ -204,7 +204,7 @@ impl<'a> Record<'a> {
         text(&mut line, "reason", reason.as_bytes());
         let _ = write!(line, ",\"retries\":{},\"bytes_sent\":{}", self.retries, self.bytes_sent);
         let _ = write!(line, ",\"duration_us\":{},\"upstream_us\":{}", took.as_micros(), waited.as_micros());
-        let origin = &downstream.client.origin;
+        let origin = &downstream.connection.origin;
         let client = self.manager.config.forwarded.client(&view, origin.remote);
         text(&mut line, "downstream", client.to_string().as_bytes());
         text(&mut line, "downstream_direct", origin.peer().to_string().as_bytes());
