@@ -32,7 +32,7 @@ use proto::pb::envoy::{
 use crate::{
     Origin, Referring,
     assemble::{Accepted, Update},
-    cluster as traffic_cluster, endpoint, fields, listener,
+    cluster as traffic_cluster, config_source, endpoint, fields, listener,
     overload::{self, Overload},
     reject::{At, Fault, Reason},
 };
@@ -228,7 +228,7 @@ fn control_plane(
     let at = at.field("dynamic_resources");
     for (name, source) in [("lds_config", &dynamic.lds_config), ("cds_config", &dynamic.cds_config)] {
         if source.is_some() {
-            traffic_cluster::config_source(source.as_ref(), &at.field(name))?;
+            config_source::check(source.as_ref(), &at.field(name))?;
         }
     }
     let (listeners, of_clusters) = (dynamic.lds_config.is_some(), dynamic.cds_config.is_some());
@@ -313,7 +313,7 @@ fn connection(value: &cluster::Cluster, mut of: ControlPlane, at: &At<'_>) -> Re
         return Err(assignment_at.field("endpoints").fault(Reason::Missing));
     }
     if let Some(timeout) = &value.connect_timeout {
-        of.connect_timeout = traffic_cluster::positive(timeout, &at.field("connect_timeout"))?;
+        of.connect_timeout = fields::positive(timeout, &at.field("connect_timeout"))?;
     }
     of.keepalive = keepalive(value, at)?;
     if let Some(socket) = &value.transport_socket {
@@ -358,7 +358,7 @@ fn keepalive(value: &cluster::Cluster, at: &At<'_>) -> Result<Option<Keepalive>,
                 let at = at.field("connection_keepalive");
                 let part = |name, value: Option<&_>| {
                     let at = at.field(name);
-                    traffic_cluster::positive(at.require(value)?, &at)
+                    fields::positive(at.require(value)?, &at)
                 };
                 return Ok(Some(Keepalive {
                     interval: part("interval", settings.interval.as_ref())?,

@@ -2,23 +2,21 @@
 
 mod balance;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc};
 
 use policy::{
-    cluster::{ClusterConfig, Discovery, Dns, DnsFamily},
+    cluster::{ClusterConfig, Discovery, Dns},
     limits,
 };
 use proto::pb::envoy::{
-    config::{
-        cluster::v3 as cluster,
-        core::v3::{ConfigSource, config_source::ConfigSourceSpecifier},
-    },
+    config::cluster::v3 as cluster,
     extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options::UpstreamProtocolOptions},
 };
 
 use crate::{
-    Origin, Rejected, dynamic_forward, endpoint, fields, http,
+    Origin, Rejected, config_source, dynamic_forward, endpoint, fields, protocol_options,
     reject::{At, Fault, Reason},
+    transport_socket,
 };
 
 /// The one extension that `typed_extension_protocol_options` may hold.
@@ -58,17 +56,17 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
     ])?;
     let socket_at = at.field("transport_socket");
     let socket = value.transport_socket.as_ref();
-    let proxy_protocol =
-        socket.map(|socket| http::upstream_transport_socket(socket, &socket_at)).transpose()?;
+    let proxy_protocol = socket.map(|socket| transport_socket::upstream(socket, &socket_at)).transpose()?;
     circuit_breakers(value, at)?;
     let mut config = ClusterConfig::new(name.clone(), discovery(value, &name, at)?);
     config.proxy_protocol = proxy_protocol.flatten();
     if let Some(timeout) = &value.connect_timeout {
-        config.connect_timeout = positive(timeout, &at.field("connect_timeout"))?;
+        config.connect_timeout = fields::positive(timeout, &at.field("connect_timeout"))?;
     }
     if let Some(eds) = &value.eds_cluster_config {
         let at = at.field("eds_cluster_config");
-        config.fetch_timeout = fetch_timeout(eds.eds_config.as_ref(), &at.field("eds_config"))?;
+        config.fetch_timeout =
+            config_source::fetch_timeout(eds.eds_config.as_ref(), &at.field("eds_config"))?;
     }
     balance::apply(value, &mut config, at)?;
     protocol_options(value, origin, &mut config, at)?;
@@ -102,7 +100,7 @@ fn discovery(value: &cluster::Cluster, name: &Arc<str>, at: &At<'_>) -> Result<D
             }
             let at = at.field("eds_cluster_config");
             let config = at.require(value.eds_cluster_config.as_ref())?;
-            config_source(config.eds_config.as_ref(), &at.field("eds_config"))?;
+            config_source::check(config.eds_config.as_ref(), &at.field("eds_config"))?;
             let service_name = match &*config.service_name {
                 "" => name.clone(),
                 service_name => service_name.into(),
@@ -143,24 +141,6 @@ fn custom_type(
     Ok(Discovery::DynamicForward(dynamic_forward::cluster(any, &config_at)?))
 }
 
-/// Resources come over the one ADS stream (`ads`, or `self` in what came over it).
-#[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
-pub(crate) fn config_source(value: Option<&ConfigSource>, at: &At<'_>) -> Result<(), Fault> {
-    let source = at.require(value)?;
-    match at.field("config_source_specifier").require(source.config_source_specifier.as_ref())? {
-        ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_) => Ok(()),
-        ConfigSourceSpecifier::Path(_) => Err(at.field("path").unsupported()),
-        ConfigSourceSpecifier::PathConfigSource(_) => Err(at.field("path_config_source").unsupported()),
-        ConfigSourceSpecifier::ApiConfigSource(_) => Err(at.field("api_config_source").unsupported()),
-    }
-}
-
-/// How long the first answer from a source is waited for; `None` is for ever.
-pub(crate) fn fetch_timeout(value: Option<&ConfigSource>, at: &At<'_>) -> Result<Option<Duration>, Fault> {
-    let timeout = value.and_then(|source| source.initial_fetch_timeout.as_ref());
-    fields::timeout(timeout, Some(limits::INITIAL_FETCH_TIMEOUT_DEFAULT), &at.field("initial_fetch_timeout"))
-}
-
 #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
 fn dns(
     value: &cluster::Cluster,
@@ -169,39 +149,15 @@ fn dns(
 ) -> Result<Dns, Fault> {
     let refresh_rate = match &value.dns_refresh_rate {
         None => limits::DNS_REFRESH_RATE_DEFAULT,
-        Some(rate) => positive(rate, &at.field("dns_refresh_rate"))?,
+        Some(rate) => fields::positive(rate, &at.field("dns_refresh_rate"))?,
     };
-    let family = dns_family(value.dns_lookup_family, at)?;
+    let family = fields::dns_family(value.dns_lookup_family, at)?;
     Ok(Dns {
         assignment: endpoint::names(assignment, &at.field("load_assignment"))?,
         refresh_rate,
         respect_ttl: value.respect_dns_ttl,
         family,
     })
-}
-
-/// `dns_lookup_family`.
-pub(crate) fn dns_family(value: i32, at: &At<'_>) -> Result<DnsFamily, Fault> {
-    use cluster::cluster::DnsLookupFamily;
-    Ok(match fields::enumeration(value, &at.field("dns_lookup_family"))? {
-        DnsLookupFamily::Auto => DnsFamily::V6Preferred,
-        DnsLookupFamily::V4Only => DnsFamily::V4Only,
-        DnsLookupFamily::V6Only => DnsFamily::V6Only,
-        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
-        DnsLookupFamily::All => DnsFamily::All,
-    })
-}
-
-/// A duration above zero.
-pub(crate) fn positive(
-    value: &proto::pb::google::protobuf::Duration,
-    at: &At<'_>,
-) -> Result<Duration, Fault> {
-    let duration = fields::duration(value, at)?;
-    if duration.is_zero() {
-        return Err(at.fault(Reason::Invalid { value: "0s".to_owned(), expected: "a duration above zero" }));
-    }
-    Ok(duration)
 }
 
 /// Ringway has no fixed limits. Envoy's defaults are what most configurations raise, so a limit at its default or above
@@ -248,7 +204,7 @@ fn protocol_options(
         common_options(options, origin, config, &at.field("common_http_protocol_options"))?;
     }
     if let Some(options) = http1 {
-        http::http1_options(options, &at.field("http_protocol_options"))?;
+        protocol_options::http1(options, &at.field("http_protocol_options"))?;
     }
     let options_at = at.field("typed_extension_protocol_options");
     for (key, any) in &value.typed_extension_protocol_options {
@@ -273,7 +229,7 @@ fn protocol_options(
                 let at = at.field("explicit_http_config");
                 match at.field("protocol_config").require(explicit.protocol_config.as_ref())? {
                     ProtocolConfig::HttpProtocolOptions(options) => {
-                        http::http1_options(options, &at.field("http_protocol_options"))?;
+                        protocol_options::http1(options, &at.field("http_protocol_options"))?;
                     }
                     ProtocolConfig::Http2ProtocolOptions(_) => {
                         return Err(at.field("http2_protocol_options").unsupported());
@@ -287,7 +243,7 @@ fn protocol_options(
             Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options)) => {
                 let at = at.field("use_downstream_protocol_config");
                 if let Some(options) = &options.http_protocol_options {
-                    http::http1_options(options, &at.field("http_protocol_options"))?;
+                    protocol_options::http1(options, &at.field("http_protocol_options"))?;
                 }
             }
             Some(UpstreamProtocolOptions::AutoConfig(_)) => {
@@ -306,7 +262,7 @@ fn common_options(
 ) -> Result<(), Fault> {
     // Of Envoy's two kinds of requests these are the ones that it makes itself.
     at.refuse("headers_with_underscores_action", options.headers_with_underscores_action != 0)?;
-    let common = http::common_options(options, origin, at)?;
+    let common = protocol_options::common(options, origin, at)?;
     config.idle_timeout = common.idle_timeout.unwrap_or(config.idle_timeout);
     config.max_connection_duration = common.max_connection_duration;
     config.max_requests_per_connection = common.max_requests_per_connection;
@@ -314,7 +270,7 @@ fn common_options(
     if let Some(max) = options.max_response_headers_kb {
         let at = at.field("max_response_headers_kb");
         config.response_head_bytes_max =
-            1024 * http::bound(max.value, limits::RESPONSE_HEAD_BYTES_MAX / 1024, origin, &at)?;
+            1024 * protocol_options::bound(max.value, limits::RESPONSE_HEAD_BYTES_MAX / 1024, origin, &at)?;
     }
     Ok(())
 }

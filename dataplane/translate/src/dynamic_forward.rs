@@ -20,7 +20,7 @@ use proto::pb::{
 };
 
 use crate::{
-    cluster, fields,
+    fields,
     reject::{At, Fault, Reason},
 };
 
@@ -72,7 +72,7 @@ fn dns_cache(config: &DnsCacheConfig, at: &At<'_>) -> Result<DnsCache, Fault> {
     ])?;
     let duration = |value: &Option<protobuf::Duration>, name, default: Duration| match value {
         None => Ok(default),
-        Some(value) => cluster::positive(value, &at.field(name)),
+        Some(value) => fields::positive(value, &at.field(name)),
     };
     let hosts_max = match &config.max_hosts {
         None => limits::DYNAMIC_HOSTS_DEFAULT,
@@ -86,7 +86,7 @@ fn dns_cache(config: &DnsCacheConfig, at: &At<'_>) -> Result<DnsCache, Fault> {
             "dns_refresh_rate",
             limits::DYNAMIC_HOST_REFRESH_RATE_DEFAULT,
         )?,
-        family: cluster::dns_family(config.dns_lookup_family, at)?,
+        family: fields::dns_family(config.dns_lookup_family, at)?,
         host_ttl: duration(&config.host_ttl, "host_ttl", limits::DYNAMIC_HOST_TTL_DEFAULT)?,
         hosts_max,
         query_timeout: duration(

@@ -6,6 +6,7 @@ use std::{
 };
 
 use policy::{
+    cluster::DnsFamily,
     regex::Regex,
     snapshot::Address,
     string_match::{StringMatch, StringPattern},
@@ -13,7 +14,10 @@ use policy::{
 use prost::Message;
 use proto::{
     pb::{
-        envoy::{config::core::v3 as core, r#type::matcher::v3 as matcher},
+        envoy::{
+            config::{cluster::v3::cluster::DnsLookupFamily, core::v3 as core},
+            r#type::matcher::v3 as matcher,
+        },
         google::protobuf,
     },
     well_known,
@@ -160,4 +164,24 @@ pub(crate) fn unknown_extension(type_url: &str, supported: &'static [&'static st
 /// The full name of the message in an `Any`.
 pub(crate) fn type_name(any: &protobuf::Any) -> &str {
     any.type_url.rsplit('/').next().unwrap_or_default()
+}
+
+/// A duration above zero.
+pub(crate) fn positive(value: &protobuf::Duration, at: &At<'_>) -> Result<Duration, Fault> {
+    let duration = duration(value, at)?;
+    if duration.is_zero() {
+        return Err(at.fault(Reason::Invalid { value: "0s".to_owned(), expected: "a duration above zero" }));
+    }
+    Ok(duration)
+}
+
+/// `dns_lookup_family`.
+pub(crate) fn dns_family(value: i32, at: &At<'_>) -> Result<DnsFamily, Fault> {
+    Ok(match enumeration(value, &at.field("dns_lookup_family"))? {
+        DnsLookupFamily::Auto => DnsFamily::V6Preferred,
+        DnsLookupFamily::V4Only => DnsFamily::V4Only,
+        DnsLookupFamily::V6Only => DnsFamily::V6Only,
+        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
+        DnsLookupFamily::All => DnsFamily::All,
+    })
 }

@@ -1,60 +1,37 @@
-//! `HttpConnectionManager`, and what routes and clusters share with it: protocol options, per-filter configuration.
+//! `HttpConnectionManager` and its filters.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    num::NonZeroU32,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use policy::{
     forwarded::ForwardedTrust,
     limits,
     network_filter::{HttpConnectionManager, RouteSource, ServerHeader, Underscores},
 };
-use proto::pb::{
-    envoy::{
-        config::{
-            accesslog::v3::{AccessLog, access_log},
-            core::v3::{
-                Http1ProtocolOptions, HttpProtocolOptions, TransportSocket, http_protocol_options,
-                http1_protocol_options::header_key_format::HeaderFormat, proxy_protocol_config,
-                transport_socket,
+use proto::pb::envoy::{
+    config::{
+        accesslog::v3::{AccessLog, access_log},
+        core::v3::{HttpProtocolOptions, http_protocol_options},
+    },
+    extensions::{
+        access_loggers::file::v3::FileAccessLog,
+        filters::{
+            http::router::v3::Router,
+            network::http_connection_manager::v3::{
+                self as hcm, HttpFilter, http_connection_manager as fields_of, http_filter,
             },
-            route::v3::FilterConfig,
-        },
-        extensions::{
-            access_loggers::file::v3::FileAccessLog,
-            filters::{
-                http::router::v3::Router,
-                network::http_connection_manager::v3::{
-                    self as hcm, HttpFilter, http_connection_manager as fields_of, http_filter,
-                },
-            },
-            transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport,
         },
     },
-    google::protobuf::Any,
 };
-
-use wire::{
-    path::{EscapedSlashes, Normalization},
-    proxy_protocol::Version,
-};
+use wire::path::{EscapedSlashes, Normalization};
 
 use crate::{
-    Origin, Referring, Wanted, cluster, dynamic_forward, fields,
+    Origin, Referring, Wanted, config_source, dynamic_forward, fields, protocol_options,
     reject::{At, Fault, Reason},
     route,
 };
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const FILTERS: &[&str] = &[ROUTER, dynamic_forward::FILTER];
-const RAW_BUFFER: &[&str] = &["envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"];
-const UPSTREAM_SOCKETS: &[&str] = &[
-    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
-    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
-];
 const ACCESS_LOGS: &[&str] = &[
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
@@ -78,7 +55,7 @@ pub(crate) fn connection_manager(
     let mut manager = HttpConnectionManager::new(stat_prefix.into(), routes);
     if let Some(options) = &value.common_http_protocol_options {
         let at = at.field("common_http_protocol_options");
-        let common = common_options(options, origin, &at)?;
+        let common = protocol_options::common(options, origin, &at)?;
         manager.idle_timeout = common.idle_timeout.unwrap_or(manager.idle_timeout);
         manager.max_connection_duration = common.max_connection_duration;
         manager.max_requests_per_connection = common.max_requests_per_connection;
@@ -86,7 +63,7 @@ pub(crate) fn connection_manager(
         manager.underscores = underscores(options, &at)?;
     }
     if let Some(options) = &value.http_protocol_options {
-        http1_options(options, &at.field("http_protocol_options"))?;
+        protocol_options::http1(options, &at.field("http_protocol_options"))?;
     }
     for (name, timeout, into) in [
         ("stream_idle_timeout", &value.stream_idle_timeout, &mut manager.stream_idle_timeout),
@@ -106,7 +83,7 @@ pub(crate) fn connection_manager(
     if let Some(max) = &value.max_request_headers_kb {
         let at = at.field("max_request_headers_kb");
         manager.request_head_bytes_max =
-            1024 * bound(max.value, limits::REQUEST_HEAD_BYTES_MAX / 1024, origin, &at)?;
+            1024 * protocol_options::bound(max.value, limits::REQUEST_HEAD_BYTES_MAX / 1024, origin, &at)?;
     }
     manager.server_header = server_header(value, at)?;
     manager.forwarded = ForwardedTrust {
@@ -170,8 +147,8 @@ fn routes(value: &hcm::HttpConnectionManager, origin: Origin, at: &At<'_>) -> Re
         RouteSpecifier::Rds(rds) => {
             let at = at.field("rds");
             let (source, source_at) = (rds.config_source.as_ref(), at.field("config_source"));
-            cluster::config_source(source, &source_at)?;
-            let timeout = cluster::fetch_timeout(source, &source_at)?;
+            config_source::check(source, &source_at)?;
+            let timeout = config_source::fetch_timeout(source, &source_at)?;
             let name: Arc<str> = fields::name(&rds.route_config_name, &at.field("route_config_name"))?.into();
             Ok((RouteSource::Named(name.clone()), BTreeSet::new(), Wanted::from([(name, timeout)])))
         }
@@ -277,74 +254,6 @@ pub(crate) fn access_logs(logs: &[AccessLog], origin: Origin, at: &At<'_>) -> Re
     Ok(is_on)
 }
 
-/// Configuration of filters at a virtual host, a route or a weighted cluster. Ringway has no such filter.
-pub(crate) fn per_filter_config(configs: &HashMap<String, Any>, at: &At<'_>) -> Result<(), Fault> {
-    // In order of name, so that the same message is always refused for the same reason.
-    let mut names: Vec<_> = configs.iter().collect();
-    names.sort_unstable_by_key(|(name, _)| *name);
-    let at = at.field("typed_per_filter_config");
-    for (name, any) in names {
-        let at = at.key(name);
-        if fields::type_name(any) != "envoy.config.route.v3.FilterConfig" {
-            return Err(fields::unknown_extension(&any.type_url, &[], &at));
-        }
-        let config: FilterConfig = fields::unpack(any, &at)?;
-        if !config.is_optional && !config.disabled {
-            let type_url = config.config.map(|config| config.type_url).unwrap_or_default();
-            return Err(fields::unknown_extension(&type_url, &[], &at.field("config")));
-        }
-    }
-    Ok(())
-}
-
-/// Options of both sides.
-pub(crate) struct CommonOptions {
-    /// If it is given; then `None` is for ever.
-    pub(crate) idle_timeout: Option<Option<Duration>>,
-    pub(crate) max_connection_duration: Option<Duration>,
-    pub(crate) max_requests_per_connection: Option<NonZeroU32>,
-    pub(crate) headers_count_max: usize,
-}
-
-/// What is allowed on one side only is the caller's.
-pub(crate) fn common_options(
-    options: &HttpProtocolOptions,
-    origin: Origin,
-    at: &At<'_>,
-) -> Result<CommonOptions, Fault> {
-    at.refuse("max_stream_duration", options.max_stream_duration.is_some())?;
-    let idle_at = at.field("idle_timeout");
-    let idle_timeout = options.idle_timeout.as_ref();
-    let idle_timeout = idle_timeout.map(|wait| fields::timeout(Some(wait), None, &idle_at)).transpose()?;
-    let duration_at = at.field("max_connection_duration");
-    let headers_at = at.field("max_headers_count");
-    Ok(CommonOptions {
-        idle_timeout,
-        max_connection_duration: fields::timeout(
-            options.max_connection_duration.as_ref(),
-            None,
-            &duration_at,
-        )?,
-        max_requests_per_connection: options
-            .max_requests_per_connection
-            .and_then(|max| NonZeroU32::new(max.value)),
-        headers_count_max: match options.max_headers_count {
-            None => limits::HEADERS_COUNT_DEFAULT,
-            Some(max) => bound(max.value, limits::HEADERS_COUNT_MAX, origin, &headers_at)?,
-        },
-    })
-}
-
-/// A bound that is at most ours. A control plane's larger one is capped; in the operator's file it would be a promise.
-pub(crate) fn bound(value: u32, most: usize, origin: Origin, at: &At<'_>) -> Result<usize, Fault> {
-    let most = u32::try_from(most).unwrap_or(u32::MAX);
-    let value = match origin {
-        Origin::Static => fields::between(value, 1, most, at)?,
-        Origin::Dynamic => value.clamp(1, most),
-    };
-    Ok(value as usize)
-}
-
 fn underscores(options: &HttpProtocolOptions, at: &At<'_>) -> Result<Underscores, Fault> {
     use http_protocol_options::HeadersWithUnderscoresAction as Action;
     let at = at.field("headers_with_underscores_action");
@@ -353,70 +262,4 @@ fn underscores(options: &HttpProtocolOptions, at: &At<'_>) -> Result<Underscores
         Action::RejectRequest => Underscores::Refuse,
         Action::DropHeader => Underscores::Drop,
     })
-}
-
-/// Accepted without effect: what Ringway always does (`accept_http_10`, `enable_trailers`, `allow_custom_methods`, a
-/// formatter that keeps the case of names), and choices of Envoy's parser.
-pub(crate) fn http1_options(options: &Http1ProtocolOptions, at: &At<'_>) -> Result<(), Fault> {
-    let proper_case = options.header_key_format.as_ref().and_then(|format| format.header_format.as_ref());
-    at.refuse_all(&[
-        ("allow_absolute_url", options.allow_absolute_url.is_some_and(|on| !on.value)),
-        ("default_host_for_http_10", !options.default_host_for_http_10.is_empty()),
-        ("header_key_format", matches!(proper_case, Some(HeaderFormat::ProperCaseWords(_)))),
-        ("allow_chunked_length", options.allow_chunked_length),
-        ("send_fully_qualified_url", options.send_fully_qualified_url),
-        ("ignore_http_11_upgrade", !options.ignore_http_11_upgrade.is_empty()),
-    ])
-}
-
-/// A version of the PROXY protocol.
-pub(crate) fn proxy_protocol_version(value: i32, at: &At<'_>) -> Result<Version, Fault> {
-    Ok(match fields::enumeration(value, at)? {
-        proxy_protocol_config::Version::V1 => Version::V1,
-        proxy_protocol_config::Version::V2 => Version::V2,
-    })
-}
-
-/// The transport socket of a cluster: none, or one that writes a PROXY protocol header before none.
-pub(crate) fn upstream_transport_socket(
-    socket: &TransportSocket,
-    at: &At<'_>,
-) -> Result<Option<Version>, Fault> {
-    let config_at = at.field("typed_config");
-    let Some(transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
-        return Err(config_at.fault(Reason::Missing));
-    };
-    match UPSTREAM_SOCKETS.iter().position(|known| *known == fields::type_name(any)) {
-        Some(0) => Ok(None),
-        Some(_) => {
-            let at = config_at;
-            let value: ProxyProtocolUpstreamTransport = fields::unpack(any, &at)?;
-            at.refuse_all(&[
-                ("allow_unspecified_address", value.allow_unspecified_address),
-                ("tlv_as_pool_key", value.tlv_as_pool_key),
-            ])?;
-            let inner_at = at.field("transport_socket");
-            raw_transport_socket(inner_at.require(value.transport_socket.as_ref())?, &inner_at)?;
-            let at = at.field("config");
-            let config = value.config.unwrap_or_default();
-            at.refuse_all(&[
-                ("pass_through_tlvs", config.pass_through_tlvs.is_some()),
-                ("added_tlvs", !config.added_tlvs.is_empty()),
-            ])?;
-            proxy_protocol_version(config.version, &at.field("version")).map(Some)
-        }
-        None => Err(fields::unknown_extension(&any.type_url, UPSTREAM_SOCKETS, &config_at)),
-    }
-}
-
-/// Only the transport socket that is none.
-pub(crate) fn raw_transport_socket(socket: &TransportSocket, at: &At<'_>) -> Result<(), Fault> {
-    let at = at.field("typed_config");
-    let Some(transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
-        return Err(at.fault(Reason::Missing));
-    };
-    if RAW_BUFFER.contains(&fields::type_name(any)) {
-        return Ok(());
-    }
-    Err(fields::unknown_extension(&any.type_url, RAW_BUFFER, &at))
 }

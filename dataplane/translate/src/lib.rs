@@ -27,12 +27,15 @@ pub mod overload;
 pub mod reject;
 pub mod route;
 
+mod config_source;
 mod dynamic_forward;
 mod fields;
 mod header;
 mod http;
+mod protocol_options;
 mod resource;
 mod route_match;
+mod transport_socket;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -26,7 +26,7 @@ use wire::proxy_protocol::{Accepted, Version};
 use crate::{
     Origin, Referring, Rejected, Wanted, fields, http,
     reject::{At, Fault, Reason},
-    want,
+    transport_socket, want,
 };
 
 /// Those that end a filter chain, and the one that may come before.
@@ -180,7 +180,7 @@ fn proxy_protocol_header(value: &proxy_protocol::ProxyProtocol, at: &At<'_>) -> 
     let mut accepted = Accepted { absent: value.allow_requests_without_proxy_protocol, ..Accepted::ALL };
     let disallowed_at = at.field("disallowed_versions");
     for (index, version) in value.disallowed_versions.iter().enumerate() {
-        match http::proxy_protocol_version(*version, &disallowed_at.index(index))? {
+        match transport_socket::proxy_protocol_version(*version, &disallowed_at.index(index))? {
             Version::V1 => accepted.v1 = false,
             Version::V2 => accepted.v2 = false,
         }
@@ -209,7 +209,7 @@ impl Chains {
         #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
         at.refuse("use_proxy_proto", value.use_proxy_proto.is_some_and(|on| on.value))?;
         if let Some(socket) = &value.transport_socket {
-            http::raw_transport_socket(socket, &at.field("transport_socket"))?;
+            transport_socket::raw(socket, &at.field("transport_socket"))?;
         }
         let matches = match &value.filter_chain_match {
             None => FilterChainMatch::default(),

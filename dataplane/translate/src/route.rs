@@ -1,6 +1,9 @@
 //! `RouteConfiguration` to a route table.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use policy::{
     Weighted, limits,
@@ -10,15 +13,20 @@ use policy::{
         RouteActionSpec, RouteSpec, RouteTable, RouteTableSpec, TargetSpec, VirtualHostSpec,
     },
 };
-use proto::pb::envoy::{
-    config::{core::v3 as core, route::v3 as route},
-    r#type::matcher::v3::RegexMatchAndSubstitute,
+use proto::pb::{
+    envoy::{
+        config::{
+            core::v3 as core,
+            route::v3::{self as route, FilterConfig},
+        },
+        r#type::matcher::v3::RegexMatchAndSubstitute,
+    },
+    google::protobuf::Any,
 };
-
 use wire::http1::encode;
 
 use crate::{
-    Origin, Referring, Rejected, Wanted, fields, header, http,
+    Origin, Referring, Rejected, Wanted, fields, header,
     reject::{At, Fault, Reason},
     route_match,
 };
@@ -66,7 +74,7 @@ pub(crate) fn table(
         ("ignore_path_parameters_in_path_matching", value.ignore_path_parameters_in_path_matching),
         ("route_specifiers", !value.route_specifiers.is_empty()),
     ])?;
-    http::per_filter_config(&value.typed_per_filter_config, at)?;
+    per_filter_config(&value.typed_per_filter_config, at)?;
     let body_bytes_max = match &value.max_direct_response_body_size_bytes {
         Some(max) => (max.value as usize).min(limits::DIRECT_RESPONSE_BODY_BYTES_MAX),
         None => limits::DIRECT_RESPONSE_BODY_BYTES_MAX,
@@ -98,6 +106,26 @@ struct Context {
 }
 
 /// A domain may be there once in the whole table; the index would say so too, but not where.
+/// Configuration of filters at a virtual host, a route or a weighted cluster. Ringway has no such filter.
+fn per_filter_config(configs: &HashMap<String, Any>, at: &At<'_>) -> Result<(), Fault> {
+    // In order of name, so that the same message is always refused for the same reason.
+    let mut names: Vec<_> = configs.iter().collect();
+    names.sort_unstable_by_key(|(name, _)| *name);
+    let at = at.field("typed_per_filter_config");
+    for (name, any) in names {
+        let at = at.key(name);
+        if fields::type_name(any) != "envoy.config.route.v3.FilterConfig" {
+            return Err(fields::unknown_extension(&any.type_url, &[], &at));
+        }
+        let config: FilterConfig = fields::unpack(any, &at)?;
+        if !config.is_optional && !config.disabled {
+            let type_url = config.config.map(|config| config.type_url).unwrap_or_default();
+            return Err(fields::unknown_extension(&type_url, &[], &at.field("config")));
+        }
+    }
+    Ok(())
+}
+
 fn check_domains(hosts: &[route::VirtualHost], at: &At<'_>) -> Result<(), Fault> {
     let mut seen = BTreeSet::new();
     for (index, host) in hosts.iter().enumerate() {
@@ -131,7 +159,7 @@ fn virtual_host(
         ("request_mirror_policies", !value.request_mirror_policies.is_empty()),
         ("route_specifiers", !value.route_specifiers.is_empty()),
     ])?;
-    http::per_filter_config(&value.typed_per_filter_config, at)?;
+    per_filter_config(&value.typed_per_filter_config, at)?;
     let domains_at = at.field("domains");
     if value.domains.is_empty() {
         return Err(domains_at.fault(Reason::Missing));
@@ -164,7 +192,7 @@ fn route(
 ) -> Result<RouteSpec, Fault> {
     use route::route::Action;
     at.refuse("route_specifiers", !value.route_specifiers.is_empty())?;
-    http::per_filter_config(&value.typed_per_filter_config, at)?;
+    per_filter_config(&value.typed_per_filter_config, at)?;
     let matches = at.field("match").require(value.r#match.as_ref())?;
     let action = match at.field("action").require(value.action.as_ref())? {
         Action::Route(action) => {
@@ -294,7 +322,7 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
             ("cluster_header", !cluster.cluster_header.is_empty()),
             ("metadata_match", cluster.metadata_match.is_some()),
         ])?;
-        http::per_filter_config(&cluster.typed_per_filter_config, &at)?;
+        per_filter_config(&cluster.typed_per_filter_config, &at)?;
         let host_rewrite = match &cluster.host_rewrite_specifier {
             None => None,
             Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(host_literal(host, &at)?),
