@@ -2,10 +2,7 @@
 //!
 //! Requests come from 127.0.0.2, which is told as it is; of 127.0.0.1 Envoy tells an address of the machine instead.
 
-use super::{
-    answer_alike,
-    peers::{Ports, Request},
-};
+use super::{answer_alike, front, peers::Request};
 
 const REQUESTS: &[Request<'static>] = &[
     ("GET", "/", "a.test", &[]),
@@ -33,6 +30,11 @@ const REQUESTS: &[Request<'static>] = &[
 const TWO_LINES: Request<'static> =
     ("GET", "/", "a.test", &[("X-Forwarded-For", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
 
+const ROUTES: &str = "{match: {prefix: /to}, redirect: {path_redirect: /there}}";
+
+const LOGGED: &str = r#"access_log: [{name: out, typed_config: {
+            "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLogLOG_FORMAT}}]"#;
+
 #[test]
 fn the_client_is_told_as_envoy_tells_it() {
     for options in [
@@ -49,38 +51,7 @@ fn the_client_is_told_as_envoy_tells_it() {
         if options.starts_with("use_remote_address: true") && !options.contains("skip_xff_append") {
             requests.push(TWO_LINES);
         }
-        answer_alike(&|ports| bootstrap(ports, options), &requests);
+        let options = format!("{options}, {LOGGED}");
+        answer_alike(&|ports| front(ports, &options, ROUTES), &requests);
     }
-}
-
-fn bootstrap(Ports { port, admin, origin, .. }: Ports, options: &str) -> String {
-    format!(
-        r#"
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
-static_resources:
-  listeners:
-  - name: front
-    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config: {{
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
-          stat_prefix: front, {options},
-          access_log: [{{name: out, typed_config: {{
-            "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLogLOG_FORMAT}}}}],
-          route_config: {{name: table, virtual_hosts: [{{name: all, domains: ["*"], routes: [
-            {{match: {{prefix: /to}}, redirect: {{path_redirect: /there}}}},
-            {{match: {{prefix: /}}, route: {{cluster: origin}}}}]}}]}},
-          http_filters: [{{name: envoy.filters.http.router, typed_config: {{
-            "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router,
-            suppress_envoy_headers: true}}}}]}}
-  clusters:
-  - name: origin
-    type: STATIC
-    load_assignment:
-      cluster_name: origin
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {origin}}}}}}}}}]}}]
-"#
-    )
 }

@@ -35,3 +35,34 @@ fn answer_alike(bootstrap: &dyn Fn(Ports) -> String, requests: &[Request<'_>]) {
     let (count, all) = (differences.len(), requests.len());
     assert!(differences.is_empty(), "{count} of {all} differ:\n{}", differences.join("\n"));
 }
+
+/// A bootstrap file with these options of the connection manager and these routes; `/` leads to the origin.
+fn front(Ports { port, admin, origin, .. }: Ports, options: &str, routes: &str) -> String {
+    format!(
+        r#"
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
+static_resources:
+  listeners:
+  - name: front
+    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config: {{
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+          stat_prefix: front, {options},
+          route_config: {{name: table, virtual_hosts: [{{name: all, domains: ["*"], routes: [
+            {routes},
+            {{match: {{prefix: /}}, route: {{cluster: origin}}}}]}}]}},
+          http_filters: [{{name: envoy.filters.http.router, typed_config: {{
+            "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router,
+            suppress_envoy_headers: true}}}}]}}
+  clusters:
+  - name: origin
+    type: STATIC
+    load_assignment:
+      cluster_name: origin
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {origin}}}}}}}}}]}}]
+"#
+    )
+}

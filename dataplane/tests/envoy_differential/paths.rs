@@ -1,9 +1,6 @@
 //! What becomes of paths that several spellings mean.
 
-use super::{
-    answer_alike,
-    peers::{Ports, Request},
-};
+use super::{answer_alike, front, peers::Request};
 
 const TARGETS: &[&str] = &[
     "/",
@@ -42,6 +39,9 @@ const TARGETS: &[&str] = &[
     "/a/b:c@d,e",
 ];
 
+const ROUTES: &str =
+    "{match: {path_separated_prefix: /c}, direct_response: {status: 200, body: {inline_string: c}}}";
+
 #[test]
 fn paths_are_normalized_as_envoy_does() {
     let requests: Vec<Request<'_>> =
@@ -57,36 +57,6 @@ fn paths_are_normalized_as_envoy_does() {
         "normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD",
     ] {
         println!("{options}");
-        answer_alike(&|ports| bootstrap(ports, options), &requests);
+        answer_alike(&|ports| front(ports, options, ROUTES), &requests);
     }
-}
-
-fn bootstrap(Ports { port, admin, origin, .. }: Ports, options: &str) -> String {
-    format!(
-        r#"
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
-static_resources:
-  listeners:
-  - name: front
-    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config: {{
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
-          stat_prefix: front, {options},
-          route_config: {{name: table, virtual_hosts: [{{name: all, domains: ["*"], routes: [
-            {{match: {{path_separated_prefix: /c}}, direct_response: {{status: 200, body: {{inline_string: c}}}}}},
-            {{match: {{prefix: /}}, route: {{cluster: origin}}}}]}}]}},
-          http_filters: [{{name: envoy.filters.http.router, typed_config: {{
-            "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router,
-            suppress_envoy_headers: true}}}}]}}
-  clusters:
-  - name: origin
-    type: STATIC
-    load_assignment:
-      cluster_name: origin
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {origin}}}}}}}}}]}}]
-"#
-    )
 }
