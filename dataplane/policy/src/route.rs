@@ -297,7 +297,9 @@ fn assemble_virtual_host(
         let response_headers = response.with(&HeaderOps::default(), &route.response_headers);
         Route { name: route.name, matches: route.matches, action, response_headers }
     };
-    let routes: Vec<Route> = spec.routes.into_iter().map(assemble).collect();
+    // Not by `collect`, which keeps the memory of the specifications, a third of it unused.
+    let mut routes = Vec::with_capacity(spec.routes.len());
+    routes.extend(spec.routes.into_iter().map(assemble));
     let paths = PathIndex::new(routes.iter().map(|route| &route.matches));
     VirtualHost { name: spec.name, domains: spec.domains, routes, paths }
 }

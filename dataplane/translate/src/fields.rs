@@ -153,7 +153,12 @@ pub(crate) fn full_regex(value: &matcher::RegexMatcher, at: &At<'_>) -> Result<R
 
 /// The configuration of an extension, of which `T` is the only type that may stand here.
 pub(crate) fn unpack<T: Message + Default>(any: &protobuf::Any, at: &At<'_>) -> Result<T, Fault> {
-    T::decode(&*any.value).map_err(|_| at.fault(Reason::Undecodable { type_url: any.type_url.clone() }))
+    T::decode(&*any.value).map_err(|_| undecodable(any, at))
+}
+
+/// Bytes that are not the message that their `Any` promises.
+pub(crate) fn undecodable(any: &protobuf::Any, at: &At<'_>) -> Fault {
+    at.fault(Reason::Undecodable { type_url: any.type_url.clone() })
 }
 
 /// An extension that is not among `supported`.

@@ -28,6 +28,7 @@ use crate::{
     Origin, Referring, Wanted, config_source, dynamic_forward, fields, protocol_options,
     reject::{At, Fault, Reason},
     route,
+    taken::TakenRoutes,
 };
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -38,18 +39,19 @@ const ACCESS_LOGS: &[&str] = &[
     "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
 ];
 
-/// The connection manager and what it refers to.
+/// The connection manager and what it refers to. `taken` are the routes of its own table that are not in `value` any more.
 ///
 /// Accepted without effect: telemetry (`tracing`, request id extensions, `proxy_status_config`, log flushing), buffer limits
 /// (ours bound every buffer), HTTP/2 and HTTP/3 options (HTTP/1 is what is spoken), `add_user_agent` and `server_name` without a
 /// transformation that uses it. The `server` header without a name is left alone where Envoy would write its own.
 pub(crate) fn connection_manager(
     value: &hcm::HttpConnectionManager,
+    taken: &TakenRoutes<'_>,
     origin: Origin,
     at: &At<'_>,
 ) -> Result<Referring<HttpConnectionManager>, Fault> {
     refuse(value, at)?;
-    let (routes, clusters, route_tables) = routes(value, origin, at)?;
+    let (routes, clusters, route_tables) = routes(value, taken, origin, at)?;
     filters(&value.http_filters, &at.field("http_filters"))?;
     let stat_prefix = fields::name(&value.stat_prefix, &at.field("stat_prefix"))?;
     let mut manager = HttpConnectionManager::new(stat_prefix.into(), routes);
@@ -137,11 +139,16 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
 
 type Routes = (RouteSource, BTreeSet<Arc<str>>, Wanted);
 
-fn routes(value: &hcm::HttpConnectionManager, origin: Origin, at: &At<'_>) -> Result<Routes, Fault> {
+fn routes(
+    value: &hcm::HttpConnectionManager,
+    taken: &TakenRoutes<'_>,
+    origin: Origin,
+    at: &At<'_>,
+) -> Result<Routes, Fault> {
     use fields_of::RouteSpecifier;
     match at.field("route_specifier").require(value.route_specifier.as_ref())? {
         RouteSpecifier::RouteConfig(table) => {
-            let table = route::table(table, origin, &at.field("route_config"))?;
+            let table = route::table(table, taken, origin, &at.field("route_config"))?;
             Ok((RouteSource::Inline(table.value), table.clusters, Wanted::new()))
         }
         RouteSpecifier::Rds(rds) => {

@@ -35,6 +35,7 @@ mod http;
 mod protocol_options;
 mod resource;
 mod route_match;
+mod taken;
 mod transport_socket;
 
 use std::{

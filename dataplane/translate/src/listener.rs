@@ -26,7 +26,7 @@ use wire::proxy_protocol::{Accepted, Version};
 use crate::{
     Origin, Referring, Rejected, Wanted, fields, http,
     reject::{At, Fault, Reason},
-    transport_socket, want,
+    taken, transport_socket, want,
 };
 
 /// Those that end a filter chain, and the one that may come before.
@@ -246,8 +246,10 @@ impl Chains {
         let at = at.field("typed_config");
         match NETWORK_FILTERS.iter().position(|known| *known == fields::type_name(any)) {
             Some(0) => {
-                let value: HttpConnectionManager = fields::unpack(any, &at)?;
-                let manager = http::connection_manager(&value, self.origin, &at)?;
+                let (value, taken) =
+                    taken::decode::<HttpConnectionManager>(&any.value, taken::IN_CONNECTION_MANAGER)
+                        .map_err(|_| fields::undecodable(any, &at))?;
+                let manager = http::connection_manager(&value, &taken, self.origin, &at)?;
                 self.clusters.extend(manager.clusters);
                 for (name, timeout) in &manager.route_tables {
                     want(&mut self.route_tables, name, *timeout);

@@ -17,7 +17,7 @@ use crate::{
     assemble::{Accepted, Update},
     cluster, endpoint, listener,
     reject::{At, Reason},
-    route,
+    route, taken,
 };
 
 /// Translates a resource of a response of `type_url` to the update it is. A resource without a body is none.
@@ -34,8 +34,11 @@ pub fn resource(type_url: &str, resource: &ads::Resource) -> Result<Update, Reje
             Ok(Update::Listener(accepted(resource, &value.name, translated)?))
         }
         type_url::ROUTE_CONFIGURATION => {
-            let value: RouteConfiguration = decode(resource, body)?;
-            let translated = route::translate(&value, Origin::Dynamic)?;
+            let (value, taken) =
+                taken::decode::<RouteConfiguration>(&body.value, taken::IN_ROUTE_CONFIGURATION)
+                    .map_err(|_| undecodable(resource, body))?;
+            let translated = route::table(&value, &taken, Origin::Dynamic, &At::ROOT)
+                .map_err(|fault| fault.of(&value.name))?;
             Ok(Update::RouteTable(accepted(resource, &value.name, translated)?))
         }
         type_url::CLUSTER => {
@@ -53,10 +56,12 @@ pub fn resource(type_url: &str, resource: &ads::Resource) -> Result<Update, Reje
 }
 
 fn decode<M: Message + Default>(resource: &ads::Resource, body: &ads::Any) -> Result<M, Rejected> {
-    M::decode(body.value.clone()).map_err(|_| {
-        let reason = Reason::Undecodable { type_url: body.type_url.clone() };
-        At::ROOT.fault(reason).of(&resource.name)
-    })
+    M::decode(body.value.clone()).map_err(|_| undecodable(resource, body))
+}
+
+fn undecodable(resource: &ads::Resource, body: &ads::Any) -> Rejected {
+    let reason = Reason::Undecodable { type_url: body.type_url.clone() };
+    At::ROOT.fault(reason).of(&resource.name)
 }
 
 /// `name` is what the message calls itself. The envelope's name is what was subscribed to; servers may leave it out.

@@ -13,6 +13,7 @@ use policy::{
         RouteActionSpec, RouteSpec, RouteTable, RouteTableSpec, TargetSpec, VirtualHostSpec,
     },
 };
+use prost::{Message, Name};
 use proto::pb::{
     envoy::{
         config::{
@@ -29,6 +30,7 @@ use crate::{
     Origin, Referring, Rejected, Wanted, fields, header,
     reject::{At, Fault, Reason},
     route_match,
+    taken::TakenRoutes,
 };
 
 /// The edits of requests at one level. Table, virtual host, route and weighted cluster are messages of different types
@@ -53,15 +55,16 @@ pub fn translate(
     value: &route::RouteConfiguration,
     origin: Origin,
 ) -> Result<Referring<RouteTable>, Rejected> {
-    table(value, origin, &At::ROOT).map_err(|fault| fault.of(&value.name))
+    table(value, &TakenRoutes::default(), origin, &At::ROOT).map_err(|fault| fault.of(&value.name))
 }
 
-/// Translates a route table wherever it stands.
+/// Translates a route table wherever it stands. `taken` are routes that are not in `value` any more.
 ///
 /// Accepted without effect: `validate_clusters` (an unknown cluster answers 503 either way), `metadata` (for filters
 /// that Ringway does not have).
 pub(crate) fn table(
     value: &route::RouteConfiguration,
+    taken: &TakenRoutes<'_>,
     origin: Origin,
     at: &At<'_>,
 ) -> Result<Referring<RouteTable>, Fault> {
@@ -83,7 +86,7 @@ pub(crate) fn table(
     let hosts_at = at.field("virtual_hosts");
     let hosts = value.virtual_hosts.iter().enumerate();
     let virtual_hosts = hosts
-        .map(|(index, host)| virtual_host(host, &context, &hosts_at.index(index)))
+        .map(|(index, host)| virtual_host(host, taken.of_host(index), &context, &hosts_at.index(index)))
         .collect::<Result<_, _>>()?;
     check_domains(&value.virtual_hosts, &hosts_at)?;
     let spec = RouteTableSpec {
@@ -145,6 +148,7 @@ fn check_domains(hosts: &[route::VirtualHost], at: &At<'_>) -> Result<(), Fault>
 /// requests that nobody saw), buffer limits (ours bound every buffer), `metadata`.
 fn virtual_host(
     value: &route::VirtualHost,
+    taken: &[&[u8]],
     context: &Context,
     at: &At<'_>,
 ) -> Result<VirtualHostSpec, Fault> {
@@ -170,10 +174,17 @@ fn virtual_host(
         .collect::<Result<_, Fault>>()?;
     let retry = (value.retry_policy.as_ref(), at.field("retry_policy"));
     let routes_at = at.field("routes");
-    let routes = value.routes.iter().enumerate();
-    let routes = routes
-        .map(|(index, of)| self::route(of, context, &retry, &routes_at.index(index)))
-        .collect::<Result<_, _>>()?;
+    // A `collect` of results guesses the length, and what it took too much stays.
+    let mut routes = Vec::with_capacity(value.routes.len() + taken.len());
+    for (index, of) in value.routes.iter().enumerate() {
+        routes.push(self::route(of, context, &retry, &routes_at.index(index))?);
+    }
+    for bytes in taken {
+        let at = routes_at.index(routes.len());
+        let undecodable = |_| at.fault(Reason::Undecodable { type_url: route::Route::type_url() });
+        let of = route::Route::decode(*bytes).map_err(undecodable)?;
+        routes.push(self::route(&of, context, &retry, &at)?);
+    }
     Ok(VirtualHostSpec {
         name: fields::name(&value.name, &at.field("name"))?.into(),
         domains,
