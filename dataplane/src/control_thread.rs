@@ -241,6 +241,7 @@ impl ControlThread {
             self.snapshot = snapshot;
             self.adoption = Some(Adoption { look_at: now + ADOPTION_LOOK_FIRST, pause: ADOPTION_LOOK_FIRST });
         }
+        self.care.give_back_after(now);
         self.watch_names();
         self.subscribe();
         self.pace.spent(now, Instant::now());

@@ -12,6 +12,10 @@ use crate::{
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How long after a change of configuration memory is given back: then the workers have let go of the last snapshot and the
+/// new one is on disk. So it is done once a second at most, however fast changes come.
+const GIVE_BACK_DELAY: Duration = Duration::from_secs(1);
+
 /// What is known of the workers' well-being.
 #[derive(Debug)]
 pub(super) struct Care {
@@ -20,6 +24,8 @@ pub(super) struct Care {
     pub(super) budget: Option<Budget>,
     /// What was used at the last look, in bytes.
     pub(super) used_bytes: u64,
+    /// When memory is given back next.
+    give_back_at: Option<Instant>,
 }
 
 impl Care {
@@ -28,7 +34,12 @@ impl Care {
         if let Some(budget) = &budget {
             tracing::info!(limit_bytes = budget.limit_bytes, "memory is limited");
         }
-        Care { due: now, watchdog: Watchdog::new(workers, now), budget, used_bytes: 0 }
+        Care { due: now, watchdog: Watchdog::new(workers, now), budget, used_bytes: 0, give_back_at: None }
+    }
+
+    /// Configuration was taken in: what that needed for a moment is free soon.
+    pub(super) fn give_back_after(&mut self, change: Instant) {
+        self.give_back_at.get_or_insert(change + GIVE_BACK_DELAY);
     }
 }
 
@@ -36,6 +47,11 @@ impl ControlThread {
     pub(super) fn look_after_workers(&mut self, now: Instant) {
         let ControlThread { care, workers, .. } = self;
         care.due = now + LOOK;
+        if care.give_back_at.is_some_and(|at| at <= now) {
+            care.give_back_at = None;
+            runtime::memory::give_back();
+            tracing::debug!(took = ?now.elapsed(), "memory given back");
+        }
         let turns = workers.stats().iter().map(|stats| stats.counters.turns.get());
         for finding in care.watchdog.look(now, turns) {
             match finding {
