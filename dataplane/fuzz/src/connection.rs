@@ -38,14 +38,22 @@ pub const REFERENCE_TRAILER_LIMITS: reference::body::TrailerLimits =
 
 /// Reads one message after the other. `pieces` says where the bytes that are there end, each time that more come.
 pub fn read(bytes: &[u8], side: Side<'_>, pieces: impl IntoIterator<Item = usize>) -> Connection {
-    let mut reader = Reader { side, at: 0, state: State::new(side), messages: Vec::new() };
+    read_within(&LIMITS, bytes, side, pieces).0
+}
+
+/// Reads as [`read`] does, within other limits. Gives also the message whose head is there, but not all of its body.
+pub fn read_within(
+    limits: &Limits,
+    bytes: &[u8],
+    side: Side<'_>,
+    pieces: impl IntoIterator<Item = usize>,
+) -> (Connection, Option<Message>) {
+    let mut reader = Reader { side, limits, at: 0, state: State::new(side), messages: Vec::new() };
     for end in pieces.into_iter().chain([bytes.len()]) {
         if let Some(rest) = reader.receive(&bytes[..end]) {
             let is_over = rest == Rest::Unread && reader.at == bytes.len();
-            return Connection {
-                messages: reader.messages,
-                rest: if is_over { Rest::Nothing } else { rest },
-            };
+            let rest = if is_over { Rest::Nothing } else { rest };
+            return (Connection { messages: reader.messages, rest }, None);
         }
     }
     reader.finish(bytes.len())
@@ -53,6 +61,7 @@ pub fn read(bytes: &[u8], side: Side<'_>, pieces: impl IntoIterator<Item = usize
 
 struct Reader<'a> {
     side: Side<'a>,
+    limits: &'a Limits,
     /// Bytes that were taken.
     at: usize,
     state: State,
@@ -83,14 +92,14 @@ impl Reader<'_> {
                 return None;
             }
             let step = match &mut self.state {
-                State::Request(head) => match parse::request(rest, &LIMITS, head) {
+                State::Request(head) => match parse::request(rest, self.limits, head) {
                     Ok(Parsed::Partial) => return None,
                     Ok(Parsed::Complete) => Ok((of_request(head, rest), head.framing, head.end as usize)),
                     Err(error) => Err(error),
                 },
                 State::Response(head) => {
                     let Side::Responses(method) = self.side else { return None };
-                    match parse::response(rest, &LIMITS, method_of(method), head) {
+                    match parse::response(rest, self.limits, method_of(method), head) {
                         Ok(Parsed::Partial) => return None,
                         Ok(Parsed::Complete) => {
                             Ok((of_response(head, rest), head.framing, head.end as usize))
@@ -136,20 +145,22 @@ impl Reader<'_> {
     }
 
     /// The connection was closed behind `end` bytes.
-    fn finish(mut self, end: usize) -> Connection {
+    fn finish(mut self, end: usize) -> (Connection, Option<Message>) {
+        let mut begun = None;
         let rest = match &mut self.state {
-            State::Body(decoder, _) => {
+            State::Body(decoder, message) => {
                 if decoder.on_close().is_ok() {
                     self.end_message();
                     Rest::Nothing
                 } else {
+                    begun = Some(std::mem::take(message));
                     Rest::Part
                 }
             }
             State::Request(_) | State::Response(_) if self.at == end => Rest::Nothing,
             State::Request(_) | State::Response(_) => Rest::Part,
         };
-        Connection { messages: self.messages, rest }
+        (Connection { messages: self.messages, rest }, begun)
     }
 }
 

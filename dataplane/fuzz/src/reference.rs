@@ -6,6 +6,7 @@
 pub mod body;
 pub mod head;
 pub mod path;
+mod text;
 
 use std::collections::BTreeSet;
 

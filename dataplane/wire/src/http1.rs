@@ -15,6 +15,7 @@
 
 mod answer;
 pub mod body;
+mod chunk_extension;
 pub mod conn;
 mod edits;
 pub mod encode;

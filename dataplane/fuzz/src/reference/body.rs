@@ -2,7 +2,7 @@
 
 use crate::{
     message::Read,
-    reference::head::{find, is_token, is_value, split_at_byte},
+    reference::text::{find, is_disguised, is_token, is_value, split_at_byte},
 };
 
 /// The bounds of a trailer section.
@@ -79,7 +79,7 @@ pub fn read(bytes: &[u8], limits: &TrailerLimits) -> Read<Chunked> {
         }
         if let Some(extension) = extension {
             extension_bytes += extension.len();
-            if !is_value(extension) || extension_bytes > EXTENSION_BYTES {
+            if !are_extensions(extension) || extension_bytes > EXTENSION_BYTES {
                 return Read::refused(400);
             }
         }
@@ -100,6 +100,40 @@ pub fn read(bytes: &[u8], limits: &TrailerLimits) -> Read<Chunked> {
     }
 }
 
+/// RFC 9112 §7.1.1, behind the first `;`; ours: no white space around `;` and `=`.
+fn are_extensions(text: &[u8]) -> bool {
+    let (name, rest) = leading_token(text);
+    let rest = match rest {
+        [b'=', b'"', quoted @ ..] => match behind_quotes(quoted) {
+            Some(rest) => rest,
+            None => return false,
+        },
+        [b'=', value @ ..] => match leading_token(value) {
+            ([], _) => return false,
+            (_, rest) => rest,
+        },
+        rest => rest,
+    };
+    !name.is_empty() && (rest.is_empty() || rest.strip_prefix(b";").is_some_and(are_extensions))
+}
+
+fn leading_token(text: &[u8]) -> (&[u8], &[u8]) {
+    let bytes =
+        (0..=text.len()).take_while(|end| *end == 0 || is_token(&text[..*end])).last().unwrap_or_default();
+    text.split_at(bytes)
+}
+
+/// What follows the closing quote (RFC 9110 §5.6.4).
+fn behind_quotes(text: &[u8]) -> Option<&[u8]> {
+    match text {
+        [b'"', rest @ ..] => Some(rest),
+        [b'\\', escaped, rest @ ..] if is_value(&[*escaped]) => behind_quotes(rest),
+        [b'\\', ..] => None,
+        [byte, rest @ ..] if is_value(&[*byte]) => behind_quotes(rest),
+        _ => None,
+    }
+}
+
 fn trailers(bytes: &[u8], limits: &TrailerLimits, mut body: Chunked) -> Read<Chunked> {
     let (mut taken, mut count) = (0, 0);
     loop {
@@ -117,7 +151,7 @@ fn trailers(bytes: &[u8], limits: &TrailerLimits, mut body: Chunked) -> Read<Chu
             return Read::refused(400);
         }
         let name = String::from_utf8_lossy(name).to_lowercase();
-        if FORBIDDEN.contains(&name.as_str()) {
+        if FORBIDDEN.contains(&name.as_str()) || is_disguised(&name) {
             return Read::refused(400);
         }
         let is_left_out = LEFT_OUT.contains(&name.as_str())

@@ -4,7 +4,14 @@ use std::{collections::BTreeSet, net::Ipv6Addr};
 
 use crate::{
     message::{Framing, Head, Read, Start},
-    reference::{Faults, Side, body::TrailerLimits},
+    reference::{
+        Faults, Side,
+        body::TrailerLimits,
+        text::{
+            count, find, is_disguised, is_token, is_value, latin1, number, split_at_byte, split_lines,
+            trim_blanks,
+        },
+    },
 };
 
 /// The bounds that are set for a reader.
@@ -116,6 +123,7 @@ fn request(
         };
         faults.unless(with_port(asked) == with_port(host), 400);
     }
+    faults.unless(!headers.0.iter().any(|(name, ..)| is_disguised(name)), 400);
     // RFC 9112 §6.1: not for a version that has none.
     faults.unless(!(declared == Framing::Chunked && head.version == 0), 400);
     // Ours: nothing before a tunnel.
@@ -285,61 +293,4 @@ fn headers<'a>(lines: &[&'a [u8]], faults: &mut Faults) -> Headers<'a> {
 
 fn name_of(line: &[u8]) -> Vec<u8> {
     split_at_byte(line, b':').0.to_vec()
-}
-
-/// `1*DIGIT` in 64 bits.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    latin1(text).parse().ok()
-}
-
-/// RFC 9110 §5.6.2.
-pub(crate) fn is_token(text: &[u8]) -> bool {
-    let is_one = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !text.is_empty() && text.iter().all(is_one)
-}
-
-/// RFC 9110 §5.5: no control bytes but the tab.
-pub(crate) fn is_value(text: &[u8]) -> bool {
-    text.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
-}
-
-pub(crate) fn trim_blanks(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
-    }
-    text
-}
-
-/// What is before the first such byte, and what is behind it.
-pub(crate) fn split_at_byte(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
-    match text.iter().position(|one| *one == byte) {
-        Some(at) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
-    }
-}
-
-pub(crate) fn split_lines(text: &[u8]) -> Vec<&[u8]> {
-    let mut lines = Vec::new();
-    let mut rest = text;
-    while let Some(at) = find(rest, b"\r\n") {
-        lines.push(&rest[..at]);
-        rest = &rest[at + 2..];
-    }
-    lines.push(rest);
-    lines
-}
-
-pub(crate) fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
-}
-
-fn count(text: &[u8], byte: u8) -> usize {
-    text.iter().filter(|one| **one == byte).count()
-}
-
-fn latin1(text: &[u8]) -> String {
-    text.iter().map(|byte| char::from(*byte)).collect()
 }

@@ -30,6 +30,8 @@ pub const WORDS: &[&str] = &[
     ";",
     ";a=b",
     ";a=\"b;c\"",
+    "=\"\\\"",
+    "Content_Length: 5\r\n",
     "0x",
     "+",
     "-",

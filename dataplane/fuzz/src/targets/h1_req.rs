@@ -45,6 +45,8 @@ pub const WORDS: &[&str] = &[
     "Content-Length: ",
     "Content-Length: 3\r\n\r\nabc",
     "Transfer-Encoding: chunked\r\n",
+    "Transfer_Encoding: ",
+    "content--length: ",
     "Transfer-Encoding: ",
     "chunked",
     "gzip",

@@ -149,7 +149,12 @@ pub(crate) fn chunk_framing(trials: &mut Trials<'_>) {
         trials.input(&chunks(body, None, broken));
     }
     // Some take these, which does no harm as long as they are not sent on.
-    for body in ["5 \r\nhello\r\n0\r\n\r\n", "5;a\x00\r\nhello\r\n0\r\n\r\n"] {
+    for body in [
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "5;a\x00\r\nhello\r\n0\r\n\r\n",
+        "5;\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"b\r\nhello\r\n0\r\n\r\n",
+    ] {
         trials.input(&chunks(body, Some("hello"), broken));
     }
     for size in ["ffffffffffffffff", "fffffffffffffffff", "fffffffffffffffe", "8000000000000000"] {

@@ -6,7 +6,8 @@
 //!
 //! Longer than 500 lines: a third of it are the tables of its tests.
 
-use super::fields::{BODY_BYTES_MAX, classify, is_token, is_value};
+use super::chunk_extension::Extension;
+use super::fields::{BODY_BYTES_MAX, classify, is_disguised, is_token, is_value};
 use crate::head::{Framing, Known};
 
 /// Most bytes of chunk extensions in one message. Nobody uses them; those who send much of them attack the counting.
@@ -50,7 +51,7 @@ pub enum BodyError {
     /// A line of the chunked coding does not end in CRLF.
     #[error("malformed line end in chunked body")]
     LineEnd,
-    /// A chunk extension holds a control byte.
+    /// A chunk extension is not `;name`, `;name=value` or `;name="value"`, without white space.
     #[error("malformed chunk extension")]
     Extension,
     /// Chunk extensions of one message exceed [`EXTENSION_BYTES_MAX`].
@@ -136,6 +137,7 @@ enum State {
     },
     Extension {
         size: u64,
+        at: Extension,
     },
     /// LF after the chunk-size line's CR.
     SizeLf {
@@ -216,18 +218,7 @@ impl Decoder {
         for (at, byte) in bytes.iter().enumerate() {
             self.state = match self.state {
                 State::Size { value, digits } => self.size_byte(value, digits, *byte)?,
-                State::Extension { size } => {
-                    self.extension_bytes += 1;
-                    match byte {
-                        b'\r' => State::SizeLf { size },
-                        b'\n' => return Err(BodyError::LineEnd),
-                        byte if !is_value(*byte) => return Err(BodyError::Extension),
-                        _ if self.extension_bytes > EXTENSION_BYTES_MAX => {
-                            return Err(BodyError::ExtensionsTooLarge);
-                        }
-                        _ => State::Extension { size },
-                    }
-                }
+                State::Extension { size, at } => self.extension_byte(size, at, *byte)?,
                 State::SizeLf { .. } | State::DataLf if *byte != b'\n' => return Err(BodyError::LineEnd),
                 State::SizeLf { size: 0 } => State::Trailers,
                 State::SizeLf { size } => State::Data { left: size, chunked: true },
@@ -248,7 +239,7 @@ impl Decoder {
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
             b'\r' if digits > 0 => return Ok(State::SizeLf { size: value }),
-            b';' if digits > 0 => return Ok(State::Extension { size: value }),
+            b';' if digits > 0 => return Ok(State::Extension { size: value, at: Extension::default() }),
             b'\n' if digits > 0 => return Err(BodyError::LineEnd),
             _ => return Err(BodyError::ChunkSize),
         };
@@ -261,6 +252,19 @@ impl Decoder {
             return Err(BodyError::ChunkTooLarge);
         }
         Ok(State::Size { value, digits: digits + 1 })
+    }
+
+    fn extension_byte(&mut self, size: u64, at: Extension, byte: u8) -> Result<State, BodyError> {
+        self.extension_bytes += 1;
+        match byte {
+            b'\r' if at.may_end() => Ok(State::SizeLf { size }),
+            b'\n' => Err(BodyError::LineEnd),
+            byte => match at.after(byte) {
+                None => Err(BodyError::Extension),
+                Some(_) if self.extension_bytes > EXTENSION_BYTES_MAX => Err(BodyError::ExtensionsTooLarge),
+                Some(at) => Ok(State::Extension { size, at }),
+            },
+        }
     }
 
     /// One line of the trailer section, or its end.
@@ -323,6 +327,9 @@ fn trailer_verdict(name: &[u8]) -> Verdict {
         }
         Known::ProxyAuthenticate | Known::ProxyAuthorization | Known::ForwardedClientCert => Verdict::Drop,
         Known::Other | Known::Date | Known::Server => {
+            if is_disguised(name) {
+                return Verdict::Refuse;
+            }
             let dropped = DROPPED_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other));
             if dropped || super::edits::is_identity(name) { Verdict::Drop } else { Verdict::Forward }
         }
@@ -483,7 +490,10 @@ mod tests {
             ("ffffffff\r\nhe", open("he")),
             // H1-08
             ("5;\nhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
-            ("5;a=\rhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5;a=\rhello\r\n0\r\n\r\n", Err(BodyError::Extension)),
+            ("5;a\rhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
+            ("5;\r\nhello\r\n0\r\n\r\n", Err(BodyError::Extension)),
+            ("5;a=\"b\r\nhello\r\n0\r\n\r\n", Err(BodyError::Extension)),
             ("5\nhello\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("1\rXy\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
             ("1;a\rXy\r\n0\r\n\r\n", Err(BodyError::LineEnd)),
@@ -545,6 +555,7 @@ mod tests {
             ("Content-Length: 5\r\n", Err(BodyError::ForbiddenTrailer)),
             ("transfer-encoding: chunked\r\n", Err(BodyError::ForbiddenTrailer)),
             ("HOST: a\r\n", Err(BodyError::ForbiddenTrailer)),
+            ("Content_Length: 5\r\n", Err(BodyError::ForbiddenTrailer)),
             ("a: b\n", Err(BodyError::LineEnd)),
             ("a : b\r\n", Err(BodyError::Trailer)),
             ("a: b\r\n c\r\n", Err(BodyError::Trailer)),

@@ -1,6 +1,6 @@
 //! Header changes, and which headers end at this hop (RFC 9110 §7.6.1). Tested through `encode`.
 
-use super::fields::{classify, is_token, is_value, list};
+use super::fields::{classify, is_disguised, is_token, is_value, list};
 use crate::head::{ConnectionOptions, Header, Known};
 
 /// One change to the headers. A list of them means what it means applied in order.
@@ -100,15 +100,15 @@ pub(super) fn is_identity(name: &[u8]) -> bool {
 
 /// Whether edits may name this header: not what frames or routes the message, or governs the connection.
 pub fn is_editable(name: &[u8]) -> bool {
-    matches!(
-        classify(name),
-        Known::Other
-            | Known::Date
-            | Known::Server
-            | Known::ProxyAuthenticate
-            | Known::ProxyAuthorization
-            | Known::ForwardedClientCert
-    )
+    match classify(name) {
+        Known::Other => !is_disguised(name),
+        Known::Date
+        | Known::Server
+        | Known::ProxyAuthenticate
+        | Known::ProxyAuthorization
+        | Known::ForwardedClientCert => true,
+        _ => false,
+    }
 }
 
 pub(super) fn is_clean(name: &[u8], value: &[u8]) -> bool {

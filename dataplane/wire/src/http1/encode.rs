@@ -519,6 +519,7 @@ mod tests {
                 &[set(b"connection", b"x"), append(b"Transfer-Encoding", b"chunked"), append(b"te", b"x")],
                 base,
             ),
+            (&[set(b"content_length", b"5"), append(b"Transfer--Encoding", b"chunked")], base),
             // What cannot be on the wire does not get there.
             (&[set(b"b", b"\n")], "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\na: 3\r\n"),
             (

@@ -32,6 +32,8 @@ pub(super) struct Fields {
     pub(super) upgrade: bool,
     /// One of the `Upgrade` headers names `h2c`.
     pub(super) h2c: bool,
+    /// A header is there that some readers take for one that frames the message.
+    pub(super) disguised: bool,
 }
 
 impl Fields {
@@ -116,6 +118,28 @@ pub(super) fn classify(name: &[u8]) -> Known {
         _ => return Known::Other,
     };
     if name.eq_ignore_ascii_case(text) { known } else { Known::Other }
+}
+
+/// Whether some readers take `name`, which is none that [`classify`] knows, for one that frames a message: where headers
+/// become variables of an environment, as CGI did it, `_` stands for `-`, and some take several for one.
+pub(super) fn is_disguised(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'c' | b'C') if name.len() >= 14 => is_joined(name, b"content", b"length"),
+        Some(b't' | b'T') if name.len() >= 17 => is_joined(name, b"transfer", b"encoding"),
+        _ => false,
+    }
+}
+
+#[cold]
+fn is_joined(name: &[u8], first: &[u8], second: &[u8]) -> bool {
+    let Some((begin, rest)) = name.split_at_checked(first.len()) else { return false };
+    let Some((between, end)) = rest.len().checked_sub(second.len()).and_then(|at| rest.split_at_checked(at))
+    else {
+        return false;
+    };
+    begin.eq_ignore_ascii_case(first)
+        && end.eq_ignore_ascii_case(second)
+        && between.iter().all(|byte| matches!(byte, b'-' | b'_'))
 }
 
 /// The elements of a comma-separated list without their white space; empty ones are left out (RFC 9110 §5.6.1.2).
@@ -242,5 +266,31 @@ mod tests {
             assert_eq!(classify(&name[1..]), Known::Other);
         }
         assert_eq!(classify(b""), Known::Other);
+    }
+
+    #[test]
+    fn names_that_others_take_for_framing_are_told() {
+        for name in ["content_length", "Content__Length", "content--length", "CONTENT-_LENGTH"] {
+            assert!(is_disguised(name.as_bytes()), "{name}");
+        }
+        for name in ["transfer_encoding", "Transfer___Encoding", "transfer---encoding", "TRANSFER_-ENCODING"]
+        {
+            assert!(is_disguised(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "",
+            "contentlength",
+            "content_type",
+            "content_lengths",
+            "x_content_length",
+            "content.length",
+            "content_len-length",
+            "transferencoding",
+            "transfer_encodings",
+            "transfer_length_coding",
+            "content_encoding_x",
+        ] {
+            assert!(!is_disguised(name.as_bytes()), "{name}");
+        }
     }
 }

@@ -13,7 +13,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::fields::{Fields, classify, is_token};
+use super::fields::{Fields, classify, is_disguised, is_token};
 use super::refusal::refusal;
 use super::target;
 use crate::head::{
@@ -114,6 +114,9 @@ fn read_request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result
 
     let first_line_bytes = head.target.end as usize + b" HTTP/1.1\r\n".len();
     let fields = read_fields(bytes, first_line_bytes, raw.headers, end, &mut head.headers)?;
+    if fields.disguised {
+        return Err(ParseError::DisguisedFraming);
+    }
     let target = target::split(bytes, head.target, head.method)?;
     head.form = target.form;
     head.path = target.path;
@@ -234,8 +237,9 @@ fn read_fields(
             known: classify(line.name.as_bytes()),
         };
         headers.push(header);
-        if header.known != Known::Other {
-            fields.note(&header, bytes)?;
+        match header.known {
+            Known::Other => fields.disguised |= is_disguised(line.name.as_bytes()),
+            _ => fields.note(&header, bytes)?,
         }
     }
     Ok(fields)
@@ -572,6 +576,9 @@ mod tests {
                 "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
                 Err(ParseError::TransferEncoding),
             ),
+            ("Transfer_Encoding: chunked\r\n", Err(ParseError::DisguisedFraming)),
+            ("Content-Length: 5\r\ntransfer--encoding: x\r\n", Err(ParseError::DisguisedFraming)),
+            ("Content_Length: 0\r\n", Err(ParseError::DisguisedFraming)),
             // H1-04 lengths
             ("Content-Length: 5\r\nContent-Length: 5\r\n", Err(ParseError::DuplicateContentLength)),
             ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(ParseError::DuplicateContentLength)),

@@ -81,6 +81,9 @@ pub enum ParseError {
     /// Both `Content-Length` and `Transfer-Encoding`.
     #[error("both content length and transfer encoding")]
     LengthAndEncoding,
+    /// A header that some readers take for one that frames the message: `Content_Length`, `Transfer--Encoding`.
+    #[error("header that others take for framing")]
+    DisguisedFraming,
     /// `Connection` has more than 32 elements.
     #[error("too many connection options")]
     ConnectionOptions,
@@ -117,6 +120,7 @@ impl ParseError {
             | ParseError::TransferEncoding
             | ParseError::TransferEncodingVersion
             | ParseError::LengthAndEncoding
+            | ParseError::DisguisedFraming
             | ParseError::ConnectionOptions
             | ParseError::ConnectBody => 400,
             ParseError::TargetTooLong => 414,
@@ -156,6 +160,7 @@ impl ParseError {
             ParseError::TransferCoding => "transfer-coding-unknown",
             ParseError::TransferEncodingVersion => "transfer-encoding-version",
             ParseError::LengthAndEncoding => "length-and-encoding",
+            ParseError::DisguisedFraming => "framing-disguised",
             ParseError::ConnectionOptions => "connection-options",
             ParseError::ConnectBody => "connect-body",
             ParseError::Expectation => "expectation",
