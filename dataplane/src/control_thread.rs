@@ -92,6 +92,8 @@ pub struct ControlThread {
     active: watch::Sender<Option<Active>>,
 
     last_good: LastGood,
+    /// Something of `last_good` is from the disk.
+    is_restored: bool,
     state_file: Option<StateFile>,
     /// When `last_good` is written next.
     state_due: Option<Instant>,

@@ -52,8 +52,27 @@ impl ControlThread {
                     true => tracing::warn!(reason, "no control plane; the last good configuration serves"),
                     false => tracing::debug!(reason, ?retry_in, "stream to the control plane ended"),
                 }
+                self.go_on_without_what_is_missing();
             }
         }
+    }
+
+    /// A proxy that starts from its last good configuration waits for nothing that is not in it once it knows that nobody
+    /// can send it: a cluster that never had endpoints must not keep all others from serving. One that starts from nothing
+    /// waits; its control plane may only be later than it.
+    fn go_on_without_what_is_missing(&mut self) {
+        if self.is_live || !self.is_restored {
+            return;
+        }
+        let missing = [Kind::Endpoints, Kind::RouteTable].map(|kind| {
+            let names = self.assembler.missing(kind.type_url());
+            names.into_iter().map(move |name| (kind, name))
+        });
+        let absent = missing.into_iter().flatten().map(|(kind, name)| {
+            tracing::warn!(kind = kind.word(), %name, "not in the last good configuration, and nobody can send it");
+            Update::Absent { type_url: kind.type_url(), name: name.to_string() }
+        });
+        self.take(absent.collect());
     }
 
     pub(super) fn is_connected(&self) -> bool {

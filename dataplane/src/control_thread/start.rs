@@ -202,6 +202,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         discovery: bootstrap.kinds.iter().map(|kind| (*kind, Default::default())).collect(),
         reports: None,
         active: watch::Sender::new(None),
+        is_restored: !last_good.is_empty(),
         last_good,
         state_file,
         state_due: None,

@@ -241,6 +241,34 @@ async fn without_its_control_plane_a_proxy_goes_on_starts_again_and_converges_la
 }
 
 #[tokio::test]
+async fn a_cluster_that_never_had_endpoints_does_not_keep_the_last_good_configuration_from_serving() {
+    let home = Home::new();
+    let socket = home.path("control.sock");
+    let mut control_plane = ControlPlane::start(&socket);
+    let mut proxy = home.start(&bootstrap(&home), &[]);
+    let mut ads = configure(&mut control_plane, &mut proxy).await;
+    assert_eq!(ads.send(&[("red", "1", cluster("red"))]).await, None);
+    assert_eq!(ads.send(&[("late", "1", listener("late", "later"))]).await, None);
+    ads.was_asked(type_url::ROUTE_CONFIGURATION, "later").await;
+    proxy.stop().await;
+    drop(ads);
+    control_plane.kill().await;
+
+    let mut proxy = home.start(&bootstrap(&home), &[]);
+    proxy.says("not in the last good configuration").await;
+    proxy.is_ready().await;
+    assert_eq!(body_of(&proxy).await, "blue");
+    assert_eq!(proxy.connect("late").await.get("/").await.unwrap().0, 404);
+    // What was given up is still asked for, and serves as soon as it comes.
+    let mut control_plane = ControlPlane::start(&socket);
+    let mut ads = control_plane.stream().await;
+    assert_eq!(ads.send(&[("red", "1", endpoints("red", origin("red").await))]).await, None);
+    assert_eq!(ads.send(&[("later", "1", routes("later", "red"))]).await, None);
+    proxy.connect("late").await.until_answered("red").await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_storm_of_endpoints_makes_fewer_snapshots_than_changes_and_ends_with_the_last() {
     let home = Home::new();
     let mut control_plane = ControlPlane::start(&home.path("control.sock"));

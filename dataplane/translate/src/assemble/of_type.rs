@@ -76,6 +76,11 @@ impl<T> Type<T> {
             || !former_serves && self.rejected.contains_key(name) && !self.received.contains_key(name)
     }
 
+    /// Whether any version of `name` is here, or is known not to exist.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.received.contains_key(name) || self.active.contains_key(name) || self.absent.contains(name)
+    }
+
     /// Received and active resources; one that is both appears twice.
     pub(super) fn all(&self) -> impl Iterator<Item = &Accepted<T>> {
         self.received.values().chain(self.active.values())

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use proto::control;
+use proto::{control, type_url};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{Accepted, Type};
+use super::{Accepted, Assembler, Type};
 use crate::Origin;
 
 /// The state of one resource type. Resources of the bootstrap file are not counted: no control plane knows them.
@@ -30,6 +30,18 @@ pub struct RejectedVersion {
     pub version: String,
     /// `field path: reason`.
     pub reason: String,
+}
+
+impl Assembler {
+    /// Names of a type that something refers to, and of which no version is here; nor is it known that there is none. Route tables and assignments only.
+    pub fn missing(&self, type_url: &str) -> Vec<Arc<str>> {
+        let is_here = |name: &Arc<str>| match type_url {
+            type_url::ROUTE_CONFIGURATION => self.route_tables.has(name),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.has(name),
+            _ => true,
+        };
+        self.wanted(type_url).into_keys().filter(|name| !is_here(name)).collect()
+    }
 }
 
 impl TypeStatus {
