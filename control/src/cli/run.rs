@@ -201,7 +201,7 @@ impl Pair {
                 }
                 signal = signals.next() => {
                     ending |= signal.ends();
-                    self.pass_on(&mut child, signal).await;
+                    self.pass_on(&mut child, signal, signals).await;
                 }
                 Ok(()) = life.changed() => tell_life(&life.borrow_and_update()),
                 Ok(()) = registration.changed() => tell_registration(&registration.borrow_and_update()),
@@ -218,27 +218,38 @@ impl Pair {
         Command::from(command).kill_on_drop(true).spawn()
     }
 
-    /// What asks the application to end asks the mesh first to send no more requests.
-    async fn pass_on(&self, child: &mut Child, signal: Received) {
+    /// What asks the application to end asks the mesh first to send no more requests, unless it is asked twice.
+    async fn pass_on(&self, child: &mut Child, signal: Received, signals: &mut Signals) {
         if signal.ends() {
             self.sidecar.drain();
         }
         if signal.from_terminal {
             return;
         }
-        if signal.ends() {
-            let known = async {
-                // An application that is never told would be worse than one that is told too early.
-                let _ = tokio::time::timeout(DRAIN_KNOWN_MAX, self.sidecar.until_draining()).await;
-                tokio::time::sleep(DRAIN_NOTICE).await;
-            };
+        if !signal.ends() {
+            return send(child, signal.number);
+        }
+        let known = async {
+            // An application that is never told would be worse than one that is told too early.
+            let _ = tokio::time::timeout(DRAIN_KNOWN_MAX, self.sidecar.until_draining()).await;
+            tokio::time::sleep(DRAIN_NOTICE).await;
+        };
+        tokio::pin!(known);
+        let hurry = loop {
             tokio::select! {
-                () = known => {}
+                () = &mut known => break None,
                 // It ended by itself; how, the next wait says again.
                 _ = child.wait() => return,
+                other = signals.next() => match other.ends() {
+                    true => break Some(other),
+                    false => send(child, other.number),
+                },
             }
-        }
+        };
         send(child, signal.number);
+        if let Some(other) = hurry.filter(|other| !other.from_terminal) {
+            send(child, other.number);
+        }
     }
 
     async fn end_app(&self, child: &mut Child) {

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -80,6 +81,25 @@ fn a_signal_to_end_reaches_the_mesh_first_and_then_the_application() {
     assert!(mesh.registration("web").draining, "the application knows before the mesh does");
     run.say("end");
     assert_eq!(run.wait(), 42, "{}", run.rest());
+}
+
+#[test]
+fn a_second_signal_to_end_waits_for_nobody() {
+    let mesh = Mesh::start();
+    // It takes connections and says nothing, so it is waited for.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let control = mute.local_addr().unwrap().to_string();
+    let app = "trap 'term=told' TERM; trap 'int=told' INT; echo up; \
+               while [ \"$term$int\" != toldtold ]; do sleep 0.01; done; exit 42";
+    let mut run = mesh.run(&["--control", &control], &["sh", "-c", app]);
+    let mut lines = BufReader::new(run.child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap(), "up");
+    let asked = Instant::now();
+    run.signal(Signal::TERM);
+    run.signal(Signal::INT);
+    drop(lines);
+    assert_eq!(run.wait(), 42, "{}", run.rest());
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
 }
 
 #[test]
