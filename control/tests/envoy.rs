@@ -19,7 +19,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use process::Port;
 use ringway::report::SyncState;
-use support::{Plane, Workload, envoy_program, eventually, registration, route, service};
+use support::{Plane, Workload, envoy_program::envoy_program, eventually, registration, route, service};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 

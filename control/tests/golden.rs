@@ -167,7 +167,7 @@ fn envoy_accepts_everything_that_is_compiled() {
             let file = directory.path().join("envoy.json");
             fs::write(&file, bootstrap(&shown(&compile(&model, &Shared::default(), client))).to_string())
                 .unwrap();
-            let mut envoy = Command::new(support::envoy_program());
+            let mut envoy = Command::new(support::envoy_program::envoy_program());
             let output = envoy.args(["--mode", "validate", "-l", "error", "-c"]).arg(&file).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{}, {line}: {said}", path.display());

@@ -29,6 +29,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+#[path = "../../../dataplane/tests/support/envoy_program.rs"]
+pub mod envoy_program;
+
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -339,16 +342,4 @@ pub fn registration(instance: &str, service: &str, address: &str) -> Registratio
         host: "vm1".into(),
         ..Registration::default()
     }
-}
-
-/// The program of Envoy 1.40, fetched if it is not there yet.
-pub fn envoy_program() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let cache = std::env::var_os("RINGWAY_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
-    let program = cache.join("peers/bin/envoy");
-    if !program.exists() {
-        let setup = std::process::Command::new(root.join("deploy/setup.sh")).arg("test").status().unwrap();
-        assert!(setup.success(), "Envoy could not be fetched");
-    }
-    program
 }

@@ -5,6 +5,8 @@
 //! fails, so does the test.
 
 mod client_address;
+#[path = "../support/envoy_program.rs"]
+mod envoy_program;
 mod paths;
 mod peers;
 mod routes;

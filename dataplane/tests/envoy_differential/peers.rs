@@ -13,6 +13,8 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpSocket;
 
+use crate::envoy_program::envoy_program;
+
 /// Method, target, host (`ORIGIN` in it is the origin's port), further headers.
 pub(crate) type Request<'a> = (&'static str, &'static str, &'a str, &'static [(&'static str, &'static str)]);
 
@@ -133,18 +135,6 @@ impl Drop for Proxy {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// The program, fetched if it is not there yet.
-fn envoy_program() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let cache = std::env::var_os("RINGWAY_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
-    let program = cache.join("peers/bin/envoy");
-    if !program.exists() {
-        let setup = Command::new(root.join("deploy/setup.sh")).arg("test").status().unwrap();
-        assert!(setup.success(), "Envoy could not be fetched");
-    }
-    program
 }
 
 /// Answers every request with what it saw of it.
