@@ -24,6 +24,8 @@ pub(crate) fn prune() {
     println!("cargo:rerun-if-changed={}", all.display());
     let bytes = fs::read(&all).unwrap_or_else(|error| panic!("cannot read {}: {error}", all.display()));
     let all = FileDescriptorSet::decode(&*bytes).expect("types.bin is a FileDescriptorSet");
+    // Cargo compares times, and a build folder that was copied or restored may be younger than a list that it does not
+    // know. A test compares this copy with the list (`bootstrap::tests`).
     let text = fs::read_to_string(LIST).unwrap_or_else(|error| panic!("cannot read {LIST}: {error}"));
     let supported = Supported::read(&text);
 
@@ -41,6 +43,7 @@ pub(crate) fn prune() {
         fs::write(out.join(name), bytes).unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
     };
     write("supported.bin", &FileDescriptorSet { file: files }.encode_to_vec());
+    write("supported.txt", text.as_bytes());
     write("extensions.rs", format!("&{:#?}", supported.extensions).as_bytes());
 }
 

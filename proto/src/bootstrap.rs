@@ -339,6 +339,14 @@ static_resources:
     }
 
     #[test]
+    fn the_descriptors_are_pruned_to_the_list_as_it_is_now() {
+        let list =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/build/supported.txt")).unwrap();
+        let built = include_str!(concat!(env!("OUT_DIR"), "/supported.txt"));
+        assert!(list == built, "cargo took an old build for a new one: touch proto/build/supported.txt");
+    }
+
+    #[test]
     fn a_bootstrap_file_becomes_the_message_that_envoy_reads() {
         let line = "stream_idle_timeout: 1.5s
           route_config:
