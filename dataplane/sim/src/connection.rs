@@ -272,6 +272,11 @@ impl Network {
         self.connection(number).ends[side.out()].reset_on_close = true;
     }
 
+    /// One more in somebody's hands.
+    pub(crate) fn hold(&mut self, number: u64, side: Side) {
+        self.connection(number).ends[side.out()].halves += 1;
+    }
+
     /// One half less in somebody's hands; the last one closes the end.
     pub(crate) fn release(&mut self, number: u64, side: Side) {
         let Some(connection) = self.connections.get_mut(&number) else { return };

@@ -3,7 +3,8 @@
 //!
 //! Not among them: EAGAIN and EINPROGRESS, which no implementation of the interface passes on; EBADF and the like, which
 //! would be bugs of ours; EINVAL of an accept, by which the interface tells that the listener was closed; ENOBUFS of a receive,
-//! which belongs to rings of buffers.
+//! which no implementation passes on either
+//! ([`SimIo::short_of_buffers`](crate::SimIo::short_of_buffers)).
 
 /// No descriptor is free, in the process or in the system; no memory.
 const SHORTAGES: [i32; 3] = [24, 23, 12];
@@ -26,6 +27,12 @@ pub(crate) const RECV: [i32; 6] = [104, 110, 113, 101, 111, ENOMEM];
 
 /// send(2): EPIPE, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH; ENOMEM and ENOBUFS.
 pub(crate) const SEND: [i32; 7] = [32, 104, 110, 113, 101, ENOMEM, ENOBUFS];
+
+/// fcntl(2) with F_DUPFD: no descriptor is free.
+pub(crate) const DUPLICATE: [i32; 1] = [SHORTAGES[0]];
+
+/// epoll_ctl(2): ENOMEM; ENOSPC (as many as a user may watch).
+pub(crate) const WATCH: [i32; 2] = [ENOMEM, 28];
 
 const ENOMEM: i32 = 12;
 const ENOBUFS: i32 = 105;

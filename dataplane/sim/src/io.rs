@@ -6,22 +6,22 @@ use std::{
     net::{IpAddr, SocketAddr},
     panic::Location,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use runtime::{
-    Accepted, Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf,
-    io::ListenerClose,
-    timer::{Alarm, Rung, Timers},
+    Buffer, Deadline, Gather, Io, RecvHalf, SendHalf,
+    timer::{Alarm, Timers},
 };
 
 use crate::{
     connection::Side,
     errno,
     executor::Wait,
+    listener::{SimListener, SimSocket, SimStream},
     network::Network,
+    operation::{GivingUp, InFlight, Overflow, error_of},
     trace::What,
     world::{Host, World},
 };
@@ -29,29 +29,16 @@ use crate::{
 /// One simulated machine with one loop, as a worker sees it.
 #[derive(Clone)]
 pub struct SimIo {
-    world: Rc<World>,
-    host: Rc<Host>,
-}
-
-/// A bound socket on its way to the worker that will accept on it.
-#[derive(Debug)]
-pub struct SimSocket {
-    number: u64,
-    address: SocketAddr,
-    dropped: Option<Arc<Mutex<Vec<u64>>>>,
-}
-
-/// An accepting socket.
-pub struct SimListener {
-    number: u64,
-    address: SocketAddr,
-    io: SimIo,
+    pub(crate) world: Rc<World>,
+    pub(crate) host: Rc<Host>,
 }
 
 /// The receiving half of a connection.
 pub struct SimRecv {
     end: ConnectionEnd,
     alarm: Alarm,
+    /// For who only polls.
+    overflow: Overflow,
 }
 
 /// The sending half of a connection.
@@ -88,37 +75,58 @@ impl SimIo {
         self.host.fail_per_mille.set(per_mille);
     }
 
+    /// How many of 1000 completions of this machine are the first that its full queue has no room for: from then on, for up
+    /// to `by_max`, none is seen, of whatever operation, and then all are at once. Its clock and its tasks go on.
+    pub fn overflows(&self, per_mille: u16, by_max: Duration) {
+        self.host.overflows.set((per_mille, by_max));
+    }
+
+    /// How many of 1000 receives of this machine that bytes come for find no buffer to put them into, and end; the bytes stay
+    /// where they are, and whoever waits has to ask for them once more.
+    pub fn short_of_buffers(&self, per_mille: u16) {
+        self.host.no_buffer_per_mille.set(per_mille);
+    }
+
     /// Binds a listening socket; port 0 chooses one. Several on one address share its connections.
     pub fn bind(&self, address: SocketAddr) -> SimSocket {
         SimSocket::bind(&self.world, address)
     }
 
-    fn halves(&self, number: u64, side: Side) -> (SimRecv, SimSend) {
+    pub(crate) fn halves(&self, number: u64, side: Side) -> (SimRecv, SimSend) {
         let end = || ConnectionEnd { number, side, io: self.clone() };
         let alarm = || self.world.timers.alarm();
-        (SimRecv { end: end(), alarm: alarm() }, SimSend { end: end(), alarm: alarm() })
+        let overflow = Overflow::of(&self.world, &self.host);
+        (SimRecv { end: end(), alarm: alarm(), overflow }, SimSend { end: end(), alarm: alarm() })
     }
 
-    /// Waits for one operation as a loop would: sometimes late, and with a note of what is waited for.
-    async fn complete<T>(
+    fn has_no_buffer(&self) -> bool {
+        self.world.rng.borrow_mut().chance(self.host.no_buffer_per_mille.get())
+    }
+
+    /// Waits for one operation as a loop would: sometimes late, and with a note of what is waited for. `poll` is told whether
+    /// completions of this machine are seen; while they are not, only a deadline may end it.
+    pub(crate) async fn complete<T>(
         &self,
         wait: Wait,
-        mut poll: impl FnMut(&mut Network, &mut Context<'_>) -> Poll<T>,
+        mut poll: impl FnMut(&mut Network, bool, &mut Context<'_>) -> Poll<T>,
     ) -> T {
         let mut lateness = self.world.lateness();
+        let mut overflow = Overflow::of(&self.world, &self.host);
         let result = poll_fn(|cx| {
             if lateness > 0 {
                 lateness -= 1;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let polled = poll(&mut self.world.network.borrow_mut(), cx);
+            let is_seen = overflow.poll_over(cx).is_ready();
+            let polled = poll(&mut self.world.network.borrow_mut(), is_seen, cx);
             if polled.is_pending() {
                 self.world.executor.note(wait);
             }
             polled
         })
         .await;
+        self.world.overflow(&self.host);
         self.host.touch();
         result
     }
@@ -126,8 +134,7 @@ impl SimIo {
 
 impl Io for SimIo {
     type Socket = SimSocket;
-    /// A simulated machine has one loop, so no connection ever goes to another.
-    type Stream = std::convert::Infallible;
+    type Stream = SimStream;
     type Listener = SimListener;
     type Recv = SimRecv;
     type Send = SimSend;
@@ -149,9 +156,11 @@ impl Io for SimIo {
         let _connecting = Connecting { number, world: &self.world };
         let wait = Wait { operation: "a connect", connection: None, until };
         let connection = self
-            .complete(wait, |network, cx| match network.poll_connect(number, cx) {
-                Poll::Ready(result) => Poll::Ready(result),
-                Poll::Pending => alarm.poll_rung(cx).map(|_| Err(io::ErrorKind::TimedOut.into())),
+            .complete(wait, |network, is_seen, cx| {
+                if is_seen && let Poll::Ready(result) = network.poll_connect(number, cx) {
+                    return Poll::Ready(result);
+                }
+                alarm.poll_rung(cx).map(|_| Err(io::ErrorKind::TimedOut.into()))
             })
             .await?;
         Ok(self.halves(connection, Side::Connector))
@@ -162,12 +171,23 @@ impl Io for SimIo {
         Ok(SimListener { number: socket.number, address: socket.address, io: self.clone() })
     }
 
-    fn detach(&self, recv: SimRecv, send: SimSend) -> Result<Self::Stream, (SimRecv, SimSend)> {
-        Err((recv, send))
+    fn detach(&self, recv: SimRecv, send: SimSend) -> Result<SimStream, (SimRecv, SimSend)> {
+        if self.world.failure(&self.host, &errno::DUPLICATE).is_some() {
+            return Err((recv, send));
+        }
+        let (number, side) = (recv.end.number, recv.end.side);
+        // In the hands of the stream, before it is in nobody's.
+        self.world.network.borrow_mut().hold(number, side);
+        Ok(SimStream { number, side, dropped: Some(self.world.dropped_streams.clone()) })
     }
 
-    fn attach(&self, stream: Self::Stream) -> io::Result<(SimRecv, SimSend)> {
-        match stream {}
+    fn attach(&self, mut stream: SimStream) -> io::Result<(SimRecv, SimSend)> {
+        if let Some(error) = self.world.failure(&self.host, &errno::WATCH) {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        stream.dropped = None;
+        self.world.network.borrow_mut().hold(stream.number, stream.side);
+        Ok(self.halves(stream.number, stream.side))
     }
 
     #[track_caller]
@@ -194,7 +214,7 @@ impl Io for SimIo {
         let alarm = self.world.timers.alarm();
         alarm.set(at);
         let wait = Wait { operation: "a point of time", connection: None, until: at };
-        self.complete(wait, |_, cx| alarm.poll_rung(cx)).await;
+        self.complete(wait, |_, _, cx| alarm.poll_rung(cx)).await;
     }
 }
 
@@ -206,63 +226,6 @@ struct Connecting<'a> {
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         self.world.network.borrow_mut().abandon_connect(self.number);
-    }
-}
-
-impl SimSocket {
-    pub(crate) fn bind(world: &World, address: SocketAddr) -> SimSocket {
-        let (number, address) = world.network.borrow_mut().bind(address);
-        SimSocket { number, address, dropped: Some(world.dropped_sockets.clone()) }
-    }
-
-    /// The bound address, with its port.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Drop for SimSocket {
-    fn drop(&mut self) {
-        if let Some(dropped) = self.dropped.take() {
-            dropped.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
-        }
-    }
-}
-
-impl Listener for SimListener {
-    type Recv = SimRecv;
-    type Send = SimSend;
-
-    async fn accept(&mut self) -> io::Result<Accepted<SimRecv, SimSend>> {
-        let in_flight = InFlight::begin(&self.io.world);
-        let wait = Wait { operation: "an accept", connection: None, until: Deadline::NEVER };
-        let failure = self.io.world.failure(&self.io.host, &errno::ACCEPT);
-        let accepted =
-            self.io.complete(wait, |network, cx| network.poll_accept(self.number, failure, cx)).await;
-        in_flight.completed();
-        let (connection, downstream) = accepted?;
-        let (recv, send) = self.io.halves(connection, Side::Acceptor);
-        Ok(Accepted { recv, send, downstream })
-    }
-
-    fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    fn close_handle(&self) -> ListenerClose {
-        // Weak, so that a handle kept for ever does not keep the simulation.
-        let (world, number) = (Rc::downgrade(&self.io.world), self.number);
-        ListenerClose::new(move || {
-            if let Some(world) = world.upgrade() {
-                world.network.borrow_mut().close_listener(number);
-            }
-        })
-    }
-}
-
-impl Drop for SimListener {
-    fn drop(&mut self) {
-        self.io.world.network.borrow_mut().drop_listener(self.number);
     }
 }
 
@@ -280,21 +243,27 @@ impl Drop for ConnectionEnd {
 
 impl RecvHalf for SimRecv {
     async fn recv(&mut self, mut buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer) {
-        let SimRecv { end, alarm } = self;
+        let SimRecv { end, alarm, .. } = self;
         alarm.set(until);
         let in_flight = InFlight::begin(&end.io.world);
         let failure = end.io.world.failure(&end.io.host, &errno::RECV);
+        let mut no_buffer = end.io.has_no_buffer();
         let mut giving_up = GivingUp::new(&end.io.world);
         let result = end
             .io
-            .complete(end.wait("a receive", until), |network, cx| {
-                if let Some(error) = failure {
+            .complete(end.wait("a receive", until), |network, is_seen, cx| {
+                if let Some(error) = failure.filter(|_| is_seen) {
                     return Poll::Ready(Err(network.fail(end.number, end.side, error)));
                 }
-                match network.poll_recv(end.number, end.side, &mut buffer, cx) {
-                    Poll::Ready(result) => Poll::Ready(result),
-                    Poll::Pending => giving_up.poll(network.now, alarm, cx).map(|rung| Err(error_of(rung))),
+                if is_seen && no_buffer && network.poll_readable(end.number, end.side, cx).is_ready() {
+                    no_buffer = false;
+                    cx.waker().wake_by_ref();
+                } else if is_seen
+                    && let Poll::Ready(result) = network.poll_recv(end.number, end.side, &mut buffer, cx)
+                {
+                    return Poll::Ready(result);
                 }
+                giving_up.poll(network.now, alarm, cx).map(|rung| Err(error_of(rung)))
             })
             .await;
         in_flight.completed();
@@ -303,13 +272,16 @@ impl RecvHalf for SimRecv {
     }
 
     async fn readable(&mut self, until: Deadline) -> io::Result<()> {
-        let SimRecv { end, alarm } = self;
+        let SimRecv { end, alarm, .. } = self;
         alarm.set(until);
         let mut early = end.io.world.is_late();
         let result = end
             .io
-            .complete(end.wait("bytes or an end", until), |network, cx| {
-                if std::mem::take(&mut early) || network.poll_readable(end.number, end.side, cx).is_ready() {
+            .complete(end.wait("bytes or an end", until), |network, is_seen, cx| {
+                let mut is_ready = || {
+                    std::mem::take(&mut early) || network.poll_readable(end.number, end.side, cx).is_ready()
+                };
+                if is_seen && is_ready() {
                     return Poll::Ready(Ok(()));
                 }
                 alarm.poll_rung(cx).map(|rung| Err(error_of(rung)))
@@ -321,6 +293,10 @@ impl RecvHalf for SimRecv {
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let SimIo { world, host } = &self.end.io;
+        if self.overflow.poll_over(cx).is_pending() {
+            world.executor.note(self.end.wait("bytes or an end", Deadline::NEVER));
+            return Poll::Pending;
+        }
         if world.is_late() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -328,6 +304,7 @@ impl RecvHalf for SimRecv {
         let is_early = world.is_late();
         if is_early || world.network.borrow_mut().poll_readable(self.end.number, self.end.side, cx).is_ready()
         {
+            world.overflow(host);
             host.touch();
             return Poll::Ready(());
         }
@@ -336,10 +313,18 @@ impl RecvHalf for SimRecv {
     }
 
     fn try_recv(&mut self, buffer: &mut Buffer) -> Option<io::Result<usize>> {
+        let SimRecv { end: ConnectionEnd { number, side, io }, .. } = self;
+        if io.world.now() < io.host.overflown_until.get() || io.has_no_buffer() {
+            return None;
+        }
+        let failure = io.world.failure(&io.host, &errno::RECV);
+        let mut network = io.world.network.borrow_mut();
+        if let Some(error) = failure {
+            return Some(Err(network.fail(*number, *side, error)));
+        }
         // Who gets nothing asks to be woken.
         let cx = &mut Context::from_waker(Waker::noop());
-        let mut network = self.end.io.world.network.borrow_mut();
-        match network.poll_recv(self.end.number, self.end.side, buffer, cx) {
+        match network.poll_recv(*number, *side, buffer, cx) {
             Poll::Ready(result) => Some(result),
             Poll::Pending => None,
         }
@@ -361,21 +346,31 @@ impl SendHalf for SimSend {
         let in_flight = InFlight::begin(&end.io.world);
         let failure = end.io.world.failure(&end.io.host, &errno::SEND);
         let takes_some = end.io.world.is_cancel_late();
+        // What was sent, while its completion is not seen.
+        let mut sent = None;
         let result = end
             .io
-            .complete(end.wait("a send", until), |network, cx| {
-                if let Some(error) = failure {
-                    return Poll::Ready(Err(network.fail(end.number, end.side, error)));
+            .complete(end.wait("a send", until), |network, is_seen, cx| {
+                if sent.is_none() {
+                    sent = match failure {
+                        Some(error) => Some(Err(network.fail(end.number, end.side, error))),
+                        None => match network.poll_send(end.number, end.side, &mut gather, cx) {
+                            Poll::Ready(result) => Some(result),
+                            Poll::Pending => None,
+                        },
+                    };
                 }
-                match network.poll_send(end.number, end.side, &mut gather, cx) {
-                    Poll::Ready(result) => Poll::Ready(result),
-                    Poll::Pending => alarm.poll_rung(cx).map(|rung| {
-                        // What the kernel took before it was told is sent, and nothing after it.
-                        let taken = takes_some.then(|| network.take_one(end.number, end.side, &mut gather));
-                        network.abort(end.number, end.side);
-                        taken.ok_or_else(|| error_of(rung))
-                    }),
+                if let Some(result) = sent.take_if(|_| is_seen) {
+                    return Poll::Ready(result);
                 }
+                alarm.poll_rung(cx).map(|rung| {
+                    let sent = sent.take();
+                    // What the kernel took before it was told is sent, and nothing after it.
+                    let takes_some = sent.is_none() && takes_some;
+                    let taken = takes_some.then(|| network.take_one(end.number, end.side, &mut gather));
+                    network.abort(end.number, end.side);
+                    sent.unwrap_or_else(|| taken.ok_or_else(|| error_of(rung)))
+                })
             })
             .await;
         in_flight.completed();
@@ -394,68 +389,6 @@ impl SendHalf for SimSend {
     fn reset(&mut self) {
         // As on the kernel: the RST leaves when both halves are gone.
         self.end.io.world.network.borrow_mut().reset_on_close(self.end.number, self.end.side);
-    }
-}
-
-/// A receive that is given up, and still in flight for a while: what comes in that time is received.
-struct GivingUp<'a> {
-    world: &'a World,
-    rung: Option<Rung>,
-    over: Alarm,
-}
-
-impl<'a> GivingUp<'a> {
-    fn new(world: &'a World) -> GivingUp<'a> {
-        GivingUp { world, rung: None, over: world.timers.alarm() }
-    }
-
-    /// Why it was given up, when it is over.
-    fn poll(&mut self, now: u64, alarm: &Alarm, cx: &mut Context<'_>) -> Poll<Rung> {
-        let rung = match self.rung {
-            Some(rung) => rung,
-            None => {
-                let Poll::Ready(rung) = alarm.poll_rung(cx) else { return Poll::Pending };
-                let wait = self.world.cancelling();
-                if wait == Duration::ZERO {
-                    return Poll::Ready(rung);
-                }
-                self.over.set(Deadline::after(now, wait));
-                *self.rung.insert(rung)
-            }
-        };
-        self.over.poll_rung(cx).map(|_| rung)
-    }
-}
-
-fn error_of(rung: Rung) -> io::Error {
-    match rung {
-        Rung::TimedOut => io::ErrorKind::TimedOut.into(),
-        Rung::Cancelled => io::ErrorKind::Interrupted.into(),
-    }
-}
-
-/// Trips when an operation that owns a buffer is dropped before it completed.
-struct InFlight<'a> {
-    world: &'a World,
-    done: bool,
-}
-
-impl<'a> InFlight<'a> {
-    fn begin(world: &'a World) -> Self {
-        InFlight { world, done: false }
-    }
-
-    fn completed(mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        debug_assert!(
-            self.done || self.world.ending.get() || std::thread::panicking(),
-            "an operation in flight was dropped"
-        );
     }
 }
 

@@ -30,7 +30,9 @@ mod executor;
 mod faults;
 pub mod http;
 mod io;
+mod listener;
 mod network;
+mod operation;
 pub mod origin;
 mod peer;
 mod pipe;
@@ -52,7 +54,8 @@ pub use crate::{
     client::{Ask, Behind, Client, Loss, Verdict, both},
     connection::Side,
     faults::{Cut, End, Faults, Link, Pieces, Way},
-    io::{SimIo, SimListener, SimRecv, SimSend, SimSocket},
+    io::{SimIo, SimRecv, SimSend},
+    listener::{SimListener, SimSocket, SimStream},
     network::{Leak, Reach},
     origin::{Behaviour, Origin},
     peer::{Ended, Peer},

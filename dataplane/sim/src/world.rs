@@ -16,6 +16,7 @@ use std::{
 use runtime::{Deadline, timer::Timers};
 
 use crate::{
+    connection::Side,
     executor::{Executor, MAIN},
     network::Network,
     rng::Rng,
@@ -52,6 +53,8 @@ pub(crate) struct World {
     pub(crate) ending: Cell<bool>,
     /// Sockets dropped before a listener was made of them, maybe on another thread.
     pub(crate) dropped_sockets: Arc<Mutex<Vec<u64>>>,
+    /// Connections dropped on their way from one loop to another, maybe on another thread.
+    pub(crate) dropped_streams: Arc<Mutex<Vec<(u64, Side)>>>,
     hosts: RefCell<Vec<Rc<Host>>>,
     polls_count: Cell<u64>,
 }
@@ -62,6 +65,12 @@ pub(crate) struct Host {
     pub(crate) ip: IpAddr,
     /// How many of 1000 operations fail.
     pub(crate) fail_per_mille: Cell<u16>,
+    /// How many of 1000 completions begin a time in which none is seen, and how long that is at most.
+    pub(crate) overflows: Cell<(u16, Duration)>,
+    /// When that time ends.
+    pub(crate) overflown_until: Cell<u64>,
+    /// How many of 1000 receives find no buffer.
+    pub(crate) no_buffer_per_mille: Cell<u16>,
     /// Something completed in this turn.
     open: Cell<bool>,
     /// A turn ended that nobody has seen yet.
@@ -85,6 +94,7 @@ impl World {
             time_max: Cell::new(Duration::from_secs(3600)),
             ending: Cell::new(false),
             dropped_sockets: Arc::default(),
+            dropped_streams: Arc::default(),
             hosts: RefCell::default(),
             polls_count: Cell::new(0),
         }
@@ -100,6 +110,9 @@ impl World {
             number: hosts.len(),
             ip,
             fail_per_mille: Cell::new(0),
+            overflows: Cell::new((0, Duration::ZERO)),
+            overflown_until: Cell::new(0),
+            no_buffer_per_mille: Cell::new(0),
             open: Cell::new(false),
             ended: Cell::new(false),
             waiter: RefCell::default(),
@@ -143,6 +156,16 @@ impl World {
     pub(crate) fn failure(&self, host: &Host, errors: &[i32]) -> Option<i32> {
         let mut rng = self.rng.borrow_mut();
         rng.chance(host.fail_per_mille.get()).then(|| rng.pick(errors))
+    }
+
+    /// An operation of a machine completed: maybe the last one for a while that is seen.
+    pub(crate) fn overflow(&self, host: &Host) {
+        let (per_mille, by_max) = host.overflows.get();
+        let mut rng = self.rng.borrow_mut();
+        if rng.chance(per_mille) {
+            let wait = rng.below(by_max.as_nanos() as u64 + 1);
+            host.overflown_until.set(host.overflown_until.get().max(self.now() + wait));
+        }
     }
 
     /// Runs everything until `main` ends.
@@ -211,10 +234,11 @@ impl World {
 
     /// Nothing is ready: ends the turns that were open. False when nobody saw one end.
     fn end_turns(&self) -> bool {
-        let dropped =
-            std::mem::take(&mut *self.dropped_sockets.lock().unwrap_or_else(PoisonError::into_inner));
         let mut network = self.network.borrow_mut();
-        dropped.into_iter().for_each(|number| network.drop_listener(number));
+        let sockets = taken(&self.dropped_sockets);
+        sockets.into_iter().for_each(|number| network.drop_listener(number));
+        let streams = taken(&self.dropped_streams);
+        streams.into_iter().for_each(|(number, side)| network.release(number, side));
         let mut woken = false;
         for host in self.hosts.borrow().iter().filter(|host| host.open.replace(false)) {
             host.ended.set(true);
@@ -274,6 +298,10 @@ impl World {
         let faults_of = self.network.borrow_mut().forget_faults();
         drop(faults_of);
     }
+}
+
+fn taken<T>(dropped: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut *dropped.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Host {

@@ -1,7 +1,7 @@
-//! What a kernel does to the operations of one machine: errors, late completions of what was given up, lost SYNs, a clock that
-//! jumps.
+//! What a kernel does to the operations of one machine: errors, late completions of what was given up, completions that do not
+//! fit, no buffers; lost SYNs, a clock that jumps; and a connection that goes from one loop to another.
 
-use std::{collections::BTreeSet, io::ErrorKind, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, io::ErrorKind, rc::Rc, time::Duration};
 
 use runtime::{Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf};
 use sim::{End, Peer, Sim, SimIo};
@@ -201,4 +201,134 @@ fn a_clock_that_jumps_shows_at_once_what_happened_meanwhile() {
         assert_eq!(count.unwrap(), 1);
         assert!(io.now() - before > 1_000_000_000, "the clock jumped");
     });
+}
+
+#[test]
+fn completions_that_do_not_fit_come_all_at_once_and_none_is_lost() {
+    let sim = Sim::with_seed(4);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let received_at: Rc<RefCell<Vec<u64>>> = Rc::default();
+        let mut peers = Vec::new();
+        for _ in 0..8 {
+            peers.push(Peer::connect(&other, listener.local_addr()).await);
+            let mut accepted = listener.accept().await.unwrap();
+            let (io, received_at) = (io.clone(), received_at.clone());
+            io.clone().spawn(async move {
+                // A deadline is no completion, and of a receive that it ends nothing is lost.
+                let (result, buffer) = accepted.recv.recv(Buffer::new(8), soon(&io, 5 * MS)).await;
+                assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
+                assert!(accepted.recv.try_recv(&mut Buffer::new(8)).is_none());
+                assert_eq!(accepted.recv.recv(buffer, Deadline::NEVER).await.0.unwrap(), 1);
+                received_at.borrow_mut().push(io.now());
+            });
+        }
+        io.overflows(1000, 80 * MS);
+        io.sleep_until(soon(&io, MS)).await;
+        io.overflows(0, MS);
+        let begun = io.now();
+        for peer in &mut peers {
+            peer.send(b"1").await;
+            other.sleep_until(soon(&other, MS / 2)).await;
+        }
+        other.sleep_until(soon(&other, 100 * MS)).await;
+        let received_at = received_at.borrow();
+        assert_eq!((received_at.len(), received_at.iter().collect::<BTreeSet<_>>().len()), (8, 1));
+        let waited = Duration::from_nanos(received_at[0] - begun);
+        assert!((10 * MS..=81 * MS).contains(&waited), "{waited:?}");
+    });
+}
+
+#[test]
+fn a_send_whose_completion_is_not_seen_has_sent_and_is_ended_by_its_deadline() {
+    let sim = Sim::with_seed(4);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = other.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let (mut recv, mut send) = io.connect(listener.local_addr(), Deadline::NEVER).await.unwrap();
+        let mut peer = Peer::accept(&other, &mut listener).await;
+        io.overflows(1000, 50 * MS);
+        io.sleep_until(soon(&io, MS)).await;
+        let mut gather = Gather::new();
+        gather.insert(b"whole");
+        let sending = send.send(gather, soon(&io, MS));
+        let ((result, gather), got) = sim::both(sending, peer.recv_exactly(5)).await;
+        assert_eq!((result.unwrap(), gather.is_sent(), &got[..]), (5, true, &b"whole"[..]));
+        peer.expect_reset().await;
+        assert_eq!(
+            recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+    });
+}
+
+#[test]
+fn a_receive_that_finds_no_buffer_gets_the_bytes_when_it_asks_again() {
+    let sim = Sim::with_seed(4);
+    let (io, other) = (sim.io(), sim.io());
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let mut peer = Peer::connect(&other, listener.local_addr()).await;
+        let mut accepted = listener.accept().await.unwrap();
+        io.short_of_buffers(500);
+        let mut tries = [0; 2];
+        for _ in 0..100 {
+            peer.send(b"1").await;
+            let mut buffer = Buffer::new(8);
+            loop {
+                accepted.recv.readable(Deadline::NEVER).await.unwrap();
+                let tried = accepted.recv.try_recv(&mut buffer);
+                tries[usize::from(tried.is_some())] += 1;
+                if let Some(count) = tried {
+                    break assert_eq!(count.unwrap(), 1);
+                }
+            }
+            peer.send(b"2").await;
+            assert_eq!(accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap(), 1);
+        }
+        assert!(tries[0] > 20 && tries[1] == 100, "{tries:?}");
+    });
+}
+
+#[test]
+fn a_connection_goes_to_another_loop_or_ends_on_the_way() {
+    let sim = Sim::with_seed(4);
+    let (io, colleague, other) = (sim.io(), sim.io(), sim.io());
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let mut peer = Peer::connect(&other, listener.local_addr()).await;
+        let accepted = listener.accept().await.unwrap();
+        peer.send(b"1").await;
+        let stream = io.detach(accepted.recv, accepted.send).ok().unwrap();
+        let (recv, send) = colleague.attach(stream).unwrap();
+        let mut taken = Peer::new(&colleague, recv, send);
+        assert_eq!(taken.recv_exactly(1).await, b"1");
+        taken.send(b"2").await;
+        assert_eq!(peer.recv_exactly(1).await, b"2");
+        drop(taken);
+        peer.expect_close().await;
+
+        for fails_at in ["the way", "its end", "its begin"] {
+            let mut peer = Peer::connect(&other, listener.local_addr()).await;
+            let accepted = listener.accept().await.unwrap();
+            io.fail_operations(if fails_at == "its begin" { 1000 } else { 0 });
+            match io.detach(accepted.recv, accepted.send) {
+                Ok(stream) if fails_at == "its end" => {
+                    colleague.fail_operations(1000);
+                    let number = colleague.attach(stream).err().unwrap().raw_os_error();
+                    assert!(matches!(number, Some(12 | 28)), "{number:?}");
+                }
+                Ok(stream) => drop(stream),
+                Err(halves) => {
+                    assert_eq!(fails_at, "its begin");
+                    drop(halves);
+                }
+            }
+            peer.expect_close().await;
+        }
+    });
+    drop(listener);
+    sim.settle();
+    assert_eq!(sim.leaks(), []);
 }

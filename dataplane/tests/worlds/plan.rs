@@ -24,6 +24,10 @@ pub(crate) struct Plan {
     kernel_failures: u16,
     /// How many of 1000 connections the network breaks.
     cuts: u16,
+    /// How many of 1000 completions of the proxy's kernel are the last that is seen for a while.
+    overflows: u16,
+    /// How many of 1000 of its receives find no buffer.
+    short_of_buffers: u16,
     lost_syns: u16,
     late: u16,
     late_cancels: u16,
@@ -71,6 +75,8 @@ impl Plan {
             clock_jumps: jumps > 0,
             kernel_failures,
             cuts,
+            overflows: rng.pick(&[0, 0, 5, 50]),
+            short_of_buffers: rng.pick(&[0, 0, 50, 500]),
             lost_syns,
             late: rng.pick(&[0, 50, 150, 400]),
             late_cancels: rng.pick(&[0, 200, 900]),
@@ -111,6 +117,8 @@ impl Plan {
     /// What the proxy's kernel does from now on.
     pub(crate) fn kernel(&self, proxy: &sim::SimIo) {
         proxy.fail_operations(self.kernel_failures);
+        proxy.overflows(self.overflows, 15 * MS);
+        proxy.short_of_buffers(self.short_of_buffers);
     }
 
     /// What an origin does.
