@@ -278,9 +278,7 @@ impl<I: Io> Downstream<I> {
             if self.buffer.spare() == 0 {
                 self.buffer.compact();
             }
-            let (result, buffer) = self.connection.recv.recv(std::mem::take(&mut self.buffer), until).await;
-            self.buffer = buffer;
-            match result {
+            match self.connection.recv.recv(&mut self.buffer, until).await {
                 Ok(0) => {
                     self.connection.is_ended = true;
                     return Ok(false);

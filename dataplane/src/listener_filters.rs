@@ -133,9 +133,7 @@ impl<I: Io> Reading<'_, I> {
                 self.is_retiring = true;
                 self.until = self.until.min(idle::retire_at(self.worker, limits::DRAIN_TIMEOUT_DEFAULT));
             }
-            let (result, buffer) = self.recv.recv(std::mem::take(bytes), self.until).await;
-            *bytes = buffer;
-            return match result.map_err(|error| error.kind()) {
+            return match self.recv.recv(bytes, self.until).await.map_err(|error| error.kind()) {
                 Ok(0) => Err(Unknown::NotTold),
                 Ok(_) => Ok(Goes::On),
                 // Somebody wants it to end: the top of the loop looks.

@@ -210,9 +210,9 @@ async fn send_first<I: Io>(
 ) -> Result<usize, Failed> {
     let head_bytes = downstream.request.end as usize;
     let failed = |error, phase| Failed { error, phase };
-    let mut gather = std::mem::take(&mut downstream.to_upstream);
+    let gather = &mut downstream.to_upstream;
     let buffer = std::mem::take(&mut downstream.buffer);
-    let queued = body.queue(&mut gather, buffer.filled(), head_bytes);
+    let queued = body.queue(gather, buffer.filled(), head_bytes);
     gather.put_buffer(buffer);
     downstream.request_is_kept = body.ended;
     let result = match queued {
@@ -229,8 +229,7 @@ async fn send_first<I: Io>(
                 .map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait))
                 .min(plan.deadline);
             let (to_up, ..) = upstream.split();
-            let (result, returned) = to_up.send(gather, until).await;
-            gather = returned;
+            let result = to_up.send(gather, until).await;
             let unsent = gather.unsent_len();
             upstream.stats().counters.upstream_cx_tx_bytes_total.add((total - unsent) as u64);
             match result {
@@ -247,7 +246,6 @@ async fn send_first<I: Io>(
     if result.is_err() || gather.is_sent() {
         downstream.buffer = gather.take_buffer();
     }
-    downstream.to_upstream = gather;
     result
 }
 

@@ -332,12 +332,11 @@ async fn send<I: Io>(
     downstream: &mut Downstream<I>,
     record: &mut Record<'_>,
 ) -> Result<(), Failed> {
-    let gather = std::mem::take(&mut downstream.to_downstream);
+    let gather = &mut downstream.to_downstream;
     record.sent_down(gather.unsent_len() as u64);
     let until = Deadline::after(worker.io.now(), ANSWER_TIMEOUT);
-    let (result, mut gather) = downstream.connection.send.send_all(gather, until).await;
+    let result = downstream.connection.send.send_all(gather, until).await;
     gather.clear();
-    downstream.to_downstream = gather;
     result.map_err(|_| Failed { error: ExchangeError::DownstreamGone, phase: Phase::ResponseStarted })
 }
 

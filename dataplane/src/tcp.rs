@@ -146,7 +146,7 @@ async fn introduce<S: SendHalf>(
         let (mut header, mut gather) = (Vec::new(), Gather::new());
         proxy_protocol::write(version, &origin.addresses(), &mut header);
         gather.insert(&header);
-        send.send_all(gather, until).await.0?;
+        send.send_all(&mut gather, until).await?;
     }
     Ok(send)
 }
@@ -187,8 +187,7 @@ impl<I: Io> Pump<'_, I> {
             if !self.buffer.is_empty() {
                 gather.keep(0..self.buffer.len());
                 gather.put_buffer(std::mem::take(&mut self.buffer));
-                let (result, returned) = self.send.send_all(gather, self.idle_until()).await;
-                gather = returned;
+                let result = self.send.send_all(&mut gather, self.idle_until()).await;
                 self.buffer = gather.take_buffer();
                 self.buffer.clear();
                 match result {
@@ -209,9 +208,7 @@ impl<I: Io> Pump<'_, I> {
             }
             let kept_until = Deadline::after(self.worker.io.now(), BUFFER_KEPT);
             let until = kept_until.min(self.idle_until());
-            let (result, buffer) = self.recv.recv(std::mem::take(&mut self.buffer), until).await;
-            self.buffer = buffer;
-            let error = match result {
+            let error = match self.recv.recv(&mut self.buffer, until).await {
                 Ok(0) => {
                     self.give_back();
                     return if self.send.shutdown().is_ok() { Ended::Fin } else { Ended::Broken };

@@ -2,9 +2,11 @@
 //!
 //! Two implementations exist: [`crate::kernel`] for the kernel and the `sim` crate for tests. The rules both keep:
 //!
-//! - An operation in flight owns its buffer. It ends by completion, by its deadline or by an explicit cancel; dropping
-//!   one that is in flight is a bug. On the kernel only a send is harmed by it, and trips a debug assertion; the
-//!   simulation holds everybody to the whole rule.
+//! - Memory is lent for the call: a receive needs its buffer in the moment in which bytes are there, and what a send in
+//!   flight points to is kept with the connection until the kernel is done with it.
+//! - An operation ends by completion, by its deadline or by an explicit cancel; dropping one that is in flight is a bug.
+//!   On the kernel only a send is harmed by it, and trips a debug assertion; the simulation holds everybody to the whole
+//!   rule.
 //! - A receive that loses the race against its deadline still delivers the bytes it got.
 //! - Nothing here is `Send`: a connection lives and dies on one worker, which is the one that accepted or opened it unless
 //!   that gave it away before anything began ([`Io::detach`]).
@@ -155,7 +157,7 @@ pub trait RecvHalf: 'static {
     /// Receives at least one byte behind what `buffer` holds. `Ok(0)` is the other end's FIN (or a full buffer): a
     /// connection that broke never looks like one that ended, even when a send was told of it first. `TimedOut` at the
     /// deadline, `Interrupted` after a cancel; the connection can be received from again after both.
-    async fn recv(&mut self, buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer);
+    async fn recv(&mut self, buffer: &mut Buffer, until: Deadline) -> io::Result<usize>;
 
     /// Waits until a receive would not wait: bytes, FIN or an error. May return early. For idle connections, which
     /// hold no buffer.
@@ -181,7 +183,7 @@ pub trait SendHalf: 'static {
     /// Sends some of what is left in `gather` and marks it as sent; `Ok(n)` may be less than all. A deadline that
     /// passes breaks the connection (`TimedOut`), since what the kernel took is then unknown. The other end gets a RST: it cannot
     /// take what it got for all there is.
-    async fn send(&mut self, gather: Gather, until: Deadline) -> (io::Result<usize>, Gather);
+    async fn send(&mut self, gather: &mut Gather, until: Deadline) -> io::Result<usize>;
 
     /// A handle that breaks the connection in the same way while a send is in flight; the send ends with `Interrupted`.
     fn cancel_handle(&self) -> Alarm;
@@ -194,17 +196,13 @@ pub trait SendHalf: 'static {
     fn reset(&mut self);
 
     /// Sends everything in `gather`, however many sends it takes.
-    async fn send_all(&mut self, mut gather: Gather, until: Deadline) -> (io::Result<()>, Gather) {
+    async fn send_all(&mut self, gather: &mut Gather, until: Deadline) -> io::Result<()> {
         while !gather.is_sent() {
-            let (result, returned) = self.send(gather, until).await;
-            gather = returned;
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), gather),
-                Ok(_) => {}
-                Err(error) => return (Err(error), gather),
+            if self.send(gather, until).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
         }
-        (Ok(()), gather)
+        Ok(())
     }
 }
 

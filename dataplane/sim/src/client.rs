@@ -160,7 +160,7 @@ impl<I: Io> Client<I> {
         }
         let Client { recv, send, parser, .. } = self;
         let sending = async {
-            let sent = send.send_all(gather, until).await.0;
+            let sent = send.send_all(&mut gather, until).await;
             // A connection that broke meanwhile is told by the answer.
             sent.is_ok() && (behind == Behind::Nothing || send.shutdown().is_ok())
         };
@@ -216,9 +216,7 @@ async fn receive<R: RecvHalf>(recv: &mut R, parser: &mut Parser, until: Deadline
             }
         }
         buffer.clear();
-        let (result, returned) = recv.recv(buffer, until).await;
-        buffer = returned;
-        match result {
+        match recv.recv(&mut buffer, until).await {
             Ok(0) => {
                 return match parser.finish() {
                     Ok(Some(message)) => Ok(message),

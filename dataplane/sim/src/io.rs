@@ -242,7 +242,7 @@ impl Drop for ConnectionEnd {
 }
 
 impl RecvHalf for SimRecv {
-    async fn recv(&mut self, mut buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer) {
+    async fn recv(&mut self, buffer: &mut Buffer, until: Deadline) -> io::Result<usize> {
         let SimRecv { end, alarm, .. } = self;
         alarm.set(until);
         let in_flight = InFlight::begin(&end.io.world);
@@ -259,7 +259,7 @@ impl RecvHalf for SimRecv {
                     no_buffer = false;
                     cx.waker().wake_by_ref();
                 } else if is_seen
-                    && let Poll::Ready(result) = network.poll_recv(end.number, end.side, &mut buffer, cx)
+                    && let Poll::Ready(result) = network.poll_recv(end.number, end.side, buffer, cx)
                 {
                     return Poll::Ready(result);
                 }
@@ -268,7 +268,7 @@ impl RecvHalf for SimRecv {
             .await;
         in_flight.completed();
         alarm.set(Deadline::NEVER);
-        (result, buffer)
+        result
     }
 
     async fn readable(&mut self, until: Deadline) -> io::Result<()> {
@@ -340,7 +340,7 @@ impl RecvHalf for SimRecv {
 }
 
 impl SendHalf for SimSend {
-    async fn send(&mut self, mut gather: Gather, until: Deadline) -> (io::Result<usize>, Gather) {
+    async fn send(&mut self, gather: &mut Gather, until: Deadline) -> io::Result<usize> {
         let SimSend { end, alarm } = self;
         alarm.set(until);
         let in_flight = InFlight::begin(&end.io.world);
@@ -354,7 +354,7 @@ impl SendHalf for SimSend {
                 if sent.is_none() {
                     sent = match failure {
                         Some(error) => Some(Err(network.fail(end.number, end.side, error))),
-                        None => match network.poll_send(end.number, end.side, &mut gather, cx) {
+                        None => match network.poll_send(end.number, end.side, gather, cx) {
                             Poll::Ready(result) => Some(result),
                             Poll::Pending => None,
                         },
@@ -367,7 +367,7 @@ impl SendHalf for SimSend {
                     let sent = sent.take();
                     // What the kernel took before it was told is sent, and nothing after it.
                     let takes_some = sent.is_none() && takes_some;
-                    let taken = takes_some.then(|| network.take_one(end.number, end.side, &mut gather));
+                    let taken = takes_some.then(|| network.take_one(end.number, end.side, gather));
                     network.abort(end.number, end.side);
                     sent.unwrap_or_else(|| taken.ok_or_else(|| error_of(rung)))
                 })
@@ -375,7 +375,7 @@ impl SendHalf for SimSend {
             .await;
         in_flight.completed();
         alarm.set(Deadline::NEVER);
-        (result, gather)
+        result
     }
 
     fn cancel_handle(&self) -> Alarm {

@@ -323,8 +323,8 @@ impl<I: Io> Connection<I> {
             Some(max) if is_idle => Deadline::after(self.io.now(), max),
             _ => Deadline::NEVER,
         };
-        let (result, buffer) = self.recv.recv(Buffer::new(most), until).await;
-        match result {
+        let mut buffer = Buffer::new(most);
+        match self.recv.recv(&mut buffer, until).await {
             Ok(0) => self.fin(parser).await,
             Ok(_) => {
                 self.record(|record| record.raw.extend_from_slice(buffer.filled()));
@@ -422,7 +422,7 @@ impl<I: Io> Connection<I> {
     async fn say(&mut self, bytes: &[u8]) -> Goes {
         let mut gather = Gather::new();
         gather.insert(bytes);
-        match self.send.send_all(gather, Deadline::NEVER).await.0 {
+        match self.send.send_all(&mut gather, Deadline::NEVER).await {
             Ok(()) => Goes::On,
             Err(_) => Goes::Away,
         }

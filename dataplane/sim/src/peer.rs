@@ -83,7 +83,8 @@ impl<I: Io> Peer<I> {
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let mut gather = Gather::new();
         gather.insert(bytes.as_ref());
-        let (result, _) = self.send.send_all(gather, self.until()).await;
+        let until = self.until();
+        let result = self.send.send_all(&mut gather, until).await;
         self.broken |= result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
         result
     }
@@ -145,8 +146,8 @@ impl<I: Io> Peer<I> {
     pub async fn expect_silence(&mut self, time: Duration) {
         assert!(self.waiting.is_empty() && self.ended.is_none(), "expected silence: {}", self.story());
         let until = Deadline::after(self.io.now(), time);
-        let (result, buffer) = self.recv.recv(Buffer::new(PIECE_BYTES), until).await;
-        match result {
+        let mut buffer = Buffer::new(PIECE_BYTES);
+        match self.recv.recv(&mut buffer, until).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
             other => panic!("expected silence, got {other:?}: {}", buffer.filled().escape_ascii()),
         }
@@ -167,8 +168,8 @@ impl<I: Io> Peer<I> {
         if self.ended.is_some() {
             return false;
         }
-        let (result, buffer) = self.recv.recv(Buffer::new(PIECE_BYTES), self.until()).await;
-        match result {
+        let (mut buffer, until) = (Buffer::new(PIECE_BYTES), self.until());
+        match self.recv.recv(&mut buffer, until).await {
             Ok(0) => self.ended = Some(if self.broken { End::Reset } else { End::Close }),
             Ok(_) => self.waiting.extend_from_slice(buffer.filled()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.ended = Some(End::Reset),

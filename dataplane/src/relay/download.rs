@@ -217,11 +217,9 @@ impl<I: Io> Download<'_, '_, I> {
     /// Sends everything queued.
     async fn flush(&mut self) -> Result<(), Failed> {
         let until = self.progress.send_until(self.worker.io.now());
-        let gather = std::mem::take(self.gather);
-        let count = gather.unsent_len();
-        let (result, gather) = self.send.send_all(gather, until).await;
-        let sent = (count - gather.unsent_len()) as u64;
-        *self.gather = gather;
+        let count = self.gather.unsent_len();
+        let result = self.send.send_all(self.gather, until).await;
+        let sent = (count - self.gather.unsent_len()) as u64;
         self.manager.stats.counters.downstream_cx_tx_bytes_total.add(sent);
         self.record.sent_down(sent);
         let now = self.worker.io.now();

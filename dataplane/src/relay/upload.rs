@@ -66,10 +66,8 @@ impl<I: Io> Upload<'_, I> {
 
     /// Sends what upstream did not take at once of the head and the bytes behind it.
     async fn send_first(&mut self) {
-        let mut gather = std::mem::take(self.gather);
-        let result = self.send(&mut gather).await;
-        self.first = gather.take_buffer();
-        *self.gather = gather;
+        let result = self.send().await;
+        self.first = self.gather.take_buffer();
         // Upstream may have answered before it took no more.
         self.body.broken = result.is_err();
         if self.body.ended && result.is_ok() {
@@ -78,12 +76,11 @@ impl<I: Io> Upload<'_, I> {
         }
     }
 
-    async fn send(&mut self, queued: &mut Gather) -> io::Result<()> {
+    async fn send(&mut self) -> io::Result<()> {
         let until = self.progress.send_until(self.worker.io.now());
-        let count = queued.unsent_len();
-        let (result, gather) = self.send.send_all(std::mem::take(queued), until).await;
-        self.sent.add((count - gather.unsent_len()) as u64);
-        *queued = gather;
+        let count = self.gather.unsent_len();
+        let result = self.send.send_all(self.gather, until).await;
+        self.sent.add((count - self.gather.unsent_len()) as u64);
         self.progress.moved.set(self.worker.io.now());
         result
     }
@@ -133,9 +130,7 @@ impl<I: Io> Upload<'_, I> {
             }
             // Readiness may be told early: then the buffer is given up soon again.
             let until = Deadline::after(self.worker.io.now(), BUFFER_KEPT);
-            let (result, buffer) = self.recv.recv(std::mem::take(self.rest), until).await;
-            *self.rest = buffer;
-            match result {
+            match self.recv.recv(self.rest, until).await {
                 Ok(0) => return,
                 Ok(count) => self.received.add(count as u64),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
@@ -162,15 +157,13 @@ impl<I: Io> Upload<'_, I> {
                 return Uploaded::Partly;
             }
             // First what is there: `rest` may hold the start of a chunk line, or nothing.
-            let mut gather = std::mem::take(self.gather);
-            let queued = self.body.queue(&mut gather, self.rest.filled(), 0);
-            gather.put_buffer(std::mem::take(self.rest));
+            let queued = self.body.queue(self.gather, self.rest.filled(), 0);
+            self.gather.put_buffer(std::mem::take(self.rest));
             let sent = match queued {
-                Ok(_) if !gather.is_sent() => self.send(&mut gather).await,
+                Ok(_) if !self.gather.is_sent() => self.send().await,
                 _ => Ok(()),
             };
-            *self.rest = gather.take_buffer();
-            *self.gather = gather;
+            *self.rest = self.gather.take_buffer();
             match queued {
                 Ok(taken) => self.rest.consume(taken),
                 Err(error) => return Uploaded::Failed(ExchangeError::RequestBody(error)),
@@ -189,9 +182,7 @@ impl<I: Io> Upload<'_, I> {
             let request_until =
                 if self.progress.response_begun.get() { Deadline::NEVER } else { self.request_until };
             let until = self.progress.until().min(request_until);
-            let (result, buffer) = self.recv.recv(std::mem::take(self.rest), until).await;
-            *self.rest = buffer;
-            match result {
+            match self.recv.recv(self.rest, until).await {
                 Ok(0) => return Uploaded::Failed(ExchangeError::RequestBody(BodyError::Truncated)),
                 Ok(count) => {
                     self.received.add(count as u64);

@@ -20,6 +20,7 @@ pub mod conn;
 mod edits;
 pub mod encode;
 mod fields;
+mod lines;
 pub mod parse;
 mod refusal;
 mod target;

@@ -31,13 +31,11 @@ pub struct KernelRecv {
 pub(super) const AT_ONCE_MAX: u8 = 32;
 
 impl RecvHalf for KernelRecv {
-    async fn recv(&mut self, mut buffer: Buffer, until: Deadline) -> (io::Result<usize>, Buffer) {
+    async fn recv(&mut self, buffer: &mut Buffer, until: Deadline) -> io::Result<usize> {
         loop {
-            if let Err(error) = self.readable(until).await {
-                return (Err(error), buffer);
-            }
-            if let Some(result) = self.try_recv(&mut buffer) {
-                return (result, buffer);
+            self.readable(until).await?;
+            if let Some(result) = self.try_recv(buffer) {
+                return result;
             }
         }
     }
@@ -118,11 +116,11 @@ pub struct KernelSend {
 }
 
 impl SendHalf for KernelSend {
-    async fn send(&mut self, mut gather: Gather, until: Deadline) -> (io::Result<usize>, Gather) {
+    async fn send(&mut self, gather: &mut Gather, until: Deadline) -> io::Result<usize> {
         let KernelSend { handle, alarm } = self;
         let watched = &*handle.watched;
         gather.load_vectors();
-        let in_flight = InFlight { handle, gather };
+        let mut in_flight = InFlight { handle, gather };
         let (mut why, mut is_set) = (None, false);
         let result = poll_fn(|cx| {
             let polled = in_flight.poll(cx);
@@ -142,21 +140,20 @@ impl SendHalf for KernelSend {
         if is_set {
             alarm.set(Deadline::NEVER);
         }
-        let mut gather = in_flight.end();
+        drop(in_flight);
         // A pipe is also broken after a FIN either way, which receiving survives.
         let is_error = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
         if is_error || why.is_some() {
             watched.is_broken.set(true);
         }
-        let result = match (result, why) {
+        match (result, why) {
             (Ok(count), _) => {
                 gather.mark_sent(count);
                 Ok(count)
             }
             (Err(_), Some(rung)) => Err(error_of(rung)),
             (Err(error), None) => Err(in_our_words(error)),
-        };
-        (result, gather)
+        }
     }
 
     fn cancel_handle(&self) -> Alarm {
@@ -273,22 +270,23 @@ impl Drop for Handle {
     }
 }
 
-/// A send with the bytes that the kernel may be reading.
+/// A send. While the kernel may be reading what it points to, that is the descriptor's.
 struct InFlight<'a> {
     handle: &'a Handle,
-    gather: Gather,
+    gather: &'a mut Gather,
 }
 
 impl InFlight<'_> {
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let watched = &*self.handle.watched;
         if let Interface::Ring(ring) = &mut *self.handle.kernel.0.interface.borrow_mut() {
             let sending = &watched.ring.sending;
             match sending.get() {
-                Sending::No => ring.send(watched, &self.gather),
+                Sending::No => ring.send(watched, std::mem::take(self.gather)),
                 Sending::InFlight => {}
                 Sending::Done(result) => {
                     sending.set(Sending::No);
+                    *self.gather = watched.ring.gather.take();
                     let count = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
                     return Poll::Ready(count);
                 }
@@ -300,17 +298,12 @@ impl InFlight<'_> {
             if self.handle.poll_writable(cx).is_pending() {
                 return Poll::Pending;
             }
-            match watched.send(&self.gather) {
+            match watched.send(self.gather) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => watched.write.is_ready.set(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
             }
         }
-    }
-
-    /// The send is over: its bytes are free again.
-    fn end(mut self) -> Gather {
-        std::mem::take(&mut self.gather)
     }
 }
 
@@ -318,7 +311,6 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let Handle { watched, kernel } = self.handle;
         if watched.ring.sending.get() == Sending::InFlight {
-            watched.ring.parked.replace(std::mem::take(&mut self.gather));
             // Of what the kernel took nobody knows: nothing may follow it.
             watched.is_broken.set(true);
             watched.abort();

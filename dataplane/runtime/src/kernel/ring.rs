@@ -77,21 +77,20 @@ impl Ring {
 
     /// Does on a pair of sockets what connections will do, so that a kernel that promises more than it keeps is found out.
     pub(super) fn check(mut self) -> io::Result<()> {
-        let mut gather = Gather::new();
-        gather.insert(b"ringway");
-        let result = self.converse(&mut gather);
-        // Before the gather goes, whatever happened.
+        let result = self.converse();
         self.end();
         result
     }
 
-    fn converse(&mut self, gather: &mut Gather) -> io::Result<()> {
+    fn converse(&mut self) -> io::Result<()> {
         let (ours, theirs) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         let (ours, theirs) = (Rc::new(Watched::new(ours.into())), Rc::new(Watched::new(theirs.into())));
         let mut buffer = Buffer::new(16);
         self.watch(&ours);
         self.watch(&theirs);
         self.arm_read(&theirs);
+        let mut gather = Gather::new();
+        gather.insert(b"ringway");
         gather.load_vectors();
         self.send(&ours, gather);
         // A turn for the send and one for what it brings; more when an interruption comes between.
@@ -167,9 +166,10 @@ impl Ring {
         }
     }
 
-    /// Starts to send what the loaded vectors of `gather` point to. They, and what they point to, must stay as they are
-    /// until [`Sending::Done`].
-    pub(super) fn send(&mut self, watched: &Watched, gather: &Gather) {
+    /// Starts to send what the loaded vectors of `gather` point to. It is the descriptor's until [`Sending::Done`].
+    pub(super) fn send(&mut self, watched: &Watched, gather: Gather) {
+        watched.ring.gather.replace(gather);
+        let gather = watched.ring.gather.borrow();
         let (descriptor, flags) = (types::Fd(watched.raw()), libc::MSG_NOSIGNAL);
         let send = match &gather.vectors[..] {
             [run] => {
@@ -179,10 +179,11 @@ impl Ring {
                 let message = watched.ring.message.get();
                 // SAFETY: no send is in flight on this descriptor, so nobody reads the message; the ring's owner is the
                 // only one that writes it.
-                unsafe { (*message).0 = socket::message_of(gather) };
+                unsafe { (*message).0 = socket::message_of(&gather) };
                 opcode::SendMsg::new(descriptor, message.cast()).flags(flags as u32).build()
             }
         };
+        drop(gather);
         watched.ring.sending.set(Sending::InFlight);
         self.submit(watched, send, Operation::SEND);
     }
@@ -285,7 +286,6 @@ impl Ring {
                 }
             } else if operation == Operation::SEND {
                 watched.ring.sending.set(Sending::Done(result));
-                watched.ring.parked.take();
                 watched.write.wake();
             } else {
                 let is_read = operation == Operation::POLL_READ;
@@ -342,8 +342,8 @@ impl Ring {
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: what an entry points to lives until its completion: a send's bytes by the promise of `send`'s
-            // caller, its message in the descriptor's record, which is kept until then; the others point to nothing.
+            // SAFETY: what an entry points to lives until its completion: a send's bytes and its message in the descriptor's
+            // record, which is kept and left alone until then; the others point to nothing.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }

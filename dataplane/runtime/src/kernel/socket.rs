@@ -56,8 +56,8 @@ pub(super) struct InRing {
     pub(super) sending: Cell<Sending>,
     /// Read by the kernel when the send is submitted.
     pub(super) message: UnsafeCell<Message>,
-    /// What an abandoned send still reads.
-    pub(super) parked: RefCell<Gather>,
+    /// What the send in flight reads.
+    pub(super) gather: RefCell<Gather>,
     /// Operations whose last completion has not come.
     pub(super) in_flight: Cell<u32>,
     pub(super) is_closing: Cell<bool>,

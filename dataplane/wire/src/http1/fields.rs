@@ -96,7 +96,7 @@ impl Fields {
     }
 }
 
-/// Which of the names the proxy acts on `name` is, ASCII case ignored.
+/// Which of the names the proxy acts on `name`, a token, is, ASCII case ignored.
 pub(super) fn classify(name: &[u8]) -> Known {
     let Some(first) = name.first() else { return Known::Other };
     let (known, text): (Known, &[u8]) = match (name.len(), first | 0x20) {
@@ -117,7 +117,21 @@ pub(super) fn classify(name: &[u8]) -> Known {
         (23, b'x') => (Known::ForwardedClientCert, b"x-forwarded-client-cert"),
         _ => return Known::Other,
     };
-    if name.eq_ignore_ascii_case(text) { known } else { Known::Other }
+    if is_name(name, text) { known } else { Known::Other }
+}
+
+/// Whether `name`, a token, is `text`, which has lower-case letters and `-` only, and is as long; ASCII case ignored.
+///
+/// Compared in words with the bit set that small letters have and large ones have not. Of the bytes of a token that makes
+/// no other one equal to a letter or `-`.
+fn is_name(name: &[u8], text: &[u8]) -> bool {
+    const SMALL: u64 = u64::from_ne_bytes([0x20; 8]);
+    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+    let is_same = |(one, other): (&[u8; 8], &[u8; 8])| word(one) | SMALL == word(other);
+    let (words, rest) = name.as_chunks::<8>();
+    let (text_words, text_rest) = text.as_chunks::<8>();
+    words.iter().zip(text_words).all(is_same)
+        && rest.iter().zip(text_rest).all(|(one, other)| one | 0x20 == *other)
 }
 
 /// Whether some readers take `name`, which is none that [`classify`] knows, for one that frames a message: where headers
@@ -258,10 +272,14 @@ mod tests {
                 let mut other = name.to_vec();
                 other[at] ^= 0x01;
                 assert_eq!(classify(&other), Known::Other, "{other:?}");
-                // Setting this bit folds letters; on other bytes it makes a different name.
+                // This bit is the case of letters; `-` without it stands in no token.
                 other[at] = name[at] ^ 0x20;
-                let expected = if name[at].is_ascii_alphabetic() { *known } else { Known::Other };
-                assert_eq!(classify(&other), expected, "{other:?}");
+                assert_eq!(classify(&other), *known, "{other:?}");
+                for byte in (0..=255).filter(|byte| is_token(*byte)) {
+                    other[at] = byte;
+                    let expected = if byte.eq_ignore_ascii_case(&name[at]) { *known } else { Known::Other };
+                    assert_eq!(classify(&other), expected, "{other:?}");
+                }
             }
             assert_eq!(classify(&name[1..]), Known::Other);
         }

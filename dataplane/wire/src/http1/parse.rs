@@ -1,9 +1,6 @@
 //! Request and response heads: bytes to spans, everything ambiguous refused.
 //!
-//! `httparse` reads the grammar. It is lenient where this proxy must not be, so these are refused here: empty lines
-//! before the head, line ends without CR, a status line without the space after the code, targets outside ASCII.
-//! (White space before a colon, folded lines and several spaces in the first line it refuses itself as long as its
-//! leniency switches stay off.)
+//! [`Lines`] reads the grammar, this file what the lines mean together.
 //!
 //! The answer is defined as: look for the end of the head, then read it whole; that is what makes it independent of
 //! how the bytes arrive, and looking never goes over the same byte twice. Reading first, without looking, is only a
@@ -11,10 +8,8 @@
 //!
 //! Longer than 500 lines: half of it are the tables of its tests, one case or more for each row of the catalogue of refusals.
 
-use core::mem::MaybeUninit;
-
 use super::fields::{Fields, classify, is_disguised, is_token};
-use super::refusal::refusal;
+use super::lines::{Lines, RequestLine};
 use super::target;
 use crate::head::{
     Framing, Header, Known, Method, RequestHead, ResponseHead, Scan, Span, TargetForm, Version,
@@ -22,8 +17,8 @@ use crate::head::{
 
 pub use super::refusal::ParseError;
 
-/// The most header lines a head may ever have. The array of this size lies on the stack of a parse (8 KiB, not
-/// initialised), so it bounds [`Limits::headers_count_max`].
+/// The most header lines a head may ever have: what bounds [`Limits::headers_count_max`], since many a step looks at each
+/// of them.
 pub const HEADERS_COUNT_MAX: usize = 256;
 
 /// The longest method, in bytes. Registered ones have up to 17.
@@ -89,41 +84,26 @@ pub fn response(
 }
 
 fn read_request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Parsed, ParseError> {
-    let mut slots = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS_COUNT_MAX];
-    let slots = slots.get_mut(..limits.headers_count_max.min(HEADERS_COUNT_MAX)).unwrap_or_default();
-    let mut raw = httparse::Request::new(&mut []);
-    let end = match raw.parse_with_uninit_headers(bytes, slots) {
-        Ok(httparse::Status::Complete(end)) => end,
-        Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
-        Err(error) => return Err(refusal(error, bytes)),
-    };
-    let (Some(method), Some(target)) = (raw.method, raw.path) else { return Err(ParseError::RequestLine) };
-    if !bytes.starts_with(method.as_bytes()) {
-        return Err(ParseError::Start);
-    }
-    if end > limits.head_bytes_max {
-        return Err(ParseError::HeadTooLarge);
-    }
+    let mut lines = Lines::new(bytes);
+    let RequestLine { method, target, version } = lines.request_line()?;
     check_lengths(method, target, limits)?;
-    head.method = known_method(method.as_bytes());
-    head.method_span = Span::new(0, method.len());
-    head.target = Span::new(method.len() + 1, method.len() + 1 + target.len());
-    head.target_end = head.target.end;
-    head.version = if raw.version == Some(0) { Version::Http10 } else { Version::Http11 };
-    head.end = Span::new(0, end).end;
+    head.method = known_method(method.of(bytes));
+    head.method_span = method;
+    head.target = target;
+    head.target_end = target.end;
+    head.version = version;
 
-    let first_line_bytes = head.target.end as usize + b" HTTP/1.1\r\n".len();
-    let fields = read_fields(bytes, first_line_bytes, raw.headers, end, &mut head.headers)?;
+    let fields = read_fields(bytes, lines, limits, &mut head.headers, &mut head.end)?;
     if fields.disguised {
         return Err(ParseError::DisguisedFraming);
     }
-    let target = target::split(bytes, head.target, head.method)?;
+    let target = target::split(bytes, target, head.method)?;
     head.form = target.form;
     head.path = target.path;
     head.query = target.query;
-    head.authority = authority(bytes, &target, fields.host, head.version)?;
+    head.authority = authority(bytes, &target, fields.host, version)?;
     head.framing = match (fields.chunked, fields.length) {
-        _ if fields.chunked && head.version == Version::Http10 => {
+        _ if fields.chunked && version == Version::Http10 => {
             return Err(ParseError::TransferEncodingVersion);
         }
         (true, Some(_)) => return Err(ParseError::LengthAndEncoding),
@@ -135,11 +115,11 @@ fn read_request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result
         return Err(ParseError::ConnectBody);
     }
     // A server ignores `Expect` and `Upgrade` of HTTP/1.0 (RFC 9110 §10.1.1, §7.8).
-    let current = head.version == Version::Http11;
+    let current = version == Version::Http11;
     if current && fields.expect_unknown {
         return Err(ParseError::Expectation);
     }
-    head.keep_alive = persists(&fields, head.version);
+    head.keep_alive = persists(&fields, version);
     head.expects_continue =
         current && fields.expect && !matches!(head.framing, Framing::None | Framing::Length(0));
     head.upgrade = current && fields.upgrade && fields.options.upgrade && !fields.h2c;
@@ -153,34 +133,15 @@ fn read_response(
     method: Method,
     head: &mut ResponseHead,
 ) -> Result<Parsed, ParseError> {
-    let mut slots = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS_COUNT_MAX];
-    let slots = slots.get_mut(..limits.headers_count_max.min(HEADERS_COUNT_MAX)).unwrap_or_default();
-    let mut raw = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let end = match config.parse_response_with_uninit_headers(&mut raw, bytes, slots) {
-        Ok(httparse::Status::Complete(end)) => end,
-        Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
-        Err(error) => return Err(refusal(error, bytes)),
-    };
-    if !bytes.starts_with(b"HTTP/1.") {
-        return Err(ParseError::Start);
-    }
-    if end > limits.head_bytes_max {
-        return Err(ParseError::HeadTooLarge);
-    }
-    let status = raw.code.unwrap_or_default();
-    check_code(status, bytes)?;
-    // httparse hides a reason that is empty or not ASCII; it ends where the line does.
-    let line = bytes.get(CODE_END + 1..end).unwrap_or_default();
-    let reason_bytes = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or_default();
+    let mut lines = Lines::new(bytes);
+    let line = lines.status_line()?;
+    let (status, version) = (line.status, line.version);
     head.status = status;
-    head.reason = Span::new(CODE_END + 1, CODE_END + 1 + reason_bytes);
-    head.version = if raw.version == Some(0) { Version::Http10 } else { Version::Http11 };
-    head.end = Span::new(0, end).end;
+    head.reason = line.reason;
+    head.version = version;
 
-    let first_line_bytes = head.reason.end as usize + 2;
-    let fields = read_fields(bytes, first_line_bytes, raw.headers, end, &mut head.headers)?;
-    if fields.chunked && head.version == Version::Http10 {
+    let fields = read_fields(bytes, lines, limits, &mut head.headers, &mut head.end)?;
+    if fields.chunked && version == Version::Http10 {
         return Err(ParseError::TransferEncodingVersion);
     }
     if fields.chunked && fields.length.is_some() {
@@ -196,7 +157,7 @@ fn read_response(
         (false, Some(length)) => Framing::Length(length),
         (false, None) => Framing::UntilClose,
     };
-    head.keep_alive = persists(&fields, head.version)
+    head.keep_alive = persists(&fields, version)
         && head.framing != Framing::UntilClose
         && !surplus
         && !tunnel
@@ -205,43 +166,39 @@ fn read_response(
     Ok(Parsed::Complete)
 }
 
-/// Turns the headers into spans and notes what they say. Every line must end in CRLF: httparse took LF as well, and
-/// since it never accepts CR elsewhere, the two bytes before the next line tell.
+/// Reads the header lines and notes what they say, up to the `end` of the head.
 fn read_fields(
     bytes: &[u8],
-    first_line_bytes: usize,
-    raw: &[httparse::Header<'_>],
-    end: usize,
+    mut lines: Lines<'_>,
+    limits: &Limits,
     headers: &mut alloc::vec::Vec<Header>,
+    end: &mut u32,
 ) -> Result<Fields, ParseError> {
-    let base = bytes.as_ptr() as usize;
-    let offset = |text: &[u8]| (text.as_ptr() as usize).saturating_sub(base);
-    let crlf_before = |at: usize| bytes.get(at.saturating_sub(2)..at) == Some(b"\r\n");
-    let last = end.saturating_sub(2);
-    if !crlf_before(end) || !crlf_before(first_line_bytes) {
-        return Err(ParseError::BareLf);
-    }
+    let count_max = limits.headers_count_max.min(HEADERS_COUNT_MAX);
     let mut fields = Fields::default();
+    // What is wrong with the lines themselves is told before what is wrong with their meaning.
+    let mut wrong = None;
     headers.clear();
-    for (at, line) in raw.iter().enumerate() {
-        let start = offset(line.name.as_bytes());
-        let line_end = raw.get(at + 1).map_or(last, |next| offset(next.name.as_bytes()));
-        if !crlf_before(line_end) {
-            return Err(ParseError::BareLf);
+    while let Some(line) = lines.header()? {
+        if headers.len() == count_max {
+            return Err(ParseError::TooManyHeaders);
         }
-        let value = offset(line.value);
-        let header = Header {
-            name: Span::new(start, start + line.name.len()),
-            value: Span::new(value, value + line.value.len()),
-            line: Span::new(start, line_end),
-            known: classify(line.name.as_bytes()),
-        };
+        let name = line.name.of(bytes);
+        let known = classify(name);
+        let header = Header { name: line.name, value: line.value, line: line.line, known };
         headers.push(header);
-        match header.known {
-            Known::Other => fields.disguised |= is_disguised(line.name.as_bytes()),
-            _ => fields.note(&header, bytes)?,
+        match known {
+            Known::Other => fields.disguised |= is_disguised(name),
+            _ => wrong = wrong.or(fields.note(&header, bytes).err()),
         }
     }
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    if lines.at() > limits.head_bytes_max {
+        return Err(ParseError::HeadTooLarge);
+    }
+    *end = Span::new(0, lines.at()).end;
     Ok(fields)
 }
 
@@ -322,38 +279,20 @@ fn find_end(
 
 /// What can be said about a request by its first line, given with its line end.
 fn judge_request_line(line: &[u8], limits: &Limits) -> Result<(), ParseError> {
-    let mut raw = httparse::Request::new(&mut []);
-    if let Err(error) = raw.parse(line) {
-        return Err(refusal(error, line));
-    }
-    check_lengths(raw.method.unwrap_or_default(), raw.path.unwrap_or_default(), limits)
+    let RequestLine { method, target, .. } = Lines::new(line).request_line()?;
+    check_lengths(method, target, limits)
 }
 
 fn judge_status_line(line: &[u8], _: &Limits) -> Result<(), ParseError> {
-    let mut raw = httparse::Response::new(&mut []);
-    match raw.parse(line) {
-        Ok(_) => check_code(raw.code.unwrap_or_default(), line),
-        Err(error) => Err(refusal(error, line)),
-    }
+    Lines::new(line).status_line().map(drop)
 }
 
-fn check_lengths(method: &str, target: &str, limits: &Limits) -> Result<(), ParseError> {
+fn check_lengths(method: Span, target: Span, limits: &Limits) -> Result<(), ParseError> {
     if method.len() > METHOD_BYTES_MAX {
         return Err(ParseError::MethodTooLong);
     }
     if target.len() > limits.target_bytes_max {
         return Err(ParseError::TargetTooLong);
-    }
-    Ok(())
-}
-
-/// Where the status code ends; the versions that are read all have one length.
-const CODE_END: usize = b"HTTP/1.1 200".len();
-
-/// httparse accepts codes below 100, and a line that ends after the code without the space that must follow.
-fn check_code(code: u16, bytes: &[u8]) -> Result<(), ParseError> {
-    if code < 100 || bytes.get(CODE_END) != Some(&b' ') {
-        return Err(ParseError::StatusLine);
     }
     Ok(())
 }
@@ -487,7 +426,7 @@ mod tests {
             ("GET /a b HTTP/1.1", host, Err(ParseError::Version)),
             ("GET  / HTTP/1.1", host, Err(ParseError::RequestLine)),
             ("GET /  HTTP/1.1", host, Err(ParseError::Version)),
-            ("GET / HTTP/1.1 ", host, Err(ParseError::BareCr)),
+            ("GET / HTTP/1.1 ", host, Err(ParseError::Version)),
             ("G(T / HTTP/1.1", host, Err(ParseError::RequestLine)),
             ("GET /\x01 HTTP/1.1", host, Err(ParseError::RequestLine)),
             ("GET /\x7f HTTP/1.1", host, Err(ParseError::RequestLine)),
@@ -496,7 +435,8 @@ mod tests {
             ("GET / HTTP/1.2", host, Err(ParseError::UnsupportedVersion)),
             ("GET / HTTP/2.0", host, Err(ParseError::UnsupportedVersion)),
             ("PRI * HTTP/2.0", host, Err(ParseError::UnsupportedVersion)),
-            ("GET / HTTP/1.01", host, Err(ParseError::BareCr)),
+            ("GET / HTTP/1.20", host, Err(ParseError::Version)),
+            ("GET / HTTP/1.01", host, Err(ParseError::Version)),
             ("GET / http/1.1", host, Err(ParseError::Version)),
             ("GET / HTTP/11", host, Err(ParseError::Version)),
             ("GET /", host, Err(ParseError::RequestLine)),
@@ -505,7 +445,7 @@ mod tests {
             let answer = ask(format!("{line}\r\n{host}\r\n\r\n").as_bytes());
             assert_eq!(answer.map(|_| ()), *expected, "{line:?} {host:?}");
         }
-        assert_eq!(ask(b"GET /\x85 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(ParseError::RequestLine));
+        assert_eq!(ask(b"GET /\x85 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(ParseError::Target));
         // Nothing more need come for these.
         assert_eq!(ask(b"GET /\r\n"), Err(ParseError::RequestLine));
         assert_eq!(ask(b"EHLO mail.example\r\n"), Err(ParseError::RequestLine));
@@ -832,7 +772,8 @@ mod tests {
             ("HTTP/1.1  200 OK\r\n\r\n", ParseError::StatusLine),
             ("HTTP/1.1 2000 OK\r\n\r\n", ParseError::StatusLine),
             ("HTTP/1.1 200 O\0K\r\n\r\n", ParseError::StatusLine),
-            ("HTTP/2.0 200 OK\r\n\r\n", ParseError::Version),
+            ("HTTP/2.0 200 OK\r\n\r\n", ParseError::UnsupportedVersion),
+            ("HTTP/x.1 200 OK\r\n\r\n", ParseError::Version),
             ("\r\nHTTP/1.1 200 OK\r\n\r\n", ParseError::Start),
             ("SSH-2.0-x\r\n", ParseError::Start),
         ];

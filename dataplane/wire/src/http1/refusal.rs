@@ -167,32 +167,3 @@ impl ParseError {
         }
     }
 }
-
-/// Names the error of a head that httparse refused.
-#[cold]
-pub(super) fn refusal(error: httparse::Error, bytes: &[u8]) -> ParseError {
-    let folded = || bytes.windows(3).any(|run| matches!(run, [b'\r', b'\n', b' ' | b'\t']));
-    match error {
-        httparse::Error::HeaderName if folded() => ParseError::Fold,
-        httparse::Error::HeaderName => ParseError::HeaderName,
-        httparse::Error::HeaderValue if has_bare_cr(bytes) => ParseError::BareCr,
-        httparse::Error::HeaderValue => ParseError::HeaderValue,
-        httparse::Error::NewLine => ParseError::BareCr,
-        httparse::Error::Status => ParseError::StatusLine,
-        httparse::Error::Token => ParseError::RequestLine,
-        httparse::Error::TooManyHeaders => ParseError::TooManyHeaders,
-        httparse::Error::Version if has_foreign_version(bytes) => ParseError::UnsupportedVersion,
-        httparse::Error::Version => ParseError::Version,
-    }
-}
-
-fn has_bare_cr(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| matches!(pair, [b'\r', other] if *other != b'\n'))
-}
-
-/// Whether the version on the first line is well formed, so that only its number is at fault.
-fn has_foreign_version(bytes: &[u8]) -> bool {
-    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
-}

@@ -84,12 +84,11 @@ pub fn split_authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
             text.split_at(close + 1)
         }
         _ => {
-            let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+            let end = text.iter().position(|byte| !HOST_NAME[usize::from(*byte)]).unwrap_or(text.len());
             text.split_at(end)
         }
     };
-    let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    if host.is_empty() || (host.first() != Some(&b'[') && !host.iter().all(name)) {
+    if host.is_empty() {
         return None;
     }
     match port {
@@ -98,6 +97,17 @@ pub fn split_authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
         _ => None,
     }
 }
+
+/// What a host name may hold, by byte.
+static HOST_NAME: [bool; 256] = {
+    let mut names = [false; 256];
+    let mut byte = 0;
+    while byte < names.len() {
+        names[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    names
+};
 
 /// Whether `text` is `host[:port]`, as strictly as it is asked of a received one.
 pub fn is_authority(text: &[u8]) -> bool {
