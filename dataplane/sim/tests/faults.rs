@@ -20,7 +20,8 @@ fn pieces(way: Way, bytes: &[u8]) -> Vec<usize> {
         loop {
             // Everything is there before the first receive.
             io.sleep_until(Deadline::after(io.now(), Duration::from_millis(20))).await;
-            let (count, buffer) = accepted.recv.recv(Buffer::new(1000), Deadline::NEVER).await;
+            let mut buffer = Buffer::new(1000);
+            let count = accepted.recv.recv(&mut buffer, Deadline::NEVER).await;
             match count.unwrap() {
                 0 => break,
                 count => pieces.push(count),
@@ -81,7 +82,7 @@ fn a_slow_reader_holds_the_sender_back() {
         io.spawn(async move {
             loop {
                 reader.sleep_until(Deadline::after(reader.now(), Duration::from_millis(100))).await;
-                if accepted.recv.recv(Buffer::new(10), Deadline::NEVER).await.0.unwrap() == 0 {
+                if accepted.recv.recv(&mut Buffer::new(10), Deadline::NEVER).await.unwrap() == 0 {
                     return;
                 }
             }

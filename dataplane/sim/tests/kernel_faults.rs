@@ -91,13 +91,13 @@ fn a_receive_or_a_send_fails_and_the_connection_with_it_unless_only_memory_was_s
             let error = if is_send {
                 let mut gather = Gather::new();
                 gather.insert(b"2");
-                accepted.send.send(gather, Deadline::NEVER).await.0.unwrap_err()
+                accepted.send.send(&mut gather, Deadline::NEVER).await.unwrap_err()
             } else {
-                accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap_err()
+                accepted.recv.recv(&mut Buffer::new(8), Deadline::NEVER).await.unwrap_err()
             };
             io.fail_operations(0);
             let is_short = matches!(error.raw_os_error(), Some(12 | 105));
-            let next = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await.0;
+            let next = accepted.recv.recv(&mut Buffer::new(8), Deadline::NEVER).await;
             if is_short {
                 assert_eq!(next.unwrap(), 1, "the connection lives after {error}");
             } else {
@@ -128,12 +128,13 @@ fn a_receive_that_is_given_up_may_still_get_what_comes() {
                 timers.sleep_until(at).await;
                 peer.send(b"1").await;
             };
-            let (result, ()) = sim::both(accepted.recv.recv(Buffer::new(8), at), sending).await;
-            match result.0 {
+            let mut buffer = Buffer::new(8);
+            let (result, ()) = sim::both(accepted.recv.recv(&mut buffer, at), sending).await;
+            match result {
                 Ok(1) => drop(outcomes.insert("bytes")),
                 Err(error) if error.kind() == ErrorKind::TimedOut => {
                     outcomes.insert("late");
-                    let (count, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+                    let count = accepted.recv.recv(&mut Buffer::new(8), Deadline::NEVER).await;
                     assert_eq!(count.unwrap(), 1, "nothing is lost");
                 }
                 other => panic!("{other:?}"),
@@ -154,12 +155,12 @@ fn a_send_that_is_given_up_may_have_sent_something_and_breaks_the_connection() {
         let mut peer = Peer::accept(&other, &mut listener).await;
         let mut gather = Gather::new();
         gather.insert(&[7; 100_000]);
-        let (first, gather) = send.send(gather, soon(&io, 50 * MS)).await;
-        let (second, gather) = send.send(gather, soon(&io, 50 * MS)).await;
+        let first = send.send(&mut gather, soon(&io, 50 * MS)).await;
+        let second = send.send(&mut gather, soon(&io, 50 * MS)).await;
         assert_eq!(second.unwrap(), 1, "the kernel had taken it");
-        assert_eq!(send.send(gather, Deadline::NEVER).await.0.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(send.send(&mut gather, Deadline::NEVER).await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         assert_eq!(
-            recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap_err().kind(),
+            recv.recv(&mut Buffer::new(8), Deadline::NEVER).await.unwrap_err().kind(),
             ErrorKind::ConnectionReset
         );
         let got = peer.recv_to_end().await;
@@ -197,7 +198,7 @@ fn a_clock_that_jumps_shows_at_once_what_happened_meanwhile() {
         let before = io.now();
         peer.send(b"1").await;
         // Bytes and deadline are there together, and bytes go first.
-        let (count, _) = accepted.recv.recv(Buffer::new(8), soon(&io, MS)).await;
+        let count = accepted.recv.recv(&mut Buffer::new(8), soon(&io, MS)).await;
         assert_eq!(count.unwrap(), 1);
         assert!(io.now() - before > 1_000_000_000, "the clock jumped");
     });
@@ -217,10 +218,11 @@ fn completions_that_do_not_fit_come_all_at_once_and_none_is_lost() {
             let (io, received_at) = (io.clone(), received_at.clone());
             io.clone().spawn(async move {
                 // A deadline is no completion, and of a receive that it ends nothing is lost.
-                let (result, buffer) = accepted.recv.recv(Buffer::new(8), soon(&io, 5 * MS)).await;
+                let mut buffer = Buffer::new(8);
+                let result = accepted.recv.recv(&mut buffer, soon(&io, 5 * MS)).await;
                 assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
                 assert!(accepted.recv.try_recv(&mut Buffer::new(8)).is_none());
-                assert_eq!(accepted.recv.recv(buffer, Deadline::NEVER).await.0.unwrap(), 1);
+                assert_eq!(accepted.recv.recv(&mut buffer, Deadline::NEVER).await.unwrap(), 1);
                 received_at.borrow_mut().push(io.now());
             });
         }
@@ -252,12 +254,12 @@ fn a_send_whose_completion_is_not_seen_has_sent_and_is_ended_by_its_deadline() {
         io.sleep_until(soon(&io, MS)).await;
         let mut gather = Gather::new();
         gather.insert(b"whole");
-        let sending = send.send(gather, soon(&io, MS));
-        let ((result, gather), got) = sim::both(sending, peer.recv_exactly(5)).await;
+        let sending = send.send(&mut gather, soon(&io, MS));
+        let (result, got) = sim::both(sending, peer.recv_exactly(5)).await;
         assert_eq!((result.unwrap(), gather.is_sent(), &got[..]), (5, true, &b"whole"[..]));
         peer.expect_reset().await;
         assert_eq!(
-            recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap_err().kind(),
+            recv.recv(&mut Buffer::new(8), Deadline::NEVER).await.unwrap_err().kind(),
             ErrorKind::ConnectionReset
         );
     });
@@ -285,7 +287,7 @@ fn a_receive_that_finds_no_buffer_gets_the_bytes_when_it_asks_again() {
                 }
             }
             peer.send(b"2").await;
-            assert_eq!(accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap(), 1);
+            assert_eq!(accepted.recv.recv(&mut Buffer::new(8), Deadline::NEVER).await.unwrap(), 1);
         }
         assert!(tries[0] > 20 && tries[1] == 100, "{tries:?}");
     });

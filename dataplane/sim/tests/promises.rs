@@ -44,9 +44,8 @@ fn bytes_are_received_behind_what_is_there_and_sent_from_many_places() {
         let mut buffer = Buffer::new(64);
         buffer.extend(b">> ");
         while buffer.len() < 8 {
-            let (count, returned) = recv.recv(buffer, Deadline::NEVER).await;
+            let count = recv.recv(&mut buffer, Deadline::NEVER).await;
             assert!(count.unwrap() > 0);
-            buffer = returned;
         }
         assert_eq!(buffer.filled(), b">> hello");
         let mut gather = Gather::new();
@@ -54,13 +53,13 @@ fn bytes_are_received_behind_what_is_there_and_sent_from_many_places() {
         gather.keep(3..8);
         gather.insert(b", ");
         gather.keep(3..8);
-        let (sent, gather) = send.send_all(gather, Deadline::NEVER).await;
+        let sent = send.send_all(&mut gather, Deadline::NEVER).await;
         sent.unwrap();
         assert!(gather.is_sent());
         send.shutdown().unwrap();
         assert_eq!(peer.recv_to_end().await, Ended { bytes: b"hello, hello".to_vec(), end: End::Close });
         peer.shutdown();
-        assert_eq!(recv.recv(Buffer::new(8), Deadline::NEVER).await.0.unwrap(), 0, "FIN");
+        assert_eq!(recv.recv(&mut Buffer::new(8), Deadline::NEVER).await.unwrap(), 0, "FIN");
     });
 }
 
@@ -68,7 +67,8 @@ fn bytes_are_received_behind_what_is_there_and_sent_from_many_places() {
 fn a_receive_ends_at_its_deadline_and_the_next_one_gets_the_bytes() {
     on_a_connection(async |io, mut recv, _send, mut peer| {
         let before = io.now();
-        let (result, buffer) = recv.recv(Buffer::new(8), soon(io, 30)).await;
+        let mut buffer = Buffer::new(8);
+        let result = recv.recv(&mut buffer, soon(io, 30)).await;
         assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
         let waited = Duration::from_nanos(io.now() - before);
         assert!(
@@ -80,7 +80,7 @@ fn a_receive_ends_at_its_deadline_and_the_next_one_gets_the_bytes() {
         }
         peer.send(b"l").await;
         recv.readable(Deadline::NEVER).await.unwrap();
-        let (count, buffer) = recv.recv(buffer, Deadline::NEVER).await;
+        let count = recv.recv(&mut buffer, Deadline::NEVER).await;
         assert_eq!((count.unwrap(), buffer.filled()), (1, &b"l"[..]));
     });
 }
@@ -94,10 +94,15 @@ fn a_cancelled_receive_ends_as_interrupted() {
             timers.sleep_until(at).await;
             cancel.cancel();
         });
-        let (result, buffer) = recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        let mut buffer = Buffer::new(8);
+        let result = recv.recv(&mut buffer, Deadline::NEVER).await;
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
         peer.send(b"1").await;
-        assert_eq!(recv.recv(buffer, Deadline::NEVER).await.0.unwrap(), 1, "it can be received from again");
+        assert_eq!(
+            recv.recv(&mut buffer, Deadline::NEVER).await.unwrap(),
+            1,
+            "it can be received from again"
+        );
     });
 }
 
@@ -106,7 +111,8 @@ fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
     on_a_connection(async |io, _recv, mut send, mut peer| {
         let expected: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
         let sending = async {
-            let (sent, gather) = send.send_all(gather(&expected), Deadline::NEVER).await;
+            let mut gather = gather(&expected);
+            let sent = send.send_all(&mut gather, Deadline::NEVER).await;
             sent.unwrap();
             gather
         };
@@ -114,10 +120,10 @@ fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
         assert!(received == expected);
         // Nobody reads any more: the buffers fill and the send waits until its deadline.
         gather.insert(&[0; 70_000]);
-        let (sent, gather) = send.send_all(gather, soon(io, 60_000)).await;
+        let sent = send.send_all(&mut gather, soon(io, 60_000)).await;
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(gather.unsent_len() > 0);
-        assert_eq!(send.send(gather, Deadline::NEVER).await.0.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(send.send(&mut gather, Deadline::NEVER).await.unwrap_err().kind(), ErrorKind::BrokenPipe);
     });
 }
 
@@ -175,10 +181,10 @@ fn an_abandoned_connect_is_closed_when_it_comes() {
         assert_eq!(sim.leaks().len(), 1, "the listener");
         let (mut recv, mut send) = io.connect(listener.local_addr(), Deadline::NEVER).await.unwrap();
         let mut accepted = listener.accept().await.unwrap();
-        send.send_all(gather(b"x"), Deadline::NEVER).await.0.unwrap();
-        assert_eq!(accepted.recv.recv(Buffer::new(1), Deadline::NEVER).await.0.unwrap(), 1);
+        send.send_all(&mut gather(b"x"), Deadline::NEVER).await.unwrap();
+        assert_eq!(accepted.recv.recv(&mut Buffer::new(1), Deadline::NEVER).await.unwrap(), 1);
         drop(accepted);
-        assert_eq!(recv.recv(Buffer::new(1), Deadline::NEVER).await.0.unwrap(), 0);
+        assert_eq!(recv.recv(&mut Buffer::new(1), Deadline::NEVER).await.unwrap(), 0);
     });
 }
 
@@ -231,9 +237,9 @@ fn a_reset_that_a_send_was_told_of_is_no_end_for_the_receive_after_it() {
         io.sleep_until(soon(io, 50)).await;
         let mut gather = Gather::new();
         gather.insert(b"x");
-        let (sent, _) = send.send_all(gather, Deadline::NEVER).await;
+        let sent = send.send_all(&mut gather, Deadline::NEVER).await;
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::ConnectionReset);
-        let (received, _) = recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        let received = recv.recv(&mut Buffer::new(8), Deadline::NEVER).await;
         assert_eq!(received.unwrap_err().kind(), ErrorKind::ConnectionReset);
     });
 }
@@ -293,7 +299,8 @@ fn a_receive_in_flight_must_not_be_dropped() {
     sim.run(async {
         let _peer = Peer::connect(&io, listener.local_addr()).await;
         let mut accepted = listener.accept().await.unwrap();
-        let mut receive = Box::pin(accepted.recv.recv(Buffer::new(8), Deadline::NEVER));
+        let mut buffer = Buffer::new(8);
+        let mut receive = Box::pin(accepted.recv.recv(&mut buffer, Deadline::NEVER));
         std::future::poll_fn(|cx| {
             assert!(receive.as_mut().poll(cx).is_pending());
             std::task::Poll::Ready(())

@@ -87,18 +87,18 @@ fn bytes_are_received_behind_what_is_there_and_sent_from_many_places() {
         let mut accepted = listener.accept().await.unwrap();
         let mut buffer = Buffer::new(64);
         buffer.extend(b">> ");
-        let (count, buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+        let count = accepted.recv.recv(&mut buffer, Deadline::NEVER).await;
         assert_eq!((count.unwrap(), buffer.filled()), (5, &b">> hello"[..]));
         let mut gather = Gather::new();
         gather.put_buffer(buffer);
         gather.keep(3..8);
         gather.insert(b", ");
         gather.keep(3..8);
-        let (sent, gather) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        let sent = accepted.send.send_all(&mut gather, Deadline::NEVER).await;
         sent.unwrap();
         assert!(gather.is_sent());
         accepted.send.shutdown().unwrap();
-        let (end, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        let end = accepted.recv.recv(&mut Buffer::new(8), Deadline::NEVER).await;
         assert_eq!(end.unwrap(), 0, "FIN");
         assert_eq!(answer(&io, peer).await, "hello, hello");
     });
@@ -116,16 +116,17 @@ fn a_receive_ends_at_its_deadline_and_the_next_one_gets_the_bytes() {
         });
         let mut accepted = listener.accept().await.unwrap();
         let before = io.now();
-        let (result, buffer) = accepted.recv.recv(Buffer::new(8), soon(&io, 30)).await;
+        let mut buffer = Buffer::new(8);
+        let result = accepted.recv.recv(&mut buffer, soon(&io, 30)).await;
         assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(io.now() - before >= 30_000_000, "not before the deadline");
         assert_eq!(accepted.recv.readable(soon(&io, 10)).await.unwrap_err().kind(), ErrorKind::TimedOut);
         let mut gather = Gather::new();
         gather.insert(b"!");
-        let (sent, _) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        let sent = accepted.send.send_all(&mut gather, Deadline::NEVER).await;
         sent.unwrap();
         accepted.recv.readable(Deadline::NEVER).await.unwrap();
-        let (count, buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+        let count = accepted.recv.recv(&mut buffer, Deadline::NEVER).await;
         assert_eq!((count.unwrap(), buffer.filled()), (4, &b"late"[..]));
         drop(accepted);
         answer(&io, peer).await;
@@ -144,7 +145,7 @@ fn a_cancelled_receive_ends_as_interrupted() {
             timers.sleep_until(at).await;
             cancel.cancel();
         });
-        let (result, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        let result = accepted.recv.recv(&mut Buffer::new(8), Deadline::NEVER).await;
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
         drop(accepted);
         assert_eq!(answer(&io, peer).await, 0);
@@ -161,17 +162,19 @@ fn a_connect_is_refused_or_made_with_both_halves_alive() {
         spawner.spawn(async move {
             let mut connection = listener.accept().await.unwrap();
             seen.set(true);
-            let (_, buffer) = connection.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+            let mut buffer = Buffer::new(8);
+            let _ = connection.recv.recv(&mut buffer, Deadline::NEVER).await;
             let mut gather = Gather::new();
             gather.insert(buffer.filled());
-            connection.send.send_all(gather, Deadline::NEVER).await.0.unwrap();
+            connection.send.send_all(&mut gather, Deadline::NEVER).await.unwrap();
         });
         let (mut recv, mut send) = io.connect(address, soon(&io, 5_000)).await.unwrap();
         let mut gather = Gather::new();
         gather.insert(b"ping");
-        send.send_all(gather, Deadline::NEVER).await.0.unwrap();
+        send.send_all(&mut gather, Deadline::NEVER).await.unwrap();
         send.shutdown().unwrap();
-        let (_, buffer) = recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        let mut buffer = Buffer::new(8);
+        let _ = recv.recv(&mut buffer, Deadline::NEVER).await;
         assert_eq!(buffer.filled(), b"ping");
         assert!(accepted.get());
         // Bound and not listening: nobody else takes the port meanwhile.
@@ -230,10 +233,11 @@ fn a_connection_can_go_to_another_loop_until_something_began_on_it() {
         // The old number is closed and what is open is not: the loop turns without it.
         io.sleep_until(soon(&io, 10)).await;
         let (mut recv, mut send) = io.attach(stream).unwrap();
-        let (_, buffer) = recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        let mut buffer = Buffer::new(8);
+        let _ = recv.recv(&mut buffer, Deadline::NEVER).await;
         let mut gather = Gather::new();
         gather.insert(buffer.filled());
-        send.send_all(gather, Deadline::NEVER).await.0.unwrap();
+        send.send_all(&mut gather, Deadline::NEVER).await.unwrap();
         drop((recv, send));
         assert_eq!(answer(&io, peer).await, "ping");
     });
@@ -264,12 +268,11 @@ fn a_reset_that_a_send_was_told_of_is_no_end_for_the_receive_after_it() {
         peer.join().unwrap();
         let mut gather = Gather::new();
         gather.insert(b"x");
-        let (sent, _) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        let sent = accepted.send.send_all(&mut gather, Deadline::NEVER).await;
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::ConnectionReset);
         let mut buffer = Buffer::new(8);
         let error = loop {
-            let (result, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
-            buffer = returned;
+            let result = accepted.recv.recv(&mut buffer, Deadline::NEVER).await;
             match result {
                 Ok(count) => assert_ne!(count, 0, "a reset is no FIN"),
                 Err(error) => break error,
@@ -297,7 +300,7 @@ fn a_send_that_is_given_up_is_a_reset_for_the_other_end() {
         for _ in 0..20 {
             gather.keep(0..1_000_000);
         }
-        let (sent, _) = accepted.send.send_all(gather, soon(&io, 50)).await;
+        let sent = accepted.send.send_all(&mut gather, soon(&io, 50)).await;
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
         drop(start);
         // The connection is still held here: its end is not that of a close.
@@ -318,14 +321,12 @@ fn a_connection_that_a_late_send_broke_does_not_look_ended() {
         // Nobody reads: at some point the kernel takes no more.
         let error = loop {
             gather.keep(0..1 << 20);
-            let (sent, returned) = accepted.send.send_all(gather, soon(&io, 30)).await;
-            gather = returned;
-            if let Err(error) = sent {
+            if let Err(error) = accepted.send.send_all(&mut gather, soon(&io, 30)).await {
                 break error;
             }
         };
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        let (result, _) = accepted.recv.recv(Buffer::new(8), Deadline::NEVER).await;
+        let result = accepted.recv.recv(&mut Buffer::new(8), Deadline::NEVER).await;
         assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionReset);
         drop(peer.join().unwrap());
     });

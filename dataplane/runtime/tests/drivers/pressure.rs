@@ -31,7 +31,7 @@ fn what_comes_faster_than_it_is_taken_waits_and_loses_nothing() {
         for turn in 0.. {
             let mut buffer = std::mem::take(&mut buffers[turn % 3]);
             buffer.clear();
-            let (count, mut buffer) = accepted.recv.recv(buffer, Deadline::NEVER).await;
+            let count = accepted.recv.recv(&mut buffer, Deadline::NEVER).await;
             let count = count.unwrap();
             if count == 0 {
                 break;
@@ -82,20 +82,20 @@ fn connections_whose_bytes_nobody_takes_keep_no_other_from_receiving() {
         let (mut buffer, mut gather) = (Buffer::new(64 * 1024), Gather::new());
         for _ in 0..100 {
             buffer.clear();
-            let (count, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
-            assert_eq!((count.unwrap(), returned.filled()), (4, &b"ping"[..]));
-            gather.put_buffer(returned);
+            let count = accepted.recv.recv(&mut buffer, Deadline::NEVER).await;
+            assert_eq!((count.unwrap(), buffer.filled()), (4, &b"ping"[..]));
+            gather.put_buffer(buffer);
             gather.keep(0..4);
-            let (sent, returned) = accepted.send.send_all(gather, Deadline::NEVER).await;
+            let sent = accepted.send.send_all(&mut gather, Deadline::NEVER).await;
             sent.unwrap();
-            gather = returned;
             buffer = gather.take_buffer();
         }
         answer(&io, peer).await;
         drop(stop);
         answer(&io, greedy).await;
         for mut connection in kept {
-            let (count, buffer) = connection.recv.recv(Buffer::new(1 << 20), Deadline::NEVER).await;
+            let mut buffer = Buffer::new(1 << 20);
+            let count = connection.recv.recv(&mut buffer, Deadline::NEVER).await;
             assert!(count.unwrap() > 0 && buffer.filled().iter().all(|byte| *byte == 7));
         }
     });
@@ -117,8 +117,7 @@ fn a_connection_whose_bytes_are_always_there_leaves_turns_to_others() {
                 io.spawn(async move { see.set(Some(count.get())) });
             }
             buffer.clear();
-            let (result, returned) = accepted.recv.recv(buffer, Deadline::NEVER).await;
-            buffer = returned;
+            let result = accepted.recv.recv(&mut buffer, Deadline::NEVER).await;
             assert_ne!(result.unwrap(), 0);
             received.set(received.get() + 1);
         }
@@ -149,13 +148,13 @@ fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
             gather.keep(0..999_999);
             gather.insert(b"\x02");
         }
-        let (sent, mut gather) = accepted.send.send_all(gather, Deadline::NEVER).await;
+        let sent = accepted.send.send_all(&mut gather, Deadline::NEVER).await;
         sent.unwrap();
         // Nobody reads any more: the socket's buffers fill and the send waits until its deadline.
         for _ in 0..20 {
             gather.keep(0..1_000_000);
         }
-        let (sent, gather) = accepted.send.send_all(gather, soon(&io, 50)).await;
+        let sent = accepted.send.send_all(&mut gather, soon(&io, 50)).await;
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(gather.unsent_len() > 0);
         drop(start);
