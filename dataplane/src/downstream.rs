@@ -101,6 +101,7 @@ pub async fn serve<I: Io>(
         origin,
         owner: worker.next_owner(),
         is_ended: false,
+        is_finished: false,
         ages_at: duration.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait)),
         requests_count: 0,
         drain_timeout: manager.config.drain_timeout,

@@ -176,6 +176,8 @@ pub async fn exchange<I: Io>(
         0 => downstream.buffer.len().saturating_sub(sent),
         _ => downstream.rest.len(),
     };
+    downstream.connection.is_finished =
+        !downstream.request.keep_alive && finished.request_received && waiting_bytes == 0;
     let reusable =
         !announced_close && finished.downstream_reusable(&downstream.request, body_out, waiting_bytes);
     Ok(if reusable { After::KeepAlive } else { After::Close })

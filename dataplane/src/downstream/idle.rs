@@ -7,6 +7,7 @@ use std::{
     io,
     rc::Rc,
     sync::Arc,
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -31,6 +32,8 @@ pub struct Connection<I: Io> {
     pub owner: Owner,
     /// It sent FIN, or is broken.
     pub is_ended: bool,
+    /// The other end asked for its end with a request that came whole, and nothing came behind: it will send no more.
+    pub is_finished: bool,
     /// From then on it ends with its next response: it has lived as long as it may.
     pub ages_at: Deadline,
     /// Requests it has carried.
@@ -172,21 +175,33 @@ impl<I: Io> Connection<I> {
     }
 
     /// FIN, then throws away for a while what still comes: closing a socket with unread bytes would send RST, and the
-    /// other end could lose our last answer (RFC 9112 §9.6).
+    /// other end could lose our last answer (RFC 9112 §9.6). An other end that will send no more is not waited for.
     pub(super) async fn close(&mut self, worker: &Worker<I>) {
+        while self.is_finished && !self.is_ended {
+            if self.recv.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending() {
+                return;
+            }
+            // Unless that was told early, it does not keep its word.
+            self.is_finished = !self.throws_away(worker);
+        }
         if self.send.shutdown().is_err() || self.is_ended {
             return;
         }
         let until = Deadline::after(worker.io.now(), self.delayed_close_timeout);
         // The wait's own deadline ends it only when nothing comes.
-        while worker.io.now() < until.0 && self.recv.readable(until).await.is_ok() {
-            let mut thrown_away = worker.buffers.take();
-            let received = self.recv.try_recv(&mut thrown_away);
-            worker.buffers.put(thrown_away);
-            if received.is_some_and(|result| !result.is_ok_and(|count| count > 0)) {
-                return;
-            }
+        while worker.io.now() < until.0 && !self.is_ended && self.recv.readable(until).await.is_ok() {
+            self.throws_away(worker);
         }
+    }
+
+    /// Receives what nobody wants; whether there was any.
+    fn throws_away(&mut self, worker: &Worker<I>) -> bool {
+        let mut thrown_away = worker.buffers.take();
+        let received = self.recv.try_recv(&mut thrown_away);
+        worker.buffers.put(thrown_away);
+        let has_come = matches!(received, Some(Ok(1..)));
+        self.is_ended |= received.is_some() && !has_come;
+        has_come
     }
 }
 

@@ -265,6 +265,29 @@ fn a_connection_lingers_for_the_delayed_close_timeout_and_no_longer() {
 }
 
 #[test]
+fn a_client_that_will_send_no_more_is_not_waited_for() {
+    let request = |id, behind: &str| {
+        let mut bytes = Ask::get("shop", "/", id).header("connection", "close").bytes();
+        bytes.extend_from_slice(behind.as_bytes());
+        bytes
+    };
+    plain().manager(|m| m.delayed_close_timeout = 3000 * MS).on_sim(async |mesh| {
+        let mut peer = mesh.peer().await;
+        peer.send(request(1, "")).await;
+        answers(&mut peer, &["GET"]).await;
+        let begun = mesh.io.now();
+        mesh.until("it is closed", |mesh| mesh.worker.is_idle()).await;
+        assert!(mesh.io.now() - begun < 1_000_000_000);
+
+        // It does not keep its word: an answer that is on its way is not to be destroyed.
+        mesh.origin().behave(Behaviour { think: 200 * MS, ..Behaviour::default() });
+        let mut peer = mesh.peer().await;
+        peer.send(request(2, "GET / HTTP/1.1\r\n")).await;
+        answers(&mut peer, &["GET"]).await;
+    });
+}
+
+#[test]
 fn an_idle_connection_whose_listener_goes_waits_for_the_drain_timeout() {
     for timeout in [Duration::ZERO, 400 * MS, 4000 * MS] {
         plain().manager(|m| m.drain_timeout = timeout).on_sim(async |mesh| {
