@@ -16,6 +16,8 @@ pub mod kernel;
 pub mod listen;
 pub mod mailbox;
 pub mod memory;
+#[cfg(any(test, feature = "refusing"))]
+pub mod refusing;
 pub mod timer;
 mod turn;
 

@@ -80,7 +80,7 @@ fn an_origin_answers_and_records_every_request_of_a_connection() {
 
 #[test]
 fn the_same_scripts_run_on_a_kernel() {
-    assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
+    assert_eq!(probe(Choice::IoUring, 1).unwrap().driver, Driver::IoUring);
     for driver in [Driver::IoUring, Driver::Epoll] {
         let (_bell, waited_on) = Bell::new().unwrap();
         run(driver, std::time::Instant::now(), waited_on, async |io: Kernel| {

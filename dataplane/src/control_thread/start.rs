@@ -120,14 +120,14 @@ pub fn run(bootstrap: Bootstrap, options: &Options) -> Result<(), StartError> {
 async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread, Inbox), StartError> {
     let started = Instant::now();
     let mut rng = Rng::new(random_seed());
-    let driver = probe(options.io).map_err(StartError::Driver)?;
-    if let Some(reason) = &driver.fallback_reason {
-        tracing::warn!(reason, "workers run on epoll");
-    }
     let workers_count = options.workers.unwrap_or_else(|| match bootstrap.role {
         Role::Sidecar => 1,
         Role::Gateway => affinity::worker_count(),
     });
+    let driver = probe(options.io, workers_count).map_err(StartError::Driver)?;
+    if let Some(reason) = &driver.fallback_reason {
+        tracing::warn!(reason, "workers run on epoll");
+    }
     let is_pinned = options.pin.unwrap_or(bootstrap.role == Role::Gateway);
     let access_log = open_access_log(options)?;
     let stop = drain::Stop::listen(options.exit_on_stdin_eof).map_err(StartError::Runtime)?;

@@ -225,7 +225,7 @@ impl Setup {
     where
         S: AsyncFn(&Mesh<Kernel>) + Clone + 'static,
     {
-        assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
+        assert_eq!(probe(Choice::IoUring, 1).unwrap().driver, Driver::IoUring);
         for driver in [Driver::IoUring, Driver::Epoll] {
             let (bell, waited_on) = Bell::new().unwrap();
             let (setup, story, told) = (self.clone(), story.clone(), Rc::new(Cell::new(false)));

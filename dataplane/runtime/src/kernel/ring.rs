@@ -9,6 +9,8 @@
 //! so no completion is ever taken for another's. All operations that wait are submitted with the one system call of a
 //! turn, which also waits.
 
+mod check;
+
 use std::{io, os::fd::IntoRawFd, rc::Rc, time::Duration};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -73,38 +75,6 @@ impl Ring {
         let _ = ring.submitter().register_ring_fd();
         let provided = Provided::new(&ring)?;
         Ok(Ring { ring, provided, watched: Slab::new(), finished: Vec::new(), cancels: Vec::new() })
-    }
-
-    /// Does on a pair of sockets what connections will do, so that a kernel that promises more than it keeps is found out.
-    pub(super) fn check(mut self) -> io::Result<()> {
-        let result = self.converse();
-        self.end();
-        result
-    }
-
-    fn converse(&mut self) -> io::Result<()> {
-        let (ours, theirs) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-        let (ours, theirs) = (Rc::new(Watched::new(ours.into())), Rc::new(Watched::new(theirs.into())));
-        let mut buffer = Buffer::new(16);
-        self.watch(&ours);
-        self.watch(&theirs);
-        self.arm_read(&theirs);
-        let mut gather = Gather::new();
-        gather.insert(b"ringway");
-        gather.load_vectors();
-        self.send(&ours, gather);
-        // A turn for the send and one for what it brings; more when an interruption comes between.
-        for _ in 0..8 {
-            self.wait(Some(Duration::from_millis(100)))?;
-            if let Some(result) = self.take(&theirs, &mut buffer) {
-                result?;
-                break;
-            }
-        }
-        match (buffer.filled(), ours.ring.sending.get()) {
-            (b"ringway", Sending::Done(7)) => Ok(()),
-            _ => Err(io::Error::other("a receive or send in the ring does not do what it should")),
-        }
     }
 
     pub(super) fn watch(&mut self, watched: &Rc<Watched>) {
@@ -243,9 +213,6 @@ impl Ring {
 
     /// Ends everything that is in flight, so that nothing the kernel may touch is freed under it.
     pub(super) fn end(&mut self) {
-        let in_flight = |ring: &Ring| -> u32 {
-            ring.watched.iter().map(|(_, watched)| watched.ring.in_flight.get()).sum()
-        };
         let all: Vec<_> = self.watched.iter().map(|(_, watched)| watched.clone()).collect();
         for watched in all.iter().filter(|watched| watched.ring.in_flight.get() > 0) {
             watched.abort();
@@ -255,15 +222,20 @@ impl Ring {
         }
         // Each ends at once; the bound is for a kernel that does not keep its word.
         for _ in 0..64 {
-            if in_flight(self) == 0 || self.wait(Some(Duration::from_millis(10))).is_err() {
+            if self.in_flight() == 0 || self.wait(Some(Duration::from_millis(10))).is_err() {
                 break;
             }
         }
-        if in_flight(self) > 0 {
+        if self.in_flight() > 0 {
             // What the kernel still has is never freed.
             std::mem::forget(all);
             self.provided.leak();
         }
+    }
+
+    /// Operations whose last completion has not come.
+    fn in_flight(&self) -> u32 {
+        self.watched.iter().map(|(_, watched)| watched.ring.in_flight.get()).sum()
     }
 
     fn read_completions(&mut self) {

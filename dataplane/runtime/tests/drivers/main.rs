@@ -23,7 +23,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 /// Runs a story on each driver, as a worker does: the story is a task, the main future closes the turns. io_uring
 /// must work where the tests run; a machine without it fails here and not in silence.
 fn on_both<F: Future<Output = ()> + 'static>(story: impl Fn(Kernel) -> F) {
-    assert_eq!(probe(Choice::IoUring).unwrap().driver, Driver::IoUring);
+    assert_eq!(probe(Choice::IoUring, 1).unwrap().driver, Driver::IoUring);
     for driver in [Driver::IoUring, Driver::Epoll] {
         let (_bell, waited_on) = Bell::new().unwrap();
         let done = Rc::new(Cell::new(false));
