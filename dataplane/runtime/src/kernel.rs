@@ -10,6 +10,8 @@ mod probe;
 mod provided;
 mod ring;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::RefCell,
@@ -49,16 +51,11 @@ pub fn run<F, T>(
 where
     F: Future<Output = T>,
 {
-    let kernel = Kernel::new(driver, origin)?;
-    let bell = kernel.watch(bell)?;
-    executor::spawn(kernel.clone().answer(bell));
-    let result = kernel.turns(main(kernel.clone()));
-    kernel.0.turn.set_ending();
-    if let Interface::Ring(ring) = &mut *kernel.0.interface.borrow_mut() {
-        ring.end();
-    }
-    executor::clear();
-    result
+    let interface = match driver {
+        Driver::IoUring => Interface::Ring(Box::new(Ring::new()?)),
+        Driver::Epoll => Interface::Epoll(Epoll::new()?),
+    };
+    Kernel::over(interface, origin).live(bell, main)
 }
 
 /// This thread's access to its loop.
@@ -77,14 +74,23 @@ enum Interface {
 }
 
 impl Kernel {
-    fn new(driver: Driver, origin: Instant) -> io::Result<Kernel> {
-        let interface = match driver {
-            Driver::IoUring => Interface::Ring(Box::new(Ring::new()?)),
-            Driver::Epoll => Interface::Epoll(Epoll::new()?),
-        };
+    fn over(interface: Interface, origin: Instant) -> Kernel {
         let turn = Turn::new(origin);
         let timers = Timers::new(turn.now());
-        Ok(Kernel(Rc::new(Loop { interface: RefCell::new(interface), turn, timers })))
+        Kernel(Rc::new(Loop { interface: RefCell::new(interface), turn, timers }))
+    }
+
+    /// As [`run`].
+    fn live<F: Future>(self, bell: OwnedFd, main: impl FnOnce(Kernel) -> F) -> io::Result<F::Output> {
+        let bell = self.watch(bell)?;
+        executor::spawn(self.clone().answer(bell));
+        let result = self.turns(main(self.clone()));
+        self.0.turn.set_ending();
+        if let Interface::Ring(ring) = &mut *self.0.interface.borrow_mut() {
+            ring.end();
+        }
+        executor::clear();
+        result
     }
 
     /// Turns until `main` ends.

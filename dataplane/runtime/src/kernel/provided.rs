@@ -18,7 +18,7 @@ use crate::buffer::Buffer;
 /// The group's number in the ring.
 pub(super) const GROUP: u16 = 0;
 /// The most there are; a power of two. When more connections than these receive in one turn, the others wait for the next.
-const COUNT: u16 = 256;
+pub(super) const COUNT: u16 = 256;
 /// How many are made at a time.
 const STEP: u16 = 32;
 /// Bytes of one of the buffers that io_uring receives into. As large as the buffers of connections, so that they can change places.

@@ -22,12 +22,21 @@ use super::{
 };
 use crate::buffer::{Buffer, Gather};
 
-/// Entries of the submission queue: operations one system call can start.
-const ENTRIES: u32 = 1024;
-/// Entries of the completion queue. The kernel keeps what does not fit, at some cost.
-const COMPLETIONS: u32 = 4096;
+/// How much a ring's queues hold.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// Of the submission queue: operations one system call can start.
+    pub(super) entries: u32,
+    /// Of the completion queue. The kernel keeps what does not fit, at some cost.
+    pub(super) completions: u32,
+}
+
+impl Sizes {
+    pub(super) const OF_WORKERS: Sizes = Sizes { entries: 1024, completions: 4096 };
+}
+
 /// Runs of bytes that lie in the ring's buffers for one descriptor before its receive is told to end.
-const CHUNKS_MAX: usize = 3;
+pub(super) const CHUNKS_MAX: usize = 3;
 
 pub(super) struct Ring {
     ring: IoUring,
@@ -37,6 +46,8 @@ pub(super) struct Ring {
     finished: Vec<usize>,
     /// Descriptors whose receive is to be told to end.
     cancels: Vec<usize>,
+    /// Why the kernel takes no more operations; ends the loop.
+    failed: Option<io::Error>,
 }
 
 /// What a completion is of: the low bits of its user data; the descriptor's number is above them.
@@ -65,16 +76,27 @@ impl Operation {
 
 impl Ring {
     pub(super) fn new() -> io::Result<Ring> {
+        Ring::with(Sizes::OF_WORKERS)
+    }
+
+    pub(super) fn with(sizes: Sizes) -> io::Result<Ring> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .build(ENTRIES)?;
+            .setup_cqsize(sizes.completions)
+            .build(sizes.entries)?;
         // Saves a look-up per system call; a kernel that refuses it (before 5.18) costs just that.
         let _ = ring.submitter().register_ring_fd();
         let provided = Provided::new(&ring)?;
-        Ok(Ring { ring, provided, watched: Slab::new(), finished: Vec::new(), cancels: Vec::new() })
+        Ok(Ring {
+            ring,
+            provided,
+            watched: Slab::new(),
+            finished: Vec::new(),
+            cancels: Vec::new(),
+            failed: None,
+        })
     }
 
     pub(super) fn watch(&mut self, watched: &Rc<Watched>) {
@@ -185,7 +207,13 @@ impl Ring {
     }
 
     /// Submits what is queued, waits for a completion, at most `wait`, and wakes whom completions concern.
+    ///
+    /// After an error the loop must end: something that is in flight may never be told of. That is so, too, when the kernel
+    /// had no memory for a completion that did not fit into the queue (EBADR).
     pub(super) fn wait(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         while let Some(key) = self.finished.pop() {
             self.close(key);
         }
@@ -198,14 +226,8 @@ impl Ring {
             }
         };
         match result {
-            Ok(_) => {}
-            // The time is over, a signal came, or completions have to be read first.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) => {}
-            Err(error) => return Err(error),
+            Err(error) if !is_passing(&error) => return Err(error),
+            _ => {}
         }
         self.read_completions();
         Ok(())
@@ -239,7 +261,7 @@ impl Ring {
     }
 
     fn read_completions(&mut self) {
-        let Ring { ring, provided, watched, finished, cancels } = self;
+        let Ring { ring, provided, watched, finished, cancels, .. } = self;
         for completion in ring.completion() {
             let (key, operation) = Operation::parse(completion.user_data());
             let Some(watched) = watched.get(key).filter(|_| operation != Operation::OTHER) else { continue };
@@ -319,10 +341,22 @@ impl Ring {
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            // Full: make room. What fails here is tried again; the kernel takes entries unless it has no memory.
-            let _ = self.ring.submit();
+            // Full: make room, as often as it takes.
+            match self.ring.submit() {
+                Err(error) if !is_passing(&error) => {
+                    self.failed = Some(error);
+                    return;
+                }
+                _ => {}
+            }
         }
     }
+}
+
+/// Whether the next system call may do what this one did not: the time is over, a signal came, completions have to be
+/// read first, or memory was short.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN))
 }
 
 /// Takes note of a receive's completion; gives whether bytes come faster than they are taken.
