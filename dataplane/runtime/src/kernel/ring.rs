@@ -3,7 +3,7 @@
 //! A connection that waits for bytes has one multishot receive in the ring and no buffer. What arrives lies in a buffer of
 //! the ring ([`super::provided`]) until somebody takes it. A connection whose bytes come faster than they are taken must
 //! not fill them all: it is received from when it is asked for, by poll and `recv`, as epoll does it; so is every
-//! connection while the ring has no buffer left.
+//! connection while the ring has no buffer left, and one that found none.
 //!
 //! A descriptor's number at the driver is given to another only when the last completion of its last operation has come,
 //! so no completion is ever taken for another's. All operations that wait are submitted with the one system call of a
@@ -380,8 +380,11 @@ fn on_received(watched: &Watched, provided: &mut Provided, result: i32, flags: u
             let end = usize::try_from(result).unwrap_or_default();
             ring.chunks.borrow_mut().push_back(Chunk { buffer, start: 0, end });
         }
-        // Told to end, or there was no buffer: whoever waits looks for another way.
-        (result, _) if result == -libc::ECANCELED || result == -libc::ENOBUFS => {}
+        // Told to end: whoever waits looks for another way.
+        (result, _) if result == -libc::ECANCELED => {}
+        // So does he when there was no buffer, even if there is one again by now: many may have missed it, and each turn
+        // would serve one of them and tell all others the same.
+        (result, _) if result == -libc::ENOBUFS => ring.is_bulk.set(true),
         (result, _) => ring.end.set(Some(-result)),
     }
     watched.read.wake();

@@ -51,7 +51,7 @@ pub(super) struct InRing {
     /// How receiving ended, 0 or an error's number; behind the last chunk.
     pub(super) end: Cell<Option<i32>>,
     pub(super) receiving: Cell<Receiving>,
-    /// Comes faster than it is taken: received when it is asked for, and into the asker's buffer.
+    /// Comes faster than it is taken, or found no buffer: received when it is asked for, and into the asker's buffer.
     pub(super) is_bulk: Cell<bool>,
     pub(super) sending: Cell<Sending>,
     /// Read by the kernel when the send is submitted.

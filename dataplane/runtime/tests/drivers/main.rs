@@ -1,6 +1,7 @@
 //! The promises of `runtime::io`, kept by both drivers on real sockets.
 
 mod pressure;
+mod shortage;
 
 use std::{
     cell::Cell,
@@ -23,22 +24,39 @@ use socket2::{Domain, SockRef, Socket, Type};
 /// Runs a story on each driver, as a worker does: the story is a task, the main future closes the turns. io_uring
 /// must work where the tests run; a machine without it fails here and not in silence.
 fn on_both<F: Future<Output = ()> + 'static>(story: impl Fn(Kernel) -> F) {
+    on_both_with_turns(|io, _| story(io));
+}
+
+/// As [`on_both`]; the story sees how many turns there were.
+fn on_both_with_turns<F: Future<Output = ()> + 'static>(story: impl Fn(Kernel, Rc<Cell<u64>>) -> F) {
     assert_eq!(probe(Choice::IoUring, 1).unwrap().driver, Driver::IoUring);
     for driver in [Driver::IoUring, Driver::Epoll] {
         let (_bell, waited_on) = Bell::new().unwrap();
         let done = Rc::new(Cell::new(false));
         run(driver, Instant::now(), waited_on, async |io: Kernel| {
-            let (story, told) = (story(io.clone()), done.clone());
+            let turns = Rc::new(Cell::new(0));
+            let (story, told) = (story(io.clone(), turns.clone()), done.clone());
             io.spawn(async move {
                 story.await;
                 told.set(true);
             });
             while !done.get() {
                 io.turn().await;
+                turns.set(turns.get() + 1);
             }
         })
         .unwrap();
     }
+}
+
+/// As many as this process may have; tests run side by side in it.
+fn many_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a record that lives through the call, exclusively borrowed.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above; only read.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
 fn listener(io: &Kernel) -> <Kernel as Io>::Listener {
