@@ -194,6 +194,7 @@ impl<I: Io> Worker<I> {
             }
             let busy = self.io.turn().await;
             self.stats.turn(busy);
+            self.stats.counters.completion_overflows.set(self.io.overflow_count());
             self.stats.counters.buffers_out.set(self.buffers.out_count() as u64);
             self.stats.counters.buffers_kept.set(self.buffers.kept_count() as u64);
         }

@@ -85,6 +85,9 @@ pub trait Io: Clone + 'static {
     /// future of a worker may wait here.
     async fn turn(&self) -> Duration;
 
+    /// Turns in which more had happened than the kernel's queue holds. Nothing of it is lost: it is told in the next turn.
+    fn overflow_count(&self) -> u64;
+
     /// Waits until a point of time; late by at most [`crate::timer::TICK`].
     async fn sleep_until(&self, at: Deadline) {
         let alarm = self.timers().alarm();

@@ -188,6 +188,14 @@ impl Io for Kernel {
     async fn turn(&self) -> Duration {
         self.0.turn.ended().await
     }
+
+    fn overflow_count(&self) -> u64 {
+        match &*self.0.interface.borrow() {
+            Interface::Ring(ring) => ring.overflow_count(),
+            // What is not told yet is asked for in the next turn.
+            Interface::Epoll(_) => 0,
+        }
+    }
 }
 
 impl std::fmt::Debug for Kernel {

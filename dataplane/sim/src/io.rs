@@ -210,6 +210,10 @@ impl Io for SimIo {
         Duration::ZERO
     }
 
+    fn overflow_count(&self) -> u64 {
+        self.host.overflow_count.get()
+    }
+
     async fn sleep_until(&self, at: Deadline) {
         let alarm = self.world.timers.alarm();
         alarm.set(at);

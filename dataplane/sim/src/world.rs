@@ -69,6 +69,8 @@ pub(crate) struct Host {
     pub(crate) overflows: Cell<(u16, Duration)>,
     /// When that time ends.
     pub(crate) overflown_until: Cell<u64>,
+    /// How many such times there were.
+    pub(crate) overflow_count: Cell<u64>,
     /// How many of 1000 receives find no buffer.
     pub(crate) no_buffer_per_mille: Cell<u16>,
     /// Something completed in this turn.
@@ -112,6 +114,7 @@ impl World {
             fail_per_mille: Cell::new(0),
             overflows: Cell::new((0, Duration::ZERO)),
             overflown_until: Cell::new(0),
+            overflow_count: Cell::new(0),
             no_buffer_per_mille: Cell::new(0),
             open: Cell::new(false),
             ended: Cell::new(false),
@@ -164,6 +167,7 @@ impl World {
         let mut rng = self.rng.borrow_mut();
         if rng.chance(per_mille) {
             let wait = rng.below(by_max.as_nanos() as u64 + 1);
+            host.overflow_count.set(host.overflow_count.get() + 1);
             host.overflown_until.set(host.overflown_until.get().max(self.now() + wait));
         }
     }

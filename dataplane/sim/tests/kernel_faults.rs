@@ -239,6 +239,7 @@ fn completions_that_do_not_fit_come_all_at_once_and_none_is_lost() {
         assert_eq!((received_at.len(), received_at.iter().collect::<BTreeSet<_>>().len()), (8, 1));
         let waited = Duration::from_nanos(received_at[0] - begun);
         assert!((10 * MS..=81 * MS).contains(&waited), "{waited:?}");
+        assert!(io.overflow_count() > 0 && other.overflow_count() == 0);
     });
 }
 

@@ -67,6 +67,7 @@ pub fn cores(cores: &[Core], io_driver: &str, io_driver_reason: &str) -> String 
             "taken_over": counters.taken_over.get(),
             "requests": counters.requests.get(),
             "turns": counters.turns.get(),
+            "completion_overflows": counters.completion_overflows.get(),
             "turn_us": {
                 "p50": core.stats.turn_quantile_us(0.5),
                 "p99": core.stats.turn_quantile_us(0.99),
@@ -296,6 +297,7 @@ mod tests {
         let stats = Arc::new(WorkerStats::default());
         stats.turn(Duration::from_micros(3));
         stats.counters.requests.add(7);
+        stats.counters.completion_overflows.set(9);
         let thread = Thread { id: 1, cpu: Some(2) };
         let page = cores(&[Core { thread, stats, cpu_share: Some(0.12345) }], "epoll", "EPERM");
         let page: Value = serde_json::from_str(&page).unwrap();
@@ -305,6 +307,7 @@ mod tests {
             (&core["cpu"], &core["requests"], &core["cpu_share"]),
             (&json!(2), &json!(7), &json!(0.123))
         );
+        assert_eq!((&core["turns"], &core["completion_overflows"]), (&json!(1), &json!(9)));
         assert_eq!(core["turn_us"], json!({"p50": 4, "p99": 4, "max": 4}));
     }
 }

@@ -337,6 +337,8 @@ block! {
         Counter requests,
         /// Loop turns.
         Counter turns,
+        /// Turns in which more had happened than io_uring's queue holds.
+        Counter completion_overflows,
         /// Version of the snapshot in use.
         Gauge snapshot_version,
         /// Receive buffers in use.

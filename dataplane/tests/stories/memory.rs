@@ -1,4 +1,5 @@
-//! What connections hold of the worker's memory, and what happens when that is too much; a worker that stands still.
+//! What connections hold of the worker's memory, and what happens when that is too much; a worker that stands still, and one
+//! that the kernel tells late.
 
 use std::time::{Duration, Instant};
 
@@ -123,5 +124,22 @@ fn a_worker_that_stands_still_is_seen_and_seen_to_go_on() {
         let (seen, misses) = watching.join().unwrap();
         assert!(matches!(seen[..], [Finding::Stuck { .. }, Finding::Well { .. }]), "{seen:?}");
         assert_eq!(misses, 1);
+    });
+}
+
+#[test]
+fn iu_03_turns_in_which_completions_did_not_fit_are_counted_and_requests_answered() {
+    Setup::new(Behaviour::default()).on(&sim::Sim::with_seed(0), &async |mesh: &Mesh<_>| {
+        let counted = || mesh.worker.stats.counters.completion_overflows.get();
+        let mut client = mesh.client().await;
+        ok(client.ask(&Ask::get("shop", "/", 0)).await);
+        assert_eq!(counted(), 0);
+        mesh.proxy_io.overflows(300, MS);
+        for id in 1..10 {
+            ok(client.ask(&Ask::get("shop", "/", id)).await);
+        }
+        mesh.proxy_io.overflows(0, MS);
+        mesh.until("all are counted", |mesh| counted() == mesh.proxy_io.overflow_count()).await;
+        assert_ne!(counted(), 0);
     });
 }

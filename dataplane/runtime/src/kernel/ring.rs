@@ -46,6 +46,8 @@ pub(super) struct Ring {
     finished: Vec<usize>,
     /// Descriptors whose receive is to be told to end.
     cancels: Vec<usize>,
+    /// Turns in which more completions came than the queue holds.
+    overflow_count: u64,
     /// Why the kernel takes no more operations; ends the loop.
     failed: Option<io::Error>,
 }
@@ -95,8 +97,13 @@ impl Ring {
             watched: Slab::new(),
             finished: Vec::new(),
             cancels: Vec::new(),
+            overflow_count: 0,
             failed: None,
         })
+    }
+
+    pub(super) fn overflow_count(&self) -> u64 {
+        self.overflow_count
     }
 
     pub(super) fn watch(&mut self, watched: &Rc<Watched>) {
@@ -262,7 +269,9 @@ impl Ring {
 
     fn read_completions(&mut self) {
         let Ring { ring, provided, watched, finished, cancels, .. } = self;
-        for completion in ring.completion() {
+        let completions = ring.completion();
+        let is_full = completions.is_full();
+        for completion in completions {
             let (key, operation) = Operation::parse(completion.user_data());
             let Some(watched) = watched.get(key).filter(|_| operation != Operation::OTHER) else { continue };
             let (result, flags) = (completion.result(), completion.flags());
@@ -298,6 +307,10 @@ impl Ring {
                     finished.push(key);
                 }
             }
+        }
+        // Those that did not fit come with the next system call.
+        if is_full && self.ring.submission().cq_overflow() {
+            self.overflow_count += 1;
         }
         while let Some(key) = self.cancels.pop() {
             // Unless its last completion came right behind: what is over cannot be cancelled.

@@ -220,6 +220,28 @@ fn iu_01_a_receive_that_an_error_or_an_end_ended_is_not_armed_again() {
 }
 
 #[test]
+fn iu_03_more_completions_than_the_queue_holds_are_counted_and_none_is_lost() {
+    on_ring(SMALL, async |io| {
+        let mut connections = listening(&io, MANY).await;
+        turn(&io).await;
+        assert_eq!(io.overflow_count(), 0, "nothing has happened yet");
+        for round in 0..20u8 {
+            let before = io.overflow_count();
+            for (number, connection) in (0..).zip(&connections) {
+                (&connection.peer).write_all(&[round, number]).unwrap();
+            }
+            turn(&io).await;
+            assert!(io.overflow_count() > before, "round {round}");
+            for (number, connection) in (0..).zip(&mut connections) {
+                assert_eq!(connection.next(2).await, [round, number]);
+                connection.listen().await;
+            }
+        }
+    })
+    .unwrap();
+}
+
+#[test]
 fn iu_06_more_operations_in_a_turn_than_the_queue_holds_all_begin() {
     const FEW: Sizes = Sizes { entries: 2, completions: 1024 };
     on_ring(FEW, async |io| {
