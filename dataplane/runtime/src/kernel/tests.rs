@@ -1,6 +1,8 @@
 //! The io_uring driver where the kernel is hard on it, on rings so small that it is: what the tests beside this crate, which
 //! see both drivers from outside, cannot bring about or cannot see.
 
+mod lifetimes;
+
 use std::{
     future::poll_fn,
     io::{self, ErrorKind, Read, Write},

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     io::{ErrorKind, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     rc::Rc,
 };
 
@@ -159,5 +159,48 @@ fn a_large_send_survives_partial_writes_and_a_stuck_one_ends_at_its_deadline() {
         assert!(gather.unsent_len() > 0);
         drop(start);
         assert_eq!(answer(&io, peer).await, 6 * 999_999 + 6 * 2);
+    });
+}
+
+#[test]
+fn iu_06_sends_that_a_small_buffer_cuts_short_arrive_whole_and_in_their_order() {
+    const BYTES: usize = 1_000_000;
+    on_both(async |io| {
+        // One run, and many, which go by another operation.
+        for runs in [1, 200] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let peer = peer(listener.local_addr().unwrap(), |mut stream| {
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                all
+            });
+            let ours = listener.accept().unwrap().0;
+            SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+            let (_recv, mut send) = io.attach(ours.into()).unwrap();
+            let kept: Vec<u8> = (0..BYTES).map(|at| (at / 7) as u8).collect();
+            let (mut buffer, mut gather, mut expected) = (Buffer::new(BYTES), Gather::new(), Vec::new());
+            buffer.extend(&kept);
+            gather.put_buffer(buffer);
+            for run in 0..runs {
+                let range = run * BYTES / runs..(run + 1) * BYTES / runs;
+                expected.extend_from_slice(&kept[range.clone()]);
+                gather.keep(range);
+                if runs > 1 {
+                    expected.push(run as u8);
+                    gather.insert(&[run as u8]);
+                }
+            }
+            let mut short = 0;
+            while !gather.is_sent() {
+                // No more than 64 runs go in one.
+                let whole = gather.unsent_len().min(32 * BYTES / runs);
+                let count = send.send(&mut gather, Deadline::NEVER).await.unwrap();
+                assert_ne!(count, 0);
+                short += usize::from(count < whole);
+            }
+            assert!(short > 3, "{short} short sends of {runs} runs");
+            send.shutdown().unwrap();
+            assert!(answer(&io, peer).await == expected, "other bytes than were sent");
+        }
     });
 }
