@@ -119,15 +119,21 @@ impl Workers {
                 started: started.clone(),
             };
             let run = move || {
-                let (started, worker) = (birth.started.clone(), birth.worker);
-                let driver = birth.options.driver;
-                if let Err(error) = runtime::kernel::run(driver, origin, waited_on, |io| birth.live(io)) {
-                    // Nobody waits for this any more when the loop fails later. A worker that is gone would still be sent
-                    // connections, so then the process ends.
-                    if let Err(mpsc::SendError((_, Err(error)))) = started.send((worker, Err(error))) {
+                let started = birth.started.clone();
+                let (driver, mut is_alive) = (birth.options.driver, false);
+                let live = |io| {
+                    is_alive = true;
+                    birth.live(io)
+                };
+                match runtime::kernel::run(driver, origin, waited_on, live) {
+                    Ok(()) => {}
+                    // A worker that is gone would still be sent connections.
+                    Err(error) if is_alive => {
                         tracing::error!(worker, %error, "the loop failed");
                         std::process::abort();
                     }
+                    // Nobody waits for this any more when another could not be made, either.
+                    Err(error) => drop(started.send((worker, Err(error)))),
                 }
             };
             let thread =
