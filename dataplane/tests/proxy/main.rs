@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod discovery;
+mod io_uring;
 mod overload;
 mod proxy_protocol;
 mod static_file;

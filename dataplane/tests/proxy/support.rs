@@ -8,12 +8,14 @@ use std::{
     time::Duration,
 };
 
+use runtime::refusing::{Call, refusing};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream, UnixStream},
     process::{Child, ChildStdin, Command},
+    runtime::Handle,
     sync::mpsc,
 };
 
@@ -56,6 +58,22 @@ impl Home {
     /// Starts a proxy with this bootstrap text.
     pub(crate) fn start(&self, bootstrap: &str, arguments: &[&str]) -> Proxy {
         self.start_under(&[], bootstrap, arguments)
+    }
+
+    /// Starts it where the kernel is asked for `call` in vain when `decide` says so; see [`refusing`].
+    pub(crate) fn start_refused(
+        &self,
+        call: Call,
+        decide: impl FnMut(u64) -> Option<i32> + Send + 'static,
+        bootstrap: &str,
+        arguments: &[&str],
+    ) -> Proxy {
+        let here = Handle::current();
+        let start = || {
+            let _here = here.enter();
+            self.start(bootstrap, arguments)
+        };
+        refusing(call, decide, start).unwrap()
     }
 
     /// Starts it by a program that limits it and then becomes it.
@@ -109,6 +127,17 @@ impl Proxy {
     pub(crate) async fn is_ready(&mut self) {
         self.says("control_thread: ready").await;
         assert_eq!(self.ask("/ready").await, (200, "LIVE\n".to_owned()));
+    }
+
+    /// Whether it becomes ready; else it ends.
+    pub(crate) async fn is_ready_or_ends(&mut self) -> bool {
+        while let Some(line) = soon("ready, or an end", self.log.recv()).await {
+            self.heard.push(line.clone());
+            if line.contains("control_thread: ready") {
+                return true;
+            }
+        }
+        false
     }
 
     /// GET on the admin listener.
