@@ -329,6 +329,7 @@ impl From<CheckoutError> for ExchangeError {
     fn from(error: CheckoutError) -> ExchangeError {
         match error {
             CheckoutError::Failed { .. } => ExchangeError::ConnectFailed,
+            CheckoutError::Shortage { .. } => ExchangeError::LocalShortage,
             CheckoutError::TimedOut { .. } => ExchangeError::ConnectTimeout,
         }
     }

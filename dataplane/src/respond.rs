@@ -104,6 +104,9 @@ pub enum ExchangeError {
     /// No connection could be made.
     #[error("connection refused or unreachable")]
     ConnectFailed,
+    /// No connection could be tried: this machine has no descriptor, port or memory for it.
+    #[error("no descriptor, port or memory for a connection")]
+    LocalShortage,
     /// No connection could be made in time.
     #[error("connection timed out")]
     ConnectTimeout,
@@ -168,6 +171,7 @@ pub fn row(error: ExchangeError) -> Row {
         E::ForwardingLoop => row(508, "-", "forwarding-loop", Policy),
         E::Rewrite(_) => row(500, "-", "rewrite-unsendable", Policy),
         E::ConnectFailed => row(503, "UF", "connect-failed", Upstream),
+        E::LocalShortage => row(503, "UF", "local-shortage", Policy),
         E::ConnectTimeout => row(503, "UF", "connect-timeout", Upstream),
         E::UpstreamClosed => row(503, "UC", "upstream-closed", Upstream),
         E::UpstreamReset => row(503, "UC", "upstream-reset", Upstream),
@@ -368,6 +372,7 @@ mod tests {
             E::ForwardingLoop,
             E::Rewrite(EncodeError::Path),
             E::ConnectFailed,
+            E::LocalShortage,
             E::ConnectTimeout,
             E::UpstreamClosed,
             E::UpstreamReset,
@@ -406,6 +411,7 @@ mod tests {
                 "508 - forwarding-loop",
                 "500 - rewrite-unsendable",
                 "503 UF connect-failed",
+                "503 UF local-shortage",
                 "503 UF connect-timeout",
                 "503 UC upstream-closed",
                 "503 UC upstream-reset",

@@ -46,9 +46,15 @@ pub struct Owner(pub u64);
 /// Why there is no connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CheckoutError {
-    /// Refused, unreachable, or no local resources.
+    /// Refused or unreachable.
     #[error("cannot connect to {endpoint}")]
     Failed {
+        /// The address.
+        endpoint: SocketAddr,
+    },
+    /// No descriptor, port or memory on this machine.
+    #[error("nothing left to connect to {endpoint} with")]
+    Shortage {
         /// The address.
         endpoint: SocketAddr,
     },
@@ -59,6 +65,10 @@ pub enum CheckoutError {
         endpoint: SocketAddr,
     },
 }
+
+/// What socket(2) and connect(2) say when this machine is short of something, and upstream was not even asked: ENFILE and
+/// EMFILE, ENOMEM and ENOBUFS, EADDRINUSE and EADDRNOTAVAIL (no port towards this address is free).
+const SHORTAGES: [i32; 6] = [23, 24, 12, 105, 98, 99];
 
 /// Where a connection leads and what is counted on it.
 #[derive(Clone)]
@@ -183,7 +193,11 @@ impl<I: Io> Pools<I> {
                     stats.counters.upstream_cx_connect_timeout.inc();
                     return Err(CheckoutError::TimedOut { endpoint: to.address });
                 }
-                return Err(CheckoutError::Failed { endpoint: to.address });
+                let is_shortage = error.raw_os_error().is_some_and(|error| SHORTAGES.contains(&error));
+                return Err(match is_shortage {
+                    true => CheckoutError::Shortage { endpoint: to.address },
+                    false => CheckoutError::Failed { endpoint: to.address },
+                });
             }
         };
         stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
