@@ -77,7 +77,14 @@ pub async fn find<'a, I: Io>(
             let deadline = Deadline::after(worker.io.now(), cache.query_timeout).min(deadline);
             // Boxed: it happens once per host, and every exchange would carry its size.
             let name = Box::new(name);
-            let found = Box::pin(look_up(worker, downstream, &cluster.config.name, name, deadline)).await?;
+            let asked = Box::pin(look_up(
+                worker,
+                downstream,
+                (&cluster.config.name, cache.hosts_max),
+                name,
+                deadline,
+            ));
+            let found = asked.await?;
             looked_up.insert(found)
         }
     };
@@ -101,11 +108,12 @@ fn leads_to(address: &Address, own: SocketAddr) -> bool {
     address.port() == own.port() && (ip == own.ip().to_canonical() || ip.is_unspecified())
 }
 
-/// Asks for a host and waits for the snapshot that has it.
+/// Asks for a host of a cluster and waits for the snapshot that has it, or for one that has as many others as there may be:
+/// then all that were taken on are looked up, and this one was not.
 async fn look_up<I: Io>(
     worker: &Worker<I>,
     downstream: &Downstream<I>,
-    cluster: &Arc<str>,
+    (cluster, hosts_max): (&Arc<str>, usize),
     host: Box<HostName>,
     deadline: Deadline,
 ) -> Result<Arc<DynamicHost>, ExchangeError> {
@@ -118,6 +126,9 @@ async fn look_up<I: Io>(
         };
         if let Some(host) = cluster.hosts.get(host.as_str()) {
             return Poll::Ready(Ok(host.clone()));
+        }
+        if cluster.hosts.len() >= hosts_max {
+            return Poll::Ready(Err(ExchangeError::HostsOverflow));
         }
         if downstream.alarm.poll_rung(cx).is_ready() {
             return Poll::Ready(Err(ExchangeError::LookUpTimeout));

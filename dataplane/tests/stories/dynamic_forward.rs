@@ -117,6 +117,21 @@ fn a_look_up_that_takes_too_long_is_given_up() {
 }
 
 #[test]
+fn who_waits_for_a_host_when_others_take_the_last_places_is_told_at_once() {
+    mesh().on_sim(async |mesh| {
+        let mut client = mesh.client().await;
+        let get = Ask::get("third.example", "/", 0);
+        let (answer, ()) = both(client.ask(&get), async {
+            mesh.wanted().await;
+            learn(mesh, "a.example:80", &[0]).await;
+            learn(mesh, "b.example:80", &[0]).await;
+        })
+        .await;
+        assert_eq!(refused(answer), (503, "too-many-hosts".to_owned()));
+    });
+}
+
+#[test]
 fn who_waits_for_a_host_of_a_cluster_that_goes_is_told() {
     mesh().on_sim(async |mesh| {
         let mut client = mesh.client().await;
