@@ -1,13 +1,15 @@
 //! One record per exchange: counted always, written where configured, exactly once, also when the exchange is dropped.
 //!
 //! A line is one JSON object with a fixed order of fields. Lines go through a bounded queue to a thread of their own; when
-//! the queue is full the line is dropped and counted, so that a full disk or a stalled pipe never holds a worker.
+//! the queue is full, or the sink takes no line, the line is dropped and counted, so that a full disk or a stalled pipe never
+//! holds a worker.
 
 use std::{
     fmt::Write as _,
     fs::{File, OpenOptions},
     io::{self, Write},
     net::SocketAddr,
+    os::fd::AsFd,
     path::Path,
     sync::{
         Arc,
@@ -45,16 +47,21 @@ impl AccessLog {
 
     /// Appends to a file, or writes to standard output for `-`.
     pub fn start(path: &Path) -> io::Result<AccessLog> {
-        let out: Box<dyn Write + Send> = match path.to_str() {
-            Some("-") => Box::new(io::stdout()),
-            _ => Box::<File>::new(OpenOptions::new().create(true).append(true).open(path)?),
+        let out = match path.to_str() {
+            // Not `io::stdout()`, which keeps a part of what it could not write.
+            Some("-") => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+            _ => OpenOptions::new().create(true).append(true).open(path)?,
         };
         let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(out, &lines))?;
-        Ok(AccessLog { queue: Some(queue), dropped: Arc::default() })
+        let dropped = Arc::<AtomicU64>::default();
+        let counter = dropped.clone();
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_lines(out, &lines, &counter))?;
+        Ok(AccessLog { queue: Some(queue), dropped })
     }
 
-    /// Lines that found the queue full.
+    /// Lines that found the queue full, or that the sink did not take.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -68,11 +75,33 @@ impl AccessLog {
     }
 }
 
-fn write_lines(mut out: Box<dyn Write + Send>, lines: &Receiver<Vec<u8>>) {
-    while let Ok(line) = lines.recv() {
-        // A sink that fails loses its lines; there is nobody to tell who could do more.
-        let _ = out.write_all(&line).and_then(|()| out.flush());
+fn write_lines(mut out: impl Write, lines: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
+    // The sink ends with a part of a line, which no other line shall be added to.
+    let mut is_torn = false;
+    while let Ok(mut line) = lines.recv() {
+        if is_torn {
+            line.insert(0, b'\n');
+        }
+        let left = unwritten(&mut out, &line);
+        if left > 0 {
+            // There is nobody to tell who could do more.
+            dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        is_torn = if left == line.len() { is_torn } else { left > 0 };
     }
+}
+
+/// Writes a line; how many of its bytes the sink did not take.
+fn unwritten(out: &mut impl Write, mut line: &[u8]) -> usize {
+    while !line.is_empty() {
+        match out.write(line) {
+            Ok(0) => break,
+            Ok(count) => line = line.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    line.len()
 }
 
 /// What happened in one exchange.
@@ -251,6 +280,8 @@ fn text(line: &mut String, name: &str, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     #[test]
@@ -266,5 +297,47 @@ mod tests {
         let log = AccessLog { queue: Some(queue), dropped: Arc::default() };
         (0..3).for_each(|_| log.push(b"line\n".to_vec()));
         assert_eq!(log.dropped(), 2);
+    }
+    /// Takes so many bytes, then none, then so many.
+    struct Sink {
+        written: Vec<u8>,
+        room: VecDeque<usize>,
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = self.room.pop_front().unwrap_or(usize::MAX).min(bytes.len());
+            self.written.extend_from_slice(bytes.get(..room).unwrap_or_default());
+            if room == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(room) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_are_counted_and_a_torn_one_stays_alone() {
+        for (room, written, dropped) in [
+            (&[][..], "one\ntwo\nthree\n", 0),
+            (&[2, 2], "one\ntwo\nthree\n", 0),
+            (&[0], "two\nthree\n", 1),
+            (&[2, 0], "on\ntwo\nthree\n", 1),
+            (&[2, 0, 0], "on\nthree\n", 2),
+            (&[2, 0, 3, 0], "on\ntw\nthree\n", 2),
+            (&[4, 3, 0], "one\ntwo\nthree\n", 1),
+            (&[0, 0, 0], "", 3),
+        ] {
+            let (queue, lines) = sync_channel(3);
+            ["one\n", "two\n", "three\n"]
+                .iter()
+                .for_each(|line| queue.send(line.as_bytes().to_vec()).unwrap());
+            drop(queue);
+            let mut sink = Sink { written: Vec::new(), room: room.iter().copied().collect() };
+            let count = AtomicU64::new(0);
+            write_lines(&mut sink, &lines, &count);
+            let text = String::from_utf8(sink.written).unwrap();
+            assert_eq!((&*text, count.into_inner()), (written, dropped), "{room:?}");
+        }
     }
 }
