@@ -21,6 +21,10 @@ use crate::{admission::Pass, telemetry::metrics::WorkerStats, worker::Order};
 /// How long a measure of who is busy serves; the next one is over the time since.
 const MEASURED_EVERY: Duration = Duration::from_millis(100);
 
+/// How long a worker may leave untaken what it was given, in nanoseconds; then it is given no more until it takes that. It is
+/// in a long turn, or stuck, and has looked idle since that began: its busy time counts when the turn is over.
+const TAKEN_WITHIN_NS: u64 = 10_000_000;
+
 /// All workers of the process.
 pub struct Colleagues<I: Io> {
     /// This worker's position.
@@ -35,6 +39,8 @@ pub struct Colleague<I: Io> {
     stats: Arc<WorkerStats>,
     /// Connections that were given to it and that it has not taken yet.
     on_their_way: AtomicU64,
+    /// When the first of them was given.
+    given_at: AtomicU64,
 }
 
 /// A connection that another worker accepted.
@@ -69,12 +75,29 @@ impl<I: Io> std::fmt::Debug for Colleague<I> {
 impl<I: Io> Colleague<I> {
     /// A worker that takes orders by `orders` and counts in `stats`.
     pub fn new(orders: Sender<Order<I>>, stats: Arc<WorkerStats>) -> Colleague<I> {
-        Colleague { orders, stats, on_their_way: AtomicU64::new(0) }
+        Colleague { orders, stats, on_their_way: AtomicU64::new(0), given_at: AtomicU64::new(0) }
     }
 
-    /// Connections that were given to it and that it has not taken yet.
-    pub fn on_their_way(&self) -> u64 {
+    /// Connections that it has, and those that were given to it and that it has not taken yet.
+    pub fn connections(&self) -> u64 {
+        self.stats.counters.connections.get().wrapping_add(self.on_their_way())
+    }
+
+    fn on_their_way(&self) -> u64 {
         self.on_their_way.load(Ordering::Relaxed)
+    }
+
+    /// Gives it a connection that another thread accepted.
+    pub fn give(&self, connection: HandedOver<I>, now: u64) {
+        if self.on_their_way.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.given_at.store(now, Ordering::Relaxed);
+        }
+        self.orders.send(Order::Serve(connection));
+    }
+
+    /// Whether it has left untaken for too long what it was given.
+    fn is_held_up(&self, now: u64) -> bool {
+        self.on_their_way() > 0 && now.saturating_sub(self.given_at.load(Ordering::Relaxed)) > TAKEN_WITHIN_NS
     }
 }
 
@@ -90,7 +113,7 @@ impl<I: Io> Colleagues<I> {
     }
 
     /// The worker that a connection accepted `now` goes to; `None` when this one keeps it. Only workers that have
-    /// the configuration with which it was accepted are asked.
+    /// the configuration with which it was accepted, and that take what they are given, are asked.
     pub fn receiver(&self, now: u64) -> Option<usize> {
         if self.all.len() < 2 {
             return None;
@@ -100,14 +123,12 @@ impl<I: Io> Colleagues<I> {
         let version = |colleague: &Colleague<I>| colleague.stats.counters.snapshot_version.get();
         let own = self.all.get(self.own)?;
         let load = |position: usize, colleague: &Colleague<I>| Load {
-            connections: colleague.stats.counters.connections.get() + colleague.on_their_way(),
+            connections: colleague.connections(),
             busy_per_mille: busy.per_mille.get(position).copied().unwrap_or_default(),
         };
-        let others = self
-            .all
-            .iter()
-            .enumerate()
-            .filter(|(position, colleague)| *position != self.own && version(colleague) == version(own));
+        let others = self.all.iter().enumerate().filter(|(position, colleague)| {
+            *position != self.own && version(colleague) == version(own) && !colleague.is_held_up(now)
+        });
         hand_off::receiver(
             others.map(|(position, other)| (position, load(position, other))),
             load(self.own, own),
@@ -115,11 +136,10 @@ impl<I: Io> Colleagues<I> {
     }
 
     /// Gives a connection to the worker at `position`.
-    pub fn give(&self, position: usize, connection: HandedOver<I>) {
+    pub fn give(&self, position: usize, connection: HandedOver<I>, now: u64) {
         if let (Some(own), Some(other)) = (self.all.get(self.own), self.all.get(position)) {
             own.stats.counters.handed_over.inc();
-            other.on_their_way.fetch_add(1, Ordering::Relaxed);
-            other.orders.send(Order::Serve(connection));
+            other.give(connection, now);
         }
     }
 
@@ -146,5 +166,47 @@ impl Busy {
             let share = total.saturating_sub(before).saturating_mul(1000) / passed;
             *per_mille = u32::try_from(share).unwrap_or(1000).min(1000);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use runtime::{kernel::Kernel, mailbox::mailbox};
+
+    use super::*;
+    use crate::admission::Admission;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn who_does_not_take_what_it_was_given_gets_no_more_until_it_does() {
+        let (colleagues, _mailboxes): (Vec<Colleague<Kernel>>, Vec<_>) = (0..2)
+            .map(|_| {
+                let (orders, mailbox) = mailbox(None);
+                (Colleague::new(orders, Arc::default()), mailbox)
+            })
+            .unzip();
+        let all: Arc<[Colleague<Kernel>]> = colleagues.into();
+        all[0].stats.counters.connections.set(9);
+        let (own, other) = (Colleagues::new(0, all.clone()), Colleagues::new(1, all));
+        let connection = || HandedOver {
+            listener: "in".into(),
+            listening_on: "127.0.0.1:80".parse().unwrap(),
+            stream: File::open("/dev/null").unwrap().into(),
+            downstream: "127.0.0.1:1".parse().unwrap(),
+            pass: Admission::default().enter().unwrap(),
+        };
+        assert_eq!(own.receiver(0), Some(1));
+        own.give(1, connection(), 1000 * MS);
+        own.give(1, connection(), 1005 * MS);
+        assert_eq!(own.receiver(1009 * MS), Some(1), "it may be about to take them");
+        assert_eq!(own.receiver(1011 * MS), None);
+        other.took();
+        other.took();
+        assert_eq!(own.receiver(1012 * MS), Some(1));
+        own.give(1, connection(), 5000 * MS);
+        assert_eq!(own.receiver(5009 * MS), Some(1), "it counts from what it has not taken");
     }
 }

@@ -29,6 +29,7 @@ use translate::assemble::{Assembler, Update};
 
 use crate::{
     admin::{self, pages::State},
+    admission::Admission,
     bootstrap::Bootstrap,
     dns, drain,
     dynamic_host::Wanted,
@@ -72,6 +73,8 @@ pub struct ControlThread {
     sockets: Sockets,
     registry: Registry,
     workers: Workers,
+    /// Counts the connections of all workers.
+    admission: Arc<Admission>,
     resolver: dns::Resolver,
     hosts: hosts::Hosts,
     /// What the workers serve or are about to.
@@ -364,6 +367,7 @@ impl ControlThread {
         tracing::info!(timeout = ?at_most, "draining");
         self.is_draining = true;
         self.workers.send(iter::repeat_with(|| Order::Drain));
+        self.sockets.close_spares();
         let until = Instant::now() + at_most;
         // Operators are answered to the end; configuration does not change any more.
         let is_hurried = loop {

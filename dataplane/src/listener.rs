@@ -84,12 +84,13 @@ fn hand_over<I: Io>(
     listening_on: SocketAddr,
     (accepted, pass): Admitted<I>,
 ) -> Option<Admitted<I>> {
-    let Some(position) = worker.colleagues.receiver(worker.io.now()) else { return Some((accepted, pass)) };
+    let now = worker.io.now();
+    let Some(position) = worker.colleagues.receiver(now) else { return Some((accepted, pass)) };
     let Accepted { recv, send, downstream } = accepted;
     match worker.io.detach(recv, send) {
         Ok(stream) => {
             let connection = HandedOver { listener: name.clone(), listening_on, stream, downstream, pass };
-            worker.colleagues.give(position, connection);
+            worker.colleagues.give(position, connection, now);
             None
         }
         Err((recv, send)) => Some((Accepted { recv, send, downstream }, pass)),

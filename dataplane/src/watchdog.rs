@@ -63,8 +63,8 @@ impl Watchdog {
     }
 
     /// Workers that are stuck now.
-    pub fn stuck_count(&self) -> usize {
-        self.workers.iter().filter(|worker| worker.is_stuck).count()
+    pub fn stuck(&self) -> impl Iterator<Item = usize> {
+        self.workers.iter().enumerate().filter(|(_, worker)| worker.is_stuck).map(|(worker, _)| worker)
     }
 
     /// Looks at the turns that each worker has ended, several times in a [`TURN_MAX`].
@@ -132,6 +132,6 @@ mod tests {
             let found = watchdog.look(start + ms(at), turns.into_iter());
             assert_eq!(found, expected, "at {at} ms");
         }
-        assert_eq!((watchdog.misses(), watchdog.stuck_count()), (1, 0));
+        assert_eq!((watchdog.misses(), watchdog.stuck().count()), (1, 0));
     }
 }

@@ -62,6 +62,8 @@ pub struct Workers {
     handles: Vec<Handle>,
     stats: Vec<Arc<WorkerStats>>,
     colleagues: Arc<[Colleague<Kernel>]>,
+    /// Where their clock starts.
+    origin: Instant,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl Workers {
                 (handle.thread_id, handle.cpu) = (thread_id, cpu);
             }
         }
-        Ok(Workers { handles, stats, colleagues })
+        Ok(Workers { handles, stats, colleagues, origin })
     }
 
     /// How many there are.
@@ -167,6 +169,20 @@ impl Workers {
         }
     }
 
+    /// The worker with the fewest connections of those that serve `version` and are not among `stuck`.
+    pub fn with_fewest_connections(&self, version: u64, stuck: &[usize]) -> Option<&Colleague<Kernel>> {
+        let all = self.colleagues.iter().zip(&self.stats).enumerate();
+        let well = all.filter(|(worker, (_, stats))| {
+            !stuck.contains(worker) && stats.counters.snapshot_version.get() >= version
+        });
+        well.map(|(_, (colleague, _))| colleague).min_by_key(|colleague| colleague.connections())
+    }
+
+    /// The time of the workers' clock.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Their figures, by worker.
     pub fn stats(&self) -> &[Arc<WorkerStats>] {
         &self.stats
@@ -184,8 +200,7 @@ impl Workers {
 
     /// Open connections of all workers, and those on their way from one to another.
     pub fn connections(&self) -> u64 {
-        let on_their_way: u64 = self.colleagues.iter().map(Colleague::on_their_way).sum();
-        self.stats.iter().map(|stats| stats.counters.connections.get()).fold(on_their_way, u64::wrapping_add)
+        self.colleagues.iter().map(Colleague::connections).fold(0, u64::wrapping_add)
     }
 
     /// Stops them and waits until they are gone.

@@ -1,9 +1,11 @@
-//! Looking after the workers: whether they end their turns, and how much memory they may use.
+//! Looking after the workers: whether they end their turns, who accepts for one that does not, and how much memory they may
+//! use.
 
 use std::time::{Duration, Instant};
 
 use super::ControlThread;
 use crate::{
+    colleagues::HandedOver,
     memory::{self, Budget},
     watchdog::{Finding, Watchdog},
     worker::Order,
@@ -11,6 +13,9 @@ use crate::{
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// The same while a worker is stuck: connections that others shall have wait for it.
+const LOOK_FOR_CONNECTIONS: Duration = Duration::from_millis(20);
 
 /// How long after a change of configuration memory is given back: then the workers have let go of the last snapshot and the
 /// new one is on disk. So it is done once a second at most, however fast changes come.
@@ -64,6 +69,35 @@ impl ControlThread {
                 }
             }
         }
+        if care.watchdog.stuck().next().is_some() {
+            care.due = now + LOOK_FOR_CONNECTIONS;
+            self.accept_for_the_stuck();
+        }
+        self.look_after_memory();
+    }
+
+    /// The kernel goes on to queue connections for a worker that is stuck: they are accepted here, and served by another. Of
+    /// those that it has, nobody can say what became of them.
+    fn accept_for_the_stuck(&self) {
+        let ControlThread { care, workers, sockets, admission, snapshot, .. } = self;
+        let stuck: Vec<usize> = care.watchdog.stuck().collect();
+        for (name, listening_on, socket) in stuck.iter().flat_map(|worker| sockets.of_worker(*worker)) {
+            while admission.has_room()
+                && let Some(colleague) = workers.with_fewest_connections(snapshot.version, &stuck)
+                && let Ok((stream, downstream)) = socket.accept()
+            {
+                // Workers wait until a receive is worth a try, and try without blocking.
+                if let (Ok(()), Some(pass)) = (stream.set_nonblocking(true), admission.enter()) {
+                    let (listener, stream) = (name.clone(), stream.into());
+                    let connection = HandedOver { listener, listening_on, stream, downstream, pass };
+                    colleague.give(connection, workers.now());
+                }
+            }
+        }
+    }
+
+    fn look_after_memory(&mut self) {
+        let ControlThread { care, workers, .. } = self;
         let Some(budget) = &care.budget else { return };
         let used = budget.used_bytes();
         let left = budget.limit_bytes.saturating_sub(used);

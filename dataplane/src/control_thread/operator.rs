@@ -119,7 +119,7 @@ impl ControlThread {
             ("ringway_snapshot_version", Metric::Gauge, self.snapshot.version as f64),
             ("ringway_access_log_dropped", Metric::Counter, self.access_log.dropped() as f64),
             ("envoy_server_watchdog_miss", Metric::Counter, self.care.watchdog.misses() as f64),
-            ("ringway_workers_stuck", Metric::Gauge, self.care.watchdog.stuck_count() as f64),
+            ("ringway_workers_stuck", Metric::Gauge, self.care.watchdog.stuck().count() as f64),
             (
                 "ringway_memory_limit_bytes",
                 Metric::Gauge,

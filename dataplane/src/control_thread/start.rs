@@ -190,6 +190,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         sockets,
         registry,
         workers,
+        admission,
         resolver,
         hosts: hosts::Hosts::default(),
         snapshot: nothing,

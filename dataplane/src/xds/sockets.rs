@@ -70,6 +70,9 @@ struct Held {
     lock: Option<AddressLock>,
     /// One per worker, until they are handed over.
     sockets: Vec<TcpListener>,
+    /// The same once more, where there are several workers: whoever waits in the queue of one that is stuck can be accepted
+    /// for it.
+    spares: Vec<TcpListener>,
 }
 
 impl Sockets {
@@ -134,7 +137,10 @@ impl Sockets {
                 }
             }
             let bound = listen::bind(address, self.workers).map_err(SocketError::Bind)?;
+            let spares = bound.sockets.iter().filter(|_| self.workers > 1).map(TcpListener::try_clone);
             held.push(Held {
+                // Without descriptors for them nobody is helped, and all else is as it was.
+                spares: spares.collect::<Result<_, _>>().unwrap_or_default(),
                 configured: address,
                 bound: bound.address,
                 lock: Some(bound.lock),
@@ -169,6 +175,22 @@ impl Sockets {
             slot.serving.is_some() || slot.reserved.is_some()
         });
         handover
+    }
+
+    /// What a worker accepts on: listener, bound address and socket.
+    pub fn of_worker(&self, worker: usize) -> impl Iterator<Item = (&Arc<str>, SocketAddr, &TcpListener)> {
+        let serving = self
+            .slots
+            .iter()
+            .flat_map(|(name, slot)| slot.serving.iter().flatten().map(move |held| (name, held)));
+        serving.filter_map(move |(name, held)| Some((name, held.bound, held.spares.get(worker)?)))
+    }
+
+    /// Nobody accepts any more: what is left here shall not keep an address bound.
+    pub fn close_spares(&mut self) {
+        for held in self.slots.values_mut().flat_map(|slot| slot.serving.iter_mut().flatten()) {
+            held.spares.clear();
+        }
     }
 
     /// Listeners that the workers accept on, with their bound addresses.
