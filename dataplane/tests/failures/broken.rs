@@ -2,58 +2,108 @@
 //!
 //! It forwards heads as they come, believes `Content-Length` over `Transfer-Encoding`, takes LF for a line end, keeps an
 //! upstream connection whatever is left on it, sends any request again when a connection ends, and ends bodies that broke
-//! off cleanly.
+//! off cleanly. It waits for ever, accepts until that fails once, counts every path of every host apart, and answers when
+//! its log has taken the line. It is this program once more, as a process of its own, so that it can be limited as others.
 
 use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixListener,
+    process::ExitCode,
     sync::{Arc, Mutex},
     thread,
 };
 
-type Idle = Arc<Mutex<Vec<TcpStream>>>;
+/// The first argument that makes this program the broken proxy. Behind it: the origin, where its metrics can be asked for,
+/// and where it logs, if it does.
+pub(crate) const ARGUMENT: &str = "--broken";
 
-/// Takes connections for ever.
-pub(crate) fn run(listener: &TcpListener, origin: SocketAddr) {
-    let idle = Idle::default();
-    for stream in listener.incoming().map_while(Result::ok) {
-        let idle = idle.clone();
-        thread::spawn(move || serve(stream, origin, &idle));
-    }
+/// What it says, before its address.
+pub(crate) const LISTENING: &str = "listening on ";
+
+struct Broken {
+    origin: SocketAddr,
+    idle: Mutex<Vec<TcpStream>>,
+    /// Requests by path and host.
+    counts: Mutex<BTreeMap<String, u64>>,
+    log: Option<Mutex<File>>,
 }
 
-fn serve(mut downstream: TcpStream, origin: SocketAddr, idle: &Idle) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    loop {
-        let Some(request) = receive_message(&mut downstream, &mut bytes, false)? else { return Ok(()) };
-        let method = request.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec();
-        let Some((upstream, response)) = ask(&request, method == b"HEAD", origin, idle)? else {
-            return Ok(());
-        };
-        downstream.write_all(&response)?;
-        idle.lock().expect("no thread panics").push(upstream);
+/// Takes connections until that fails; ends when nobody holds its standard input any more.
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
+    let [origin, admin, log @ ..] = arguments else { return ExitCode::FAILURE };
+    let log = log.first().map(|path| {
+        Mutex::new(
+            OpenOptions::new().create(true).append(true).open(path).expect("a path that can be written"),
+        )
+    });
+    let origin = origin.parse().expect("an address");
+    let broken = Arc::new(Broken { origin, idle: Mutex::default(), counts: Mutex::default(), log });
+    let (metrics, admin) = (broken.clone(), UnixListener::bind(admin).expect("a path of its own"));
+    thread::spawn(move || metrics.tell(&admin));
+    thread::spawn(move || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        eprintln!("{LISTENING}{}", listener.local_addr().expect("bound"));
+        for stream in listener.incoming().map_while(Result::ok) {
+            let broken = broken.clone();
+            thread::spawn(move || broken.serve(stream));
+        }
+        // Nobody accepts, and whoever connects waits.
+        thread::park();
+    });
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+    ExitCode::SUCCESS
+}
+
+impl Broken {
+    /// Its metrics, whatever is asked for.
+    fn tell(&self, admin: &UnixListener) {
+        for mut stream in admin.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 1024]);
+            let counts = self.counts.lock().expect("no thread panics");
+            let page: String =
+                counts.iter().map(|(what, count)| format!("requests{{of=\"{what}\"}} {count}\n")).collect();
+            let _ = stream.write_all(page.as_bytes());
+        }
+    }
+
+    fn serve(&self, mut downstream: TcpStream) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        loop {
+            let Some(request) = receive_message(&mut downstream, &mut bytes, false)? else { return Ok(()) };
+            let method = request.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec();
+            let Some((upstream, response)) = self.ask(&request, method == b"HEAD")? else {
+                return Ok(());
+            };
+            let text = text(&request);
+            let host = text.lines().find(|line| line.starts_with("host:")).unwrap_or_default();
+            let what = format!("{} {host}", text.lines().next().unwrap_or_default());
+            if let Some(log) = &self.log {
+                log.lock().expect("no thread panics").write_all(format!("{what}\n").as_bytes())?;
+            }
+            *self.counts.lock().expect("no thread panics").entry(what).or_default() += 1;
+            downstream.write_all(&response)?;
+            self.idle.lock().expect("no thread panics").push(upstream);
+        }
+    }
+
+    fn ask(&self, request: &[u8], is_bodyless: bool) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
+        for _ in 0..ATTEMPTS_MAX {
+            let pooled = self.idle.lock().expect("no thread panics").pop();
+            let mut upstream = pooled.map_or_else(|| TcpStream::connect(self.origin), Ok)?;
+            upstream.write_all(request)?;
+            if let Ok(Some(response)) = receive_message(&mut upstream, &mut Vec::new(), is_bodyless) {
+                return Ok(Some((upstream, response)));
+            }
+        }
+        Ok(None)
     }
 }
 
 /// Whatever the request is and wherever its connection broke: once more.
 const ATTEMPTS_MAX: usize = 3;
-
-fn ask(
-    request: &[u8],
-    is_bodyless: bool,
-    origin: SocketAddr,
-    idle: &Idle,
-) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
-    for _ in 0..ATTEMPTS_MAX {
-        let pooled = idle.lock().expect("no thread panics").pop();
-        let mut upstream = pooled.map_or_else(|| TcpStream::connect(origin), Ok)?;
-        upstream.write_all(request)?;
-        if let Ok(Some(response)) = receive_message(&mut upstream, &mut Vec::new(), is_bodyless) {
-            return Ok(Some((upstream, response)));
-        }
-    }
-    Ok(None)
-}
 
 /// A message as it came, its broken end mended; `None` when none came.
 fn receive_message(

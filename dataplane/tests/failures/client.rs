@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
+
 use crate::http::{BodyReader, Message, response_head};
 
 /// How a connection ended, or that it did not.
@@ -38,7 +40,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(to: SocketAddr, patience: Duration) -> Client {
-        let stream = TcpStream::connect(to).expect("the proxy listens");
+        Client::over(TcpStream::connect(to).expect("the proxy listens"), patience)
+    }
+
+    /// As [`Client::connect`], from an address that nobody else uses.
+    pub(crate) fn connect_from(from: SocketAddr, to: SocketAddr, patience: Duration) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&from.into()).expect("an address of loopback");
+        socket.connect(&to.into()).expect("the proxy listens");
+        Client::over(socket.into(), patience)
+    }
+
+    pub(crate) fn over(stream: TcpStream, patience: Duration) -> Client {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(patience)).expect("a socket");
         stream.set_write_timeout(Some(patience)).expect("a socket");
@@ -112,6 +125,14 @@ impl Client {
                 };
             }
         }
+    }
+
+    /// Whether anything has come that was not read yet.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let is_there = self.stream.peek(&mut [0; 1]).is_ok();
+        self.stream.set_nonblocking(false).expect("a socket");
+        is_there
     }
 
     /// What comes after the answers: nothing but the end, one hopes.

@@ -29,6 +29,8 @@ pub(crate) enum Unsafe {
     Truncated,
     /// No answer, and no sign that there will be none.
     Lost,
+    /// An upstream that fails got more attempts than a request may make.
+    Amplified,
     /// The proxy ended, panicked, or kept what it should have given back.
     Broken,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Unsafe {
             Unsafe::Crossed => "crossed",
             Unsafe::Truncated => "truncated",
             Unsafe::Lost => "lost",
+            Unsafe::Amplified => "amplified",
             Unsafe::Broken => "broken",
         })
     }
@@ -68,6 +71,8 @@ pub(crate) struct Tally {
     pub(crate) unexpected_findings: Vec<String>,
     /// Counts of safe outcomes that a row wants shown.
     pub(crate) notes: Vec<String>,
+    /// What could not be tried on this machine, and why.
+    pub(crate) not_tried: Vec<String>,
     /// How long all of it took, and its slowest trial.
     pub(crate) took: Duration,
     pub(crate) slowest: Option<(Duration, String)>,

@@ -1,4 +1,4 @@
-//! Every row of the catalogue of failures (HTTP/1 and upstreams), tried on the real program, on both I/O drivers.
+//! Every row of the catalogue of failures (HTTP/1, upstreams, resources), tried on the real program, on both I/O drivers.
 //!
 //! `make failures`, or `cargo test -p dataplane --test failures -- [ROW…]`. It prints what was tried, how often, and how
 //! often the outcome was unsafe; that is never to be. So that this means something, the same rows are tried on a proxy
@@ -7,10 +7,12 @@
 //! Bytes are the input, in tables ([`rows`]). What came of them is seen from both ends: by a client, and by a recorder in
 //! the place of the origin. The ledger judges ([`ledger`]).
 
+mod apart;
 mod broken;
 mod client;
 mod http;
 mod ledger;
+mod name_server;
 mod recorder;
 mod rows;
 mod subject;
@@ -25,7 +27,7 @@ use std::{
 
 use ledger::{Ledger, Tally, Unsafe, Verdict};
 use rows::{ROWS, Row};
-use subject::Subject;
+use subject::{Kind, Setting, Subject};
 use trial::Trials;
 use world::World;
 
@@ -34,6 +36,11 @@ const SLOW: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, behind @ ..] = &arguments[..]
+        && first == broken::ARGUMENT
+    {
+        return broken::main(behind);
+    }
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let rows: Vec<&Row> =
         ROWS.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|want| **want == row.id)).collect();
@@ -42,15 +49,16 @@ fn main() -> ExitCode {
     // Side by side: the others mostly wait.
     let (ours, broken, haproxy) = thread::scope(|scope| {
         let rows = &rows;
-        let ours = ["io_uring", "epoll"]
-            .map(|io| scope.spawn(move || try_all(rows, |world| Subject::ringway(io, world))));
-        let broken = scope.spawn(|| try_all(rows, Subject::broken));
-        let haproxy = with_peers.then(|| scope.spawn(|| try_all(rows, Subject::haproxy)));
+        let all = |kind| scope.spawn(move || (kind, try_all(rows, kind)));
+        let ours = [Kind::IoUring, Kind::Epoll].map(all);
+        let broken = all(Kind::Broken);
+        let haproxy = with_peers.then(|| all(Kind::Haproxy));
         let join = |thread: thread::ScopedJoinHandle<'_, Tried>| thread.join().expect("no trial panics");
         (ours.map(join), join(broken), haproxy.map(join))
     });
     let mut is_good = true;
     let (mut trials, mut unsafe_trials) = (0, 0);
+    let mut not_tried = Vec::new();
     println!("\nrow     trials  unsafe     s  what is tried");
     for (at, row) in rows.iter().enumerate() {
         let both = [&ours[0].1[at], &ours[1].1[at]];
@@ -58,8 +66,10 @@ fn main() -> ExitCode {
         let (tried, bad) = (sum(|tally| tally.trials), sum(|tally| tally.unsafe_trials));
         let took = both.iter().map(|tally| tally.took).max().unwrap_or_default().as_secs_f32();
         println!("{:7} {tried:6}  {bad:6}  {took:4.1}  {}", row.id, row.about);
-        for (subject, tallies) in &ours {
+        for (kind, tallies) in &ours {
+            let subject = kind.name();
             tallies[at].notes.iter().for_each(|note| println!("{:25}{subject}: {note}", ""));
+            tallies[at].not_tried.iter().for_each(|what| println!("    {subject}: NOT TRIED {what}"));
             let Tally { unsafe_findings, unexpected_findings, slowest, .. } = &tallies[at];
             if let Some((took, trial)) = slowest.as_ref().filter(|(took, _)| *took > SLOW) {
                 println!("    {subject}: {took:.1?} for {trial}");
@@ -67,12 +77,17 @@ fn main() -> ExitCode {
             let findings = unsafe_findings.iter().chain(unexpected_findings);
             findings.for_each(|finding| println!("    {subject}: {finding}"));
         }
-        is_good &= bad == 0 && sum(|tally| tally.unexpected_trials) == 0 && tried > 0;
+        let is_refused = both.iter().any(|tally| !tally.not_tried.is_empty());
+        is_good &= bad == 0 && sum(|tally| tally.unexpected_trials) == 0 && (tried > 0 || is_refused);
+        not_tried.extend(is_refused.then_some(row.id));
         (trials, unsafe_trials) = (trials + tried, unsafe_trials + bad);
     }
     let count = rows.len();
     println!("\n{unsafe_trials} unsafe outcomes of {trials} trials in {count} rows on 2 drivers");
 
+    if !not_tried.is_empty() {
+        println!("NOT TRIED, or not all of it, for what this machine refuses: {}", not_tried.join(" "));
+    }
     let found: Vec<&str> = rows
         .iter()
         .zip(&broken.1)
@@ -80,12 +95,16 @@ fn main() -> ExitCode {
         .map(|(row, _)| row.id)
         .collect();
     println!("a proxy that is broken on purpose was found out on {}: {}", found.len(), found.join(" "));
-    for row in rows.iter().filter(|row| row.finds_out && !found.contains(&row.id)) {
+    let refused = |row: &&&Row| not_tried.contains(&row.id);
+    for row in rows.iter().filter(|row| row.finds_out && !found.contains(&row.id) && !refused(row)) {
         println!("    and not on {}, where it should have been", row.id);
         is_good = false;
     }
-    if let Some((name, tallies)) = haproxy {
-        println!("\n{name} by the same rules, of which it breaks some by choice: it tunnels CONNECT, say");
+    if let Some((kind, tallies)) = haproxy {
+        println!(
+            "\n{} by the same rules, of which it breaks some by choice: it tunnels CONNECT, say",
+            kind.name()
+        );
         println!("row     trials  unsafe  other than ringway");
         for (row, tally) in rows.iter().zip(&tallies) {
             let Tally { trials, unsafe_trials, unexpected_trials, .. } = tally;
@@ -97,21 +116,20 @@ fn main() -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The name of a proxy, and how it went on each row.
-type Tried = (&'static str, Vec<Tally>);
+/// A proxy, and how it went on each row.
+type Tried = (Kind, Vec<Tally>);
 
 /// Tries these rows on one proxy.
-fn try_all(rows: &[&Row], start: impl FnOnce(&World) -> Subject) -> Tried {
+fn try_all(rows: &[&Row], kind: Kind) -> Vec<Tally> {
     let world = World::start();
     let origin = &world.origin;
-    let mut subject = start(&world);
-    let name = subject.name;
+    let mut subject = Subject::start(kind, &Setting::default(), &world);
     let mut ledger = Ledger::default();
     let mut tallies: Vec<Tally> = Vec::new();
     for row in rows {
         let mut trials =
             Trials { subject: &subject, world: &world, origin, ledger: &mut ledger, tally: Tally::begin() };
-        if row.needs_routes && !subject.has_routes {
+        if row.needs_routes && !kind.has_routes() {
             tallies.push(trials.tally);
             continue;
         }
@@ -132,5 +150,5 @@ fn try_all(rows: &[&Row], start: impl FnOnce(&World) -> Subject) -> Tried {
     if let (Some(tally), false) = (tallies.last_mut(), last.found.is_empty()) {
         tally.count("after the end of the proxy", last);
     }
-    (name, tallies)
+    tallies
 }

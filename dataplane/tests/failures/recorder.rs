@@ -35,6 +35,8 @@ pub(crate) enum Then {
 pub(crate) struct Recorded {
     /// Which connection it came over, counted from the first.
     pub(crate) connection: usize,
+    /// The address that was asked.
+    pub(crate) at: SocketAddr,
     pub(crate) id: Option<u64>,
     pub(crate) message: Message,
 }
@@ -56,13 +58,22 @@ impl Log {
     pub(crate) fn open(&self) -> usize {
         self.connections - self.ended.len()
     }
+
+    /// How many are open of those that came after the first so many.
+    pub(crate) fn open_from(&self, first: usize) -> usize {
+        (first..self.connections).filter(|connection| !self.ended.contains(connection)).count()
+    }
 }
+
+/// What an origin does with every request that has no script.
+pub(crate) type Habit = fn(&mut Origin) -> io::Result<Then>;
 
 #[derive(Default)]
 struct Shared {
     log: Mutex<Log>,
     changed: Condvar,
     scripts: Mutex<HashMap<u64, Script>>,
+    habit: Mutex<Option<Habit>>,
 }
 
 /// A recording origin on a port of loopback.
@@ -102,8 +113,18 @@ impl Recorder {
         Recorder::with_log(self.shared.clone())
     }
 
+    /// One more, on every address of loopback.
+    pub(crate) fn everywhere(&self) -> Recorder {
+        let port = bound(SocketAddr::from(([0, 0, 0, 0], 0)));
+        Recorder::on(port, self.shared.clone())
+    }
+
     fn with_log(shared: Arc<Shared>) -> Recorder {
-        let (port, address) = reserve();
+        Recorder::on(bound(SocketAddr::from(([127, 0, 0, 1], 0))), shared)
+    }
+
+    fn on(port: Socket, shared: Arc<Shared>) -> Recorder {
+        let address = address_of(&port);
         let (accepting, streams) = (Mutex::default(), Arc::default());
         let recorder = Recorder { address, shared, accepting, streams, _port: port };
         recorder.revive();
@@ -153,6 +174,11 @@ impl Recorder {
         lock(&self.shared.scripts).insert(id, Box::new(script));
     }
 
+    /// Requests without a script are treated so; without a habit they are answered.
+    pub(crate) fn treat_all(&self, habit: Option<Habit>) {
+        *lock(&self.shared.habit) = habit;
+    }
+
     /// The log as soon as this holds of it, or as it is after that long.
     pub(crate) fn log_when(
         &self,
@@ -167,8 +193,12 @@ impl Recorder {
 /// A port of loopback that nobody else gets, and where nobody listens as long as only this socket has it.
 pub(crate) fn reserve() -> (Socket, SocketAddr) {
     let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("bound");
+    let address = address_of(&socket);
     (socket, address)
+}
+
+fn address_of(socket: &Socket) -> SocketAddr {
+    socket.local_addr().ok().and_then(|address| address.as_socket()).expect("bound")
 }
 
 /// A socket that may share its address with others that do not listen.
@@ -259,7 +289,7 @@ impl Origin {
         self.message = Message { head, ..Message::default() };
         let body = self.reader.read(&self.bytes, &mut self.at, &mut self.message);
         let (id, message) = (self.message.head.id(), self.message.clone());
-        let recorded = Recorded { connection: self.connection, id, message };
+        let recorded = Recorded { connection: self.connection, at: self.stream.local_addr()?, id, message };
         self.index = self.shared.change(|log| {
             log.requests.push(recorded);
             log.requests.len() - 1
@@ -269,9 +299,11 @@ impl Origin {
 
     fn act(&mut self) -> io::Result<Then> {
         let script = self.message.head.id().and_then(|id| lock(&self.shared.scripts).remove(&id));
-        match script {
-            Some(script) => script(self),
-            None => {
+        let habit = *lock(&self.shared.habit);
+        match (script, habit) {
+            (Some(script), _) => script(self),
+            (None, Some(habit)) => habit(self),
+            (None, None) => {
                 self.body()?;
                 self.send(&echo(&self.message))?;
                 Ok(Then::KeepAlive)

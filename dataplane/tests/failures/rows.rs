@@ -3,7 +3,15 @@
 mod answers;
 mod framing;
 mod heads;
+mod health;
+mod logs;
+mod names;
 mod outages;
+mod series;
+mod shortages;
+mod slow;
+mod storms;
+mod stuck;
 mod tcp;
 mod turns;
 mod upstream;
@@ -36,8 +44,9 @@ const fn borne_by_all(row: Row) -> Row {
     Row { finds_out: false, ..row }
 }
 
-/// All rows. UP-07 and UP-09 need ejection, hedging and mirroring, which this proxy does not have yet; names (UP-08) are
-/// looked up by the system, and that a failure takes nothing away is tested beside `dns.rs`.
+/// All rows. UP-07 is tried as far as there is ejection: an endpoint is unwell when its control plane says so, and never by
+/// what it answers. RES-10 likewise without retries on statuses. UP-09 needs hedging and mirroring, which this proxy does
+/// not have yet.
 pub(crate) const ROWS: &[Row] = &[
     row("H1-01", "Content-Length beside Transfer-Encoding", framing::length_and_coding),
     row("H1-02", "other transfer codings than chunked", framing::codings),
@@ -67,5 +76,18 @@ pub(crate) const ROWS: &[Row] = &[
     borne_by_all(row("UP-04", "1 MB each way through small buffers", upstream::partial_writes)),
     with_routes(row("UP-05", "origins that are silent, slow, or not there", outages::silence)),
     with_routes(row("UP-06", "one of three origins killed, again and again", outages::kills)),
+    with_routes(row(
+        "UP-07",
+        "endpoints that are said to be unwell, down to all of them",
+        health::panic_threshold,
+    )),
+    with_routes(row("UP-08", "names that are not found, not answered, or answered wrongly", names::look_ups)),
     with_routes(row("UP-10", "bytes without HTTP: every end in every order", tcp::passthrough)),
+    row("RES-01", "a thousand and more that send, or read, as slowly as they may", slow::slow),
+    row("RES-02", "more connections than descriptors, and none at all", shortages::descriptors),
+    borne_by_all(row("RES-05", "no port left towards one upstream", shortages::ports)),
+    row("RES-10", "upstreams that fail for everything, and then do not", storms::storm),
+    row("RES-11", "logs that nobody reads, or that do not fit", logs::stalled_sinks),
+    row("RES-12", "10,000 hosts, paths and ids", series::distinct_names),
+    with_routes(row("RES-13", "one of two workers stopped", stuck::stuck_worker)),
 ];

@@ -1,10 +1,13 @@
 //! How a trial is made: bytes from a client or from the origin, and what must follow from them.
 
+use std::{net::TcpStream, time::Duration};
+
 use crate::{
+    apart,
     client::{Answer, Client, End},
     ledger::{Ledger, Meant, Tally, Unsafe, Verdict},
     recorder::{Recorder, Then},
-    subject::Subject,
+    subject::{Setting, Subject},
     world::World,
 };
 
@@ -78,8 +81,36 @@ const CUT_BYTES_MAX: usize = 256;
 const UNSAFE_ENOUGH: usize = 20;
 
 impl Trials<'_> {
+    /// Goes on with a proxy of the same kind that is set up so; not at all where this kind cannot be.
+    pub(crate) fn with(&mut self, setting: &Setting, run: impl FnOnce(&mut Trials<'_>)) {
+        if self.subject.kind.can_be(setting) {
+            let tally = std::mem::take(&mut self.tally);
+            let subject = Subject::start(self.subject.kind, setting, self.world);
+            self.tally = tried_on(subject, self.world, self.ledger, tally, run);
+        }
+    }
+
+    /// Goes on with one in a network where nobody else is, with a world of its own.
+    pub(crate) fn elsewhere(&mut self, run: impl FnOnce(&mut Trials<'_>) + Send) {
+        let (kind, tally) = (self.subject.kind, &mut self.tally);
+        let result = apart::in_a_network(|| {
+            let world = World::start();
+            let subject = Subject::start(kind, &Setting::default(), &world);
+            *tally = tried_on(subject, &world, &mut Ledger::default(), std::mem::take(tally), run);
+        });
+        if let Err(why) = result {
+            self.tally.not_tried.push(format!("in a network of its own: {why}"));
+        }
+    }
+
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.subject.address, self.subject.patience)
+    }
+
+    /// A connection; `None` when nobody takes it for longer than the first one that finds a queue full waits.
+    pub(crate) fn try_connect(&self) -> Option<Client> {
+        let stream = TcpStream::connect_timeout(&self.subject.address, Duration::from_secs(4)).ok()?;
+        Some(Client::over(stream, self.subject.patience))
     }
 
     /// A new id for a request that means this.
@@ -98,7 +129,7 @@ impl Trials<'_> {
     /// Tries one input whole, and cut in two at every byte where the subject is to be looked at closely.
     pub(crate) fn input(&mut self, input: &Input) {
         self.input_cut_at(input, None);
-        if self.subject.is_thorough && input.bytes.len() <= CUT_BYTES_MAX {
+        if self.subject.kind.is_thorough() && input.bytes.len() <= CUT_BYTES_MAX {
             // An id is never shorter than its place in the table.
             (1..input.bytes.len()).for_each(|cut| self.input_cut_at(input, Some(cut)));
         }
@@ -204,7 +235,32 @@ impl Trials<'_> {
     }
 }
 
+/// The trials of a proxy that a row has for itself, added to `tally`.
+fn tried_on(
+    mut subject: Subject,
+    world: &World,
+    ledger: &mut Ledger,
+    tally: Tally,
+    run: impl FnOnce(&mut Trials<'_>),
+) -> Tally {
+    let origin = &world.origin;
+    let first = origin.log().connections;
+    let mut trials = Trials { subject: &subject, world, origin, ledger, tally };
+    run(&mut trials);
+    let mut tally = trials.tally;
+    let open = origin.log().open_from(first);
+    if let Some(trouble) = subject.trouble(open).or_else(|| subject.stop()) {
+        tally.count("the process", Verdict::of(Unsafe::Broken, &trouble));
+    }
+    tally
+}
+
 impl Verdict {
+    /// That this was found.
+    pub(crate) fn of(kind: Unsafe, what: &str) -> Verdict {
+        Verdict { found: vec![(kind, what.to_owned())], unexpected: None }
+    }
+
     /// This request must be answered with its own answer.
     pub(crate) fn expect_echo(&mut self, what: &str, id: u64, answer: Answer) {
         self.expect_body(what, id, b"", answer);

@@ -179,7 +179,7 @@ pub(crate) fn chunk_framing(trials: &mut Trials<'_>) {
         trials.input(&chunks(body, hello, Fate::Forwarded));
     }
     // The broken proxy goes over all of it for every part that comes.
-    let count = if trials.subject.is_thorough { 1_000_000 } else { 1_000 };
+    let count = if trials.subject.kind.is_thorough() { 1_000_000 } else { 1_000 };
     let body = "1\r\nx\r\n".repeat(count) + "0\r\n\r\n";
     trials.input(&chunks(&body, Some(&"x".repeat(count)), Fate::Forwarded));
 }

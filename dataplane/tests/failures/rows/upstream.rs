@@ -21,7 +21,7 @@ const RACES: usize = 5_000;
 /// be sent again, and never fails; a POST may fail, and never runs twice.
 pub(crate) fn keep_alive_race(trials: &mut Trials<'_>) {
     let (mut posts, mut failed) = (0, 0);
-    let races = if trials.subject.is_thorough { RACES } else { RACES / 20 };
+    let races = if trials.subject.kind.is_thorough() { RACES } else { RACES / 20 };
     for n in 0..races {
         if trials.has_enough() {
             break;
