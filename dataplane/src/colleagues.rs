@@ -83,7 +83,8 @@ impl<I: Io> Colleague<I> {
         self.stats.counters.connections.get().wrapping_add(self.on_their_way())
     }
 
-    fn on_their_way(&self) -> u64 {
+    /// Connections that were given to it and that it has not taken yet.
+    pub fn on_their_way(&self) -> u64 {
         self.on_their_way.load(Ordering::Relaxed)
     }
 

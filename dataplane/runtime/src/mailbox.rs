@@ -5,6 +5,7 @@
 //! eventfd that the receiver's loop waits on; a worker drains the queue at the end of the turn in which it rang.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Write},
     os::fd::{FromRawFd, OwnedFd},
@@ -12,8 +13,8 @@ use std::{
 };
 
 /// Wakes a worker, or the control thread, from another thread.
-#[derive(Clone, Debug)]
-pub struct Bell(Arc<File>);
+#[derive(Clone)]
+pub struct Bell(Arc<dyn Fn() + Send + Sync>);
 
 impl Bell {
     /// A bell, and the descriptor that the worker's loop waits on.
@@ -26,12 +27,27 @@ impl Bell {
         // SAFETY: as above; ownership passes here, once.
         let file = unsafe { File::from_raw_fd(raw) };
         let waited_on = OwnedFd::from(file.try_clone()?);
-        Ok((Bell(Arc::new(file)), waited_on))
+        // A full counter (WouldBlock) means that it rings already.
+        let bell = Bell::of(move || {
+            let _ = (&file).write(&1u64.to_ne_bytes());
+        });
+        Ok((bell, waited_on))
     }
 
-    /// Rings. A full counter (WouldBlock) means that it rings already.
+    /// What `ring` does is how a loop without descriptors is woken.
+    pub fn of(ring: impl Fn() + Send + Sync + 'static) -> Bell {
+        Bell(Arc::new(ring))
+    }
+
+    /// Rings.
     pub fn ring(&self) {
-        let _ = (&*self.0).write(&1u64.to_ne_bytes());
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bell")
     }
 }
 
@@ -44,7 +60,7 @@ pub struct Sender<T> {
 /// The receiving end, for one thread.
 pub struct Mailbox<T>(mpsc::Receiver<T>);
 
-/// A mailbox. Without a bell the receiver must look by itself, as a simulated worker does.
+/// A mailbox. Without a bell the receiver must look by itself.
 pub fn mailbox<T>(bell: Option<Bell>) -> (Sender<T>, Mailbox<T>) {
     let (queue, mailbox) = mpsc::channel();
     (Sender { queue, bell }, Mailbox(mailbox))
@@ -66,8 +82,8 @@ impl<T> Clone for Sender<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sender")
     }
 }
@@ -79,8 +95,8 @@ impl<T> Mailbox<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Mailbox<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<T> fmt::Debug for Mailbox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Mailbox")
     }
 }

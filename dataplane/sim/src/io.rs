@@ -6,12 +6,14 @@ use std::{
     net::{IpAddr, SocketAddr},
     panic::Location,
     rc::Rc,
+    sync::atomic::Ordering,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use runtime::{
     Buffer, Deadline, Gather, Io, RecvHalf, SendHalf,
+    mailbox::Bell,
     timer::{Alarm, Timers},
 };
 
@@ -64,9 +66,10 @@ impl SimIo {
         self.host.ip
     }
 
-    /// Makes a turn, as the bell of a mailbox does. Called after a message was sent to this machine's worker.
-    pub fn poke(&self) {
-        self.host.touch();
+    /// A bell for mailboxes of this machine's worker; each ring makes a turn.
+    pub fn bell(&self) -> Bell {
+        let rung = self.host.rung.clone();
+        Bell::of(move || rung.store(true, Ordering::Relaxed))
     }
 
     /// How many of 1000 connects, accepts, receives and sends of this machine fail, each with one of the errors that Linux

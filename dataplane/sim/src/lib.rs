@@ -130,11 +130,6 @@ impl Sim {
         self.world.settle();
     }
 
-    /// Makes a turn on every machine, as bells of mailboxes do.
-    pub fn poke(&self) {
-        self.world.open_all_turns();
-    }
-
     /// Nanoseconds of simulated time.
     pub fn now(&self) -> u64 {
         self.world.now()

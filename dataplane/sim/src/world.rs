@@ -8,7 +8,10 @@ use std::{
     panic::Location,
     pin::pin,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -75,6 +78,8 @@ pub(crate) struct Host {
     pub(crate) no_buffer_per_mille: Cell<u16>,
     /// Something completed in this turn.
     open: Cell<bool>,
+    /// A bell of this machine rang, maybe on another thread.
+    pub(crate) rung: Arc<AtomicBool>,
     /// A turn ended that nobody has seen yet.
     ended: Cell<bool>,
     waiter: RefCell<Option<Waker>>,
@@ -117,6 +122,7 @@ impl World {
             overflow_count: Cell::new(0),
             no_buffer_per_mille: Cell::new(0),
             open: Cell::new(false),
+            rung: Arc::default(),
             ended: Cell::new(false),
             waiter: RefCell::default(),
         });
@@ -244,7 +250,7 @@ impl World {
         let streams = taken(&self.dropped_streams);
         streams.into_iter().for_each(|(number, side)| network.release(number, side));
         let mut woken = false;
-        for host in self.hosts.borrow().iter().filter(|host| host.open.replace(false)) {
+        for host in self.hosts.borrow().iter().filter(|host| host.take_open()) {
             host.ended.set(true);
             if let Some(waiter) = host.waiter.take() {
                 network.note(What::TurnEnds(host.number));
@@ -312,6 +318,12 @@ impl Host {
     /// An operation completed: this turn will be seen to end.
     pub(crate) fn touch(&self) {
         self.open.set(true);
+    }
+
+    /// Whether this turn will be seen to end; not any more.
+    fn take_open(&self) -> bool {
+        let is_rung = self.rung.swap(false, Ordering::Relaxed);
+        self.open.replace(false) || is_rung
     }
 
     pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {

@@ -263,10 +263,10 @@ fn a_close_with_unread_bytes_is_a_reset_and_what_is_sent_after_a_close_brings_on
 }
 
 #[test]
-fn a_turn_ends_after_its_tasks_and_a_poke_makes_one_in_which_the_message_is_there() {
+fn a_turn_ends_after_its_tasks_and_a_bell_makes_one_in_which_the_message_is_there() {
     Sim::each(|sim| {
         let (worker, other) = (sim.io(), sim.io());
-        let (sender, inbox) = mailbox(None);
+        let (sender, inbox) = mailbox(Some(worker.bell()));
         let got = Rc::new(Cell::new(0));
         let (io, seen) = (worker.clone(), got.clone());
         worker.spawn(async move {
@@ -279,10 +279,7 @@ fn a_turn_ends_after_its_tasks_and_a_poke_makes_one_in_which_the_message_is_ther
         });
         sim.run(async {
             other.sleep_until(soon(&other, 10)).await;
-            for message in 1..=100 {
-                sender.send(message);
-                worker.poke();
-            }
+            (1..=100).for_each(|message| sender.send(message));
             assert_eq!(got.get(), 0, "not before the ready tasks ran");
             other.sleep_until(soon(&other, 10)).await;
             assert_eq!(got.get(), 5050);

@@ -116,7 +116,7 @@ pub(crate) async fn drain<I: Ground>(mesh: &Mesh<I>) {
     mesh.origin().hold();
     let order = async {
         mesh.until("the request runs", |mesh| mesh.upstream("upstream_rq_active") == 1).await;
-        mesh.order(Order::Drain);
+        mesh.order(|| Order::Drain);
         mesh.until("the worker drains", |mesh| mesh.worker.is_draining()).await;
         mesh.origin().release();
     };
@@ -140,7 +140,7 @@ fn a_drain_does_not_cut_an_upload() {
         let ask = Ask::post("shop", "/", 1, vec![1; 1000]).bytes();
         peer.send(&ask[..600]).await;
         mesh.until("the upload runs", |mesh| mesh.upstream("upstream_rq_total") == 1).await;
-        mesh.order(Order::Drain);
+        mesh.order(|| Order::Drain);
         mesh.pass(500 * MS).await;
         peer.send(&ask[600..]).await;
         assert_eq!(answers(&mut peer, &["POST"]).await[0].status(), 200);
@@ -158,7 +158,7 @@ fn a_connection_without_a_request_does_not_hold_a_drain() {
         idle.send(Ask::get("shop", "/", 1).bytes()).await;
         answers(&mut idle, &["GET"]).await;
         mesh.until("idle connections hold no buffer", |mesh| mesh.worker.buffers.out_count() == 0).await;
-        mesh.order(Order::Drain);
+        mesh.order(|| Order::Drain);
         mesh.pass(WAITING_MAX).await;
         assert!(mesh.worker.is_idle());
     });
@@ -174,7 +174,7 @@ fn a_connection_whose_first_bytes_are_waited_for_does_not_hold_a_drain() {
             let (_fresh, mut half, mut late) = (mesh.peer().await, mesh.peer().await, mesh.peer().await);
             half.send([0x16, 3, 1]).await;
             mesh.pass(100 * MS).await;
-            mesh.order(Order::Drain);
+            mesh.order(|| Order::Drain);
             mesh.pass(400 * MS).await;
             late.send(Ask::get("shop", "/", 1).bytes()).await;
             let answer = answers(&mut late, &["GET"]).await.remove(0);
@@ -190,7 +190,7 @@ fn a_connection_whose_first_bytes_are_waited_for_does_not_hold_a_drain() {
 fn a_drain_leaves_tcp_connections_alone_and_ends_with_the_last_of_them() {
     Setup::new(Behaviour::default()).played(1).tcp(None).on_sim(async |mesh| {
         let (mut client, mut server) = (mesh.peer().await, mesh.accept().await);
-        mesh.order(Order::Drain);
+        mesh.order(|| Order::Drain);
         mesh.pass(WAITING_MAX).await;
         assert!(!mesh.worker.is_idle());
         client.send("last words").await;

@@ -1,4 +1,4 @@
-//! Stories of the request path: clients, one worker, origins, on simulated networks of many seeds and on both drivers.
+//! Stories of the request path: clients, workers, origins, on simulated networks of many seeds and on both drivers.
 
 #[path = "../support/mesh.rs"]
 mod mesh;
@@ -20,3 +20,4 @@ mod refusals;
 mod sniffing;
 mod tcp;
 mod timeouts;
+mod workers;

@@ -134,12 +134,12 @@ fn iu_03_turns_in_which_completions_did_not_fit_are_counted_and_requests_answere
         let mut client = mesh.client().await;
         ok(client.ask(&Ask::get("shop", "/", 0)).await);
         assert_eq!(counted(), 0);
-        mesh.proxy_io.overflows(300, MS);
+        mesh.worker.io.overflows(300, MS);
         for id in 1..10 {
             ok(client.ask(&Ask::get("shop", "/", id)).await);
         }
-        mesh.proxy_io.overflows(0, MS);
-        mesh.until("all are counted", |mesh| counted() == mesh.proxy_io.overflow_count()).await;
+        mesh.worker.io.overflows(0, MS);
+        mesh.until("all are counted", |mesh| counted() == mesh.worker.io.overflow_count()).await;
         assert_ne!(counted(), 0);
     });
 }

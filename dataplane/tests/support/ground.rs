@@ -14,8 +14,6 @@ pub(crate) trait Ground: Io {
     fn socket_at(&self, address: SocketAddr) -> Self::Socket;
     /// An address where nobody listens, one for each number, and what keeps it so.
     fn nobody(&self, number: usize) -> (SocketAddr, Option<TcpSocket>);
-    /// Makes the worker look into its mailbox, where no bell does.
-    fn nudge(&self);
 }
 
 impl Ground for SimIo {
@@ -30,10 +28,6 @@ impl Ground for SimIo {
 
     fn nobody(&self, number: usize) -> (SocketAddr, Option<TcpSocket>) {
         ((self.ip(), 9 + number as u16).into(), None)
-    }
-
-    fn nudge(&self) {
-        self.poke();
     }
 }
 
@@ -53,6 +47,4 @@ impl Ground for Kernel {
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         (socket.local_addr().unwrap(), Some(socket))
     }
-
-    fn nudge(&self) {}
 }

@@ -1,10 +1,10 @@
-//! The fixture: one worker of the proxy between clients and origins, on a simulated network or on a kernel's loopback.
+//! The fixture: workers of the proxy between clients and origins, on a simulated network or on a kernel's loopback.
 //!
 //! A [`Setup`] says what the configuration is and how the origins behave; a story gets the running [`Mesh`]. When the
 //! story ends, the mesh is drained and what it must give back is counted: tasks, sockets, buffers, gauges.
 
 // Each test binary uses its own part of the fixture.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,7 +17,7 @@ use std::{
 
 use dataplane::{
     admission::Admission,
-    colleagues::Colleagues,
+    colleagues::{Colleague, Colleagues},
     dynamic_host::Wanted,
     telemetry::{access_log::AccessLog, metrics::WorkerStats},
     worker::{Order, Outlets, Seat, Worker},
@@ -35,18 +35,16 @@ use runtime::{
     kernel::{Choice, Driver, Kernel, probe, run},
     mailbox::{Bell, Mailbox, Sender, mailbox},
 };
-use sim::{
-    Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, Verdict,
-    http::{Event, Message, Parser},
-    origin::LEDGER_ID,
-};
+use sim::{Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, origin::LEDGER_ID};
 use tokio::net::TcpSocket;
 
+mod answers;
 mod ground;
 mod snapshots;
 
+pub(crate) use answers::{answers, ok, refused};
 pub(crate) use ground::Ground;
-use snapshots::Binder;
+use snapshots::{Binder, Row, sum};
 pub(crate) use snapshots::{Config, forward_to, route};
 
 /// The listener that every mesh has.
@@ -67,19 +65,23 @@ pub(crate) struct Setup {
     pub(crate) silent: usize,
     /// Endpoints that the story plays by itself.
     pub(crate) played: usize,
+    /// How many workers there are; several on simulated networks only.
+    pub(crate) workers: usize,
     /// Where exchanges are logged.
     pub(crate) access_log: AccessLog,
     /// Which connections are taken.
     pub(crate) admission: Arc<Admission>,
 }
 
-/// A running worker with clients and origins.
+/// Running workers with clients and origins.
 pub(crate) struct Mesh<I: Ground> {
     /// The clients' machine.
     pub(crate) io: I,
-    /// The worker.
+    /// The worker, or the first of them.
     pub(crate) worker: Rc<Worker<I>>,
-    /// Where it listens.
+    /// All of them, each on a machine of its own.
+    pub(crate) workers: Vec<Rc<Worker<I>>>,
+    /// Where they listen.
     pub(crate) proxy: SocketAddr,
     /// Its origins.
     pub(crate) origins: Vec<Origin>,
@@ -89,10 +91,10 @@ pub(crate) struct Mesh<I: Ground> {
     pub(crate) origins_io: I,
     /// What the current snapshot was made of.
     pub(crate) config: RefCell<Config>,
-    /// The worker's machine.
-    pub(crate) proxy_io: I,
     wanted: Mailbox<Wanted>,
-    orders: Sender<Order<I>>,
+    /// By worker.
+    orders: Vec<Sender<Order<I>>>,
+    colleagues: Arc<[Colleague<I>]>,
     binder: RefCell<Binder>,
     _nobodies: Vec<Option<TcpSocket>>,
 }
@@ -117,6 +119,7 @@ impl Setup {
             nobodies: 0,
             silent: 0,
             played: 0,
+            workers: 1,
             access_log: AccessLog::off(),
             admission: Arc::default(),
         }
@@ -144,6 +147,12 @@ impl Setup {
     pub(crate) fn played(mut self, count: usize) -> Setup {
         self.origins.clear();
         self.played = count;
+        self
+    }
+
+    /// So many workers.
+    pub(crate) fn workers(mut self, count: usize) -> Setup {
+        self.workers = count;
         self
     }
 
@@ -199,16 +208,18 @@ impl Setup {
 
     /// Tells a story on one simulated network.
     pub(crate) fn on(&self, sim: &Sim, story: &impl AsyncFn(&Mesh<SimIo>)) {
-        let (proxy, origins) = (sim.io(), sim.io());
+        let (proxies, origins) = ((0..self.workers).map(|_| sim.io()).collect::<Vec<_>>(), sim.io());
         let mut setup = self.clone();
         let silent: Vec<SocketAddr> =
             (0..self.silent).map(|n| format!("10.66.0.{}:80", n + 1).parse().unwrap()).collect();
         silent.iter().for_each(|address| sim.reach(*address, Reach::Unanswered));
         setup.config.clusters.get_mut(APP).unwrap().1.extend(silent);
         let mesh = sim.run(async {
-            let (mesh, mailbox) = setup.build(&proxy, &origins, sim.io(), None, sim.seed());
-            proxy.spawn(mesh.worker.clone().run(mailbox));
-            mesh.start();
+            let seats = proxies.into_iter().map(|io| (io.bell(), io)).collect();
+            let (mesh, mailboxes) = setup.build(seats, &origins, sim.io(), sim.seed());
+            for (worker, mailbox) in mesh.workers.iter().zip(mailboxes) {
+                worker.io.spawn(worker.clone().run(mailbox));
+            }
             story(&mesh).await;
             mesh.end().await;
             mesh
@@ -231,10 +242,9 @@ impl Setup {
             let (setup, story, told) = (self.clone(), story.clone(), Rc::new(Cell::new(false)));
             let tell = told.clone();
             run(driver, Instant::now(), waited_on, async move |io: Kernel| {
-                let (mesh, mailbox) = setup.build(&io, &io, io.clone(), Some(bell), 7);
-                let worker = mesh.worker.clone();
+                let (mesh, mailboxes) = setup.build(vec![(bell, io.clone())], &io, io.clone(), 7);
+                let (worker, mailbox) = (mesh.worker.clone(), mailboxes.into_iter().next().unwrap());
                 io.spawn(async move {
-                    mesh.start();
                     story(&mesh).await;
                     mesh.end().await;
                     tell.set(true);
@@ -246,14 +256,14 @@ impl Setup {
         }
     }
 
+    /// The mesh with each worker's mailbox. A seat is where a worker runs, and what wakes it.
     fn build<I: Ground>(
         self,
-        proxy_io: &I,
+        seats: Vec<(Bell, I)>,
         origins_io: &I,
         clients_io: I,
-        bell: Option<Bell>,
         seed: u64,
-    ) -> (Mesh<I>, Mailbox<Order<I>>) {
+    ) -> (Mesh<I>, Vec<Mailbox<Order<I>>>) {
         let mut config = self.config;
         let origins: Vec<Origin> = self
             .origins
@@ -268,59 +278,70 @@ impl Setup {
         let played: Vec<I::Listener> =
             (0..self.played).map(|_| origins_io.listener(origins_io.socket().1).unwrap()).collect();
         endpoints.extend(played.iter().map(runtime::Listener::local_addr));
-        let mut binder = Binder::default();
+        let mut binder = Binder::new(seats.len());
         let empty = binder.bind(&Config { is_listening: false, clusters: BTreeMap::new(), ..config.clone() });
-        let (orders, orders_out) = mailbox(bell);
-        let stats = Arc::<WorkerStats>::default();
         let (wanted_in, wanted) = mailbox(None);
         let outlets = Outlets { access_log: self.access_log, wanted: wanted_in, admission: self.admission };
-        let seat = Seat { id: WorkerId(0), stats, colleagues: Colleagues::none() };
-        let worker = Worker::new(proxy_io.clone(), seat, empty, seed, outlets);
+        let (bells, ios): (Vec<_>, Vec<_>) = seats.into_iter().unzip();
+        let (orders, mailboxes): (Vec<_>, Vec<_>) =
+            bells.into_iter().map(|bell| mailbox::<Order<I>>(Some(bell))).unzip();
+        let stats: Vec<Arc<WorkerStats>> = orders.iter().map(|_| Arc::default()).collect();
+        let colleagues = orders.iter().zip(&stats);
+        let colleagues: Arc<[Colleague<I>]> =
+            colleagues.map(|(orders, stats)| Colleague::new(orders.clone(), stats.clone())).collect();
+        let worker = |(own, (io, bound)): (usize, (&I, _))| {
+            let colleagues = Colleagues::new(own, colleagues.clone());
+            let seat = Seat { id: WorkerId(own as u16), stats: stats[own].clone(), colleagues };
+            Worker::new(io.clone(), seat, bound, seed + own as u64, outlets.clone())
+        };
+        let workers: Vec<_> = ios.iter().zip(empty).enumerate().map(worker).collect();
+        let (proxy, socket) = ios[0].socket();
         let mesh = Mesh {
             io: clients_io,
-            worker,
-            proxy: SocketAddr::from(([0, 0, 0, 0], 0)),
+            worker: workers[0].clone(),
+            workers,
+            proxy,
             origins,
             played: RefCell::new(played),
             origins_io: origins_io.clone(),
             config: RefCell::new(config),
-            proxy_io: proxy_io.clone(),
             wanted,
             orders,
+            colleagues,
             binder: RefCell::new(binder),
             _nobodies: nobodies,
         };
-        let (proxy, socket) = proxy_io.socket();
-        let mesh = Mesh { proxy, ..mesh };
-        let bound = mesh.binder.borrow_mut().bind(&mesh.config.borrow());
-        mesh.order(Order::Adopt { bound, sockets: vec![(LISTENER.into(), socket)], closed: Vec::new() });
-        (mesh, orders_out)
+        let others = ios.iter().skip(1).map(|io| io.socket_at(proxy));
+        let sockets: Vec<_> = std::iter::once(socket).chain(others).collect();
+        let bounds = mesh.binder.borrow_mut().bind(&mesh.config.borrow());
+        for ((orders, bound), socket) in mesh.orders.iter().zip(bounds).zip(sockets) {
+            let sockets = vec![(LISTENER.into(), socket)];
+            orders.send(Order::Adopt { bound, sockets, closed: Vec::new() });
+        }
+        (mesh, mailboxes)
     }
 }
 
 impl<I: Ground> Mesh<I> {
-    fn start(&self) {
-        self.proxy_io.nudge();
-    }
-
-    /// Tells the worker something.
-    pub(crate) fn order(&self, order: Order<I>) {
-        self.orders.send(order);
-        self.proxy_io.nudge();
+    /// Tells every worker something.
+    pub(crate) fn order(&self, order: impl Fn() -> Order<I>) {
+        self.orders.iter().for_each(|orders| orders.send(order()));
     }
 
     /// Changes the configuration and waits until it is adopted.
     pub(crate) async fn adopt(&self, change: impl FnOnce(&mut Config)) {
         let was_listening = self.config.borrow().is_listening;
         change(&mut self.config.borrow_mut());
-        let bound = self.binder.borrow_mut().bind(&self.config.borrow());
-        let version = bound.snapshot.version;
+        let bounds: Vec<_> = self.binder.borrow_mut().bind(&self.config.borrow()).collect();
+        let version = bounds[0].snapshot.version;
         let is_gone = was_listening && !self.config.borrow().is_listening;
-        let closed = if is_gone { vec![LISTENER.into()] } else { Vec::new() };
         let is_back = !was_listening && self.config.borrow().is_listening;
-        let socket = is_back.then(|| (LISTENER.into(), self.proxy_io.socket_at(self.proxy)));
-        self.order(Order::Adopt { bound, sockets: socket.into_iter().collect(), closed });
-        while self.worker.stats.counters.snapshot_version.get() != version {
+        for ((worker, orders), bound) in self.workers.iter().zip(&self.orders).zip(bounds) {
+            let closed = if is_gone { vec![LISTENER.into()] } else { Vec::new() };
+            let socket = is_back.then(|| (LISTENER.into(), worker.io.socket_at(self.proxy)));
+            orders.send(Order::Adopt { bound, sockets: socket.into_iter().collect(), closed });
+        }
+        while self.workers.iter().any(|worker| worker.stats.counters.snapshot_version.get() != version) {
             self.pass(Duration::from_millis(1)).await;
         }
     }
@@ -392,25 +413,28 @@ impl<I: Ground> Mesh<I> {
         ledger
     }
 
-    /// A counter of the connection manager.
+    /// A counter of the connection manager, over all workers.
     pub(crate) fn http(&self, name: &str) -> u64 {
-        let stats = self.binder.borrow().http.values().next().unwrap().clone();
-        stats.counters.each().find(|(known, ..)| *known == name).unwrap().2
+        let binder = self.binder.borrow();
+        let blocks = binder.registry.http.values().next().unwrap();
+        of_name(name, sum(blocks, |block| block.counters.each().collect()))
     }
 
-    /// A counter of [`APP`].
+    /// A counter of [`APP`], over all workers.
     pub(crate) fn upstream(&self, name: &str) -> u64 {
-        let stats = self.binder.borrow().clusters[APP].clone();
-        stats.counters.each().find(|(known, ..)| *known == name).unwrap().2
+        let binder = self.binder.borrow();
+        of_name(name, sum(&binder.registry.clusters[APP], |block| block.counters.each().collect()))
     }
 
     /// Drains, and checks that nothing is left.
     async fn end(&self) {
-        self.order(Order::Drain);
-        self.until("the worker has no connection", |mesh| mesh.worker.is_idle()).await;
+        self.order(|| Order::Drain);
+        self.until("no worker has a connection", Mesh::is_idle).await;
         self.until("no upstream connection", |mesh| mesh.binder.borrow().gauges().is_empty()).await;
-        self.until("every buffer is back", |mesh| mesh.worker.buffers.out_count() == 0).await;
-        assert_eq!(self.worker.pools.idle_count(), 0);
+        for worker in &self.workers {
+            self.until("every buffer is back", |_| worker.buffers.out_count() == 0).await;
+            assert_eq!(worker.pools.idle_count(), 0);
+        }
         let bound = self.worker.bound();
         for (_, cluster) in bound.snapshot.clusters.iter() {
             for endpoint in cluster.all_endpoints() {
@@ -419,48 +443,16 @@ impl<I: Ground> Mesh<I> {
         }
         self.origins.iter().for_each(Origin::stop);
         self.played.borrow_mut().clear();
-        self.order(Order::Stop);
+        self.order(|| Order::Stop);
+    }
+
+    /// Whether no worker has a connection and none is on its way to one.
+    fn is_idle(&self) -> bool {
+        self.workers.iter().all(|worker| worker.is_idle())
+            && self.colleagues.iter().all(|colleague| colleague.on_their_way() == 0)
     }
 }
 
-/// The origin's own answer, whole and right.
-#[track_caller]
-pub(crate) fn ok(verdict: Verdict) -> Message {
-    match verdict {
-        Verdict::Ok(answer) => answer,
-        other => panic!("no answer of the origin: {other:?}"),
-    }
-}
-
-/// The proxy's own answer: its status and reason.
-#[track_caller]
-pub(crate) fn refused(verdict: Verdict) -> (u16, String) {
-    match verdict {
-        Verdict::Refused(answer) => {
-            (answer.status(), answer.header("x-ringway-reason").unwrap_or_default().to_owned())
-        }
-        other => panic!("no answer of the proxy: {other:?}"),
-    }
-}
-
-/// The next answers on a connection, to requests with these methods; interim ones are left out.
-pub(crate) async fn answers<I: Io>(peer: &mut Peer<I>, methods: &[&str]) -> Vec<Message> {
-    let mut parser = Parser::responses();
-    methods.iter().for_each(|method| parser.expect_answer_to(method));
-    let mut answers = Vec::new();
-    while answers.len() < methods.len() {
-        let Some(bytes) = peer.recv_some().await else {
-            answers.extend(parser.finish().unwrap_or_else(|malformed| panic!("{malformed}")));
-            break;
-        };
-        parser.receive(&bytes);
-        while let Some(event) = parser.next_event().unwrap_or_else(|malformed| panic!("{malformed}")) {
-            match event {
-                Event::Whole(message) if message.status() >= 200 => answers.push(message),
-                Event::Whole(_) | Event::Head => {}
-            }
-        }
-    }
-    assert!(parser.unread().is_empty(), "more than the answers came");
-    answers
+fn of_name(name: &str, rows: Vec<Row>) -> u64 {
+    rows.into_iter().find(|(known, ..)| *known == name).unwrap().2
 }

@@ -1,23 +1,21 @@
-//! Snapshots for the fixture: from a [`Config`] to what a worker adopts, carried over by name as the control thread does.
+//! Snapshots for the fixture: from a [`Config`] to what workers adopt, carried over by name as the control thread does.
 
-use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use dataplane::{
-    admission::Gate,
-    telemetry::metrics::{ClusterStats, HttpStats, Kind, ListenerCounters, TcpCounters},
-    worker::{Bound, BoundCluster},
+    telemetry::{metrics::Kind, registry::Registry},
+    worker::Bound,
 };
 use policy::{
     Rng, Weighted,
-    balance::PickState,
     cluster::{Cluster, ClusterConfig, Discovery},
     endpoint::{Assignment, EndpointIds, EndpointSpec},
     filter_chain::{FilterChain, FilterChainMatch, FilterChains},
     limits,
     network_filter::{ConnectionLimit, HttpConnectionManager, NetworkFilter, RouteSource, TcpProxy},
     route::{
-        Forward, PathMatch, RouteActionSpec, RouteMatch, RouteScratch, RouteSpec, RouteTable, RouteTableSpec,
-        TargetSpec, VirtualHostSpec,
+        Forward, PathMatch, RouteActionSpec, RouteMatch, RouteSpec, RouteTable, RouteTableSpec, TargetSpec,
+        VirtualHostSpec,
     },
     snapshot::{Address, Listener, ListenerFilters, Named, Snapshot},
 };
@@ -45,44 +43,29 @@ pub(crate) struct Config {
     pub(crate) listener_filters: ListenerFilters,
 }
 
-/// Makes snapshots and a worker's part of them, carrying over what the ones before had by name.
-#[derive(Default)]
+/// Makes snapshots and each worker's part of them, carrying over what the ones before had by name.
 pub(crate) struct Binder {
+    workers: usize,
     version: u64,
     ids: EndpointIds,
     previous: Option<Arc<Snapshot>>,
-    pub(crate) clusters: BTreeMap<Arc<str>, Arc<ClusterStats>>,
-    listeners: BTreeMap<Arc<str>, Arc<ListenerCounters>>,
-    pub(crate) http: BTreeMap<Arc<str>, Arc<HttpStats>>,
-    tcp: BTreeMap<Arc<str>, Arc<TcpCounters>>,
-    gate: Arc<Gate>,
+    pub(crate) registry: Registry,
 }
 
+/// A counter: name, kind, value.
+pub(crate) type Row = (&'static str, Kind, u64);
+
 impl Binder {
-    pub(crate) fn bind(&mut self, config: &Config) -> Box<Bound> {
+    pub(crate) fn new(workers: usize) -> Binder {
+        let registry = Registry::new(workers);
+        Binder { workers, version: 0, ids: EndpointIds::default(), previous: None, registry }
+    }
+
+    /// One for each worker.
+    pub(crate) fn bind(&mut self, config: &Config) -> impl Iterator<Item = Box<Bound>> + use<> {
         let snapshot = Arc::new(self.snapshot(config));
-        let mut rng = Rng::new(self.version);
-        let clusters = snapshot.clusters.iter().map(|(name, cluster)| BoundCluster {
-            stats: self.clusters.entry(name.clone()).or_default().clone(),
-            pick: RefCell::new(PickState::new(&cluster.endpoints, &mut rng)),
-        });
-        let clusters = clusters.collect();
-        let listeners = snapshot.listeners.iter();
-        let listeners =
-            listeners.map(|(name, _)| self.listeners.entry(name.clone()).or_default().clone()).collect();
-        let http_prefix = config.manager.stat_prefix.clone();
-        let http = self.http.entry(http_prefix.clone()).or_default().clone();
-        let tcp = self.tcp.entry("tcp".into()).or_default().clone();
         self.previous = Some(snapshot.clone());
-        Box::new(Bound {
-            snapshot,
-            clusters,
-            listeners,
-            http: [(http_prefix, http)].into_iter().collect(),
-            tcp: [("tcp".into(), tcp)].into_iter().collect(),
-            gates: [("limit".into(), self.gate.clone())].into_iter().collect(),
-            scratch: RefCell::new(RouteScratch::default()),
-        })
+        self.registry.bind(&snapshot, &mut Rng::new(self.version)).into_iter()
     }
 
     fn snapshot(&mut self, config: &Config) -> Snapshot {
@@ -95,9 +78,9 @@ impl Binder {
             let (config, ids) = (Arc::new(cluster.clone()), &mut self.ids);
             let cluster = match &config.discovery {
                 Discovery::DynamicForward(_) => {
-                    Cluster::assemble_dynamic(config, hosts.collect(), previous, ids, (1, 3))
+                    Cluster::assemble_dynamic(config, hosts.collect(), previous, ids, (self.workers, 3))
                 }
-                _ => Cluster::assemble(config, &assignment(endpoints), previous, ids, 1),
+                _ => Cluster::assemble(config, &assignment(endpoints), previous, ids, self.workers),
             };
             clusters.insert(name.clone(), Arc::new(cluster));
         }
@@ -115,16 +98,26 @@ impl Binder {
 
     /// Gauges that are not 0.
     pub(crate) fn gauges(&self) -> Vec<(String, u64)> {
-        let named = |name: &str, (counter, kind, value)| (name.to_owned() + "." + counter, kind, value);
+        let Registry { clusters, listeners, http, .. } = &self.registry;
+        let named = |name: &Arc<str>, rows: Vec<Row>| {
+            let gauges = rows.into_iter().filter(|(_, kind, value)| *kind == Kind::Gauge && *value != 0);
+            gauges.map(|(counter, _, value)| (format!("{name}.{counter}"), value)).collect::<Vec<_>>()
+        };
         let clusters =
-            self.clusters.iter().flat_map(|(name, stats)| stats.counters.each().map(|c| named(name, c)));
-        let listeners = self.listeners.iter().flat_map(|(name, stats)| stats.each().map(|c| named(name, c)));
-        let http = self.http.iter().flat_map(|(name, stats)| stats.counters.each().map(|c| named(name, c)));
-        let all = clusters.chain(listeners).chain(http);
-        all.filter(|(_, kind, value)| *kind == Kind::Gauge && *value != 0)
-            .map(|(name, _, value)| (name, value))
-            .collect()
+            clusters.iter().map(|(name, of)| named(name, sum(of, |block| block.counters.each().collect())));
+        let listeners =
+            listeners.iter().map(|(name, of)| named(name, sum(of, |block| block.each().collect())));
+        let http =
+            http.iter().map(|(name, of)| named(name, sum(of, |block| block.counters.each().collect())));
+        clusters.chain(listeners).chain(http).flatten().collect()
     }
+}
+
+/// The counters of all workers' blocks, added up.
+pub(crate) fn sum<T>(blocks: &[Arc<T>], rows: impl Fn(&T) -> Vec<Row>) -> Vec<Row> {
+    let of_workers: Vec<Vec<Row>> = blocks.iter().map(|block| rows(block)).collect();
+    let added = |at: usize| of_workers.iter().map(|rows| rows[at].2).fold(0, u64::wrapping_add);
+    of_workers[0].iter().enumerate().map(|(at, (name, kind, _))| (*name, *kind, added(at))).collect()
 }
 
 fn assignment(addresses: &[SocketAddr]) -> Assignment {

@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     is_slow: bool,
     /// Origins of each cluster.
     pub(crate) clusters: Vec<usize>,
+    /// Workers of the proxy.
+    pub(crate) workers: usize,
     pub(crate) clients: u64,
     pub(crate) asks: u64,
     /// Changes of behaviour and configuration, each some time after the one before.
@@ -82,6 +84,7 @@ impl Plan {
             late_cancels: rng.pick(&[0, 200, 900]),
             is_slow: rng.chance(300),
             clusters: (0..clusters).map(|_| 1 + rng.below(3) as usize).collect(),
+            workers: rng.pick(&[1, 1, 2, 3]),
             clients: 1 + rng.below(4),
             asks: 2 + rng.below(6),
             changes: rng.below(6),
@@ -114,7 +117,7 @@ impl Plan {
         sim
     }
 
-    /// What the proxy's kernel does from now on.
+    /// What the kernel of one of the proxy's workers does from now on.
     pub(crate) fn kernel(&self, proxy: &sim::SimIo) {
         proxy.fail_operations(self.kernel_failures);
         proxy.overflows(self.overflows, 15 * MS);

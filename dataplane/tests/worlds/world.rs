@@ -21,7 +21,10 @@ use crate::{
 pub(crate) fn run(seed: u64) -> u64 {
     let plan = Plan::of(seed);
     let sim = plan.network();
-    let mut setup = Setup::new(Default::default()).without_origins().manager(|manager| plan.manager(manager));
+    let mut setup = Setup::new(Default::default())
+        .without_origins()
+        .workers(plan.workers)
+        .manager(|manager| plan.manager(manager));
     if plan.is_tcp {
         setup = setup.tcp(Some(plan.timeouts.stream_idle));
     }
@@ -77,7 +80,7 @@ impl<'a> World<'a> {
                     .for_each(|(at, endpoints)| put(config, at, endpoints, timeouts));
             })
             .await;
-        self.clients.plan.kernel(&self.mesh.proxy_io);
+        self.mesh.workers.iter().for_each(|worker| self.clients.plan.kernel(&worker.io));
         for number in 0..self.clients.plan.clients {
             self.mesh.io.spawn(self.clients.clone().live(number));
         }
@@ -88,7 +91,7 @@ impl<'a> World<'a> {
         if self.clients.plan.departures && self.rng.chance(500) {
             self.clients.is_leaving.set(true);
             self.tell("drain");
-            self.mesh.order(Order::Drain);
+            self.mesh.order(|| Order::Drain);
         }
         while self.clients.running.get() > 0 {
             self.mesh.pass(Duration::from_millis(5)).await;
