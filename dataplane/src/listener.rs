@@ -43,7 +43,7 @@ pub async fn serve<I: Io>(worker: Rc<Worker<I>>, name: Arc<str>, mut listener: I
         match listener.accept().await {
             Ok(accepted) => match worker.admission.enter() {
                 Some(pass) => {
-                    if let Some((own, pass)) = hand_over(&worker, &name, local, (accepted, pass)) {
+                    if let Some((own, pass)) = hand_over(&worker, &name, local, (accepted, pass)).await {
                         begin(&worker, name.clone(), local, (own, pass));
                     }
                 }
@@ -78,7 +78,7 @@ fn begin<I: Io>(
 }
 
 /// Gives a connection to another worker, where one has clearly less to do; else gives it back.
-fn hand_over<I: Io>(
+async fn hand_over<I: Io>(
     worker: &Worker<I>,
     name: &Arc<str>,
     listening_on: SocketAddr,
@@ -87,7 +87,7 @@ fn hand_over<I: Io>(
     let now = worker.io.now();
     let Some(position) = worker.colleagues.receiver(now) else { return Some((accepted, pass)) };
     let Accepted { recv, send, downstream } = accepted;
-    match worker.io.detach(recv, send) {
+    match worker.io.detach(recv, send).await {
         Ok(stream) => {
             let connection = HandedOver { listener: name.clone(), listening_on, stream, downstream, pass };
             worker.colleagues.give(position, connection, now);

@@ -8,8 +8,8 @@
 //!   On the kernel only a send is harmed by it, and trips a debug assertion; the simulation holds everybody to the whole
 //!   rule.
 //! - A receive that loses the race against its deadline still delivers the bytes it got.
-//! - Nothing here is `Send`: a connection lives and dies on one worker, which is the one that accepted or opened it unless
-//!   that gave it away before anything began ([`Io::detach`]).
+//! - Nothing here is `Send`: a connection is on one worker at a time. One on which nothing happens may be given to another
+//!   ([`Io::detach`]).
 
 // No future of this trait ever leaves its thread, so the missing `Send` bound is the point.
 #![allow(async_fn_in_trait)]
@@ -50,7 +50,7 @@ impl Deadline {
 pub trait Io: Clone + 'static {
     /// A bound, listening socket on its way from the thread that bound it to the worker that will accept on it.
     type Socket: Send + 'static;
-    /// A connection on its way from the worker that accepted it to the one that will serve it.
+    /// A connection on its way from one worker to another.
     type Stream: Send + 'static;
     /// An accepting socket of this worker.
     type Listener: Listener<Recv = Self::Recv, Send = Self::Send>;
@@ -71,11 +71,17 @@ pub trait Io: Clone + 'static {
     /// Takes a bound socket into this worker's loop. Fails only when the kernel cannot watch one more descriptor.
     fn listener(&self, socket: Self::Socket) -> io::Result<Self::Listener>;
 
-    /// Takes a connection out of this worker's loop, before anything was received or sent on it; gives the halves back
-    /// where that cannot be.
-    fn detach(&self, recv: Self::Recv, send: Self::Send) -> Result<Self::Stream, (Self::Recv, Self::Send)>;
+    /// Takes a connection out of this worker's loop on which no send is in flight; what waits for its bytes is ended first,
+    /// which wakes nobody but who waits here. Gives the halves back where bytes or an end have come by then that nobody took,
+    /// or where it cannot be. Dropped before its end, it closes the connection.
+    async fn detach(
+        &self,
+        recv: Self::Recv,
+        send: Self::Send,
+    ) -> Result<Self::Stream, (Self::Recv, Self::Send)>;
 
-    /// Takes a connection into this worker's loop. Fails as [`Io::listener`] does; the connection is then closed.
+    /// Takes a connection into this worker's loop. What came while it was in none is there for the first look. Fails as
+    /// [`Io::listener`] does; the connection is then closed.
     fn attach(&self, stream: Self::Stream) -> io::Result<(Self::Recv, Self::Send)>;
 
     /// Starts a task on this worker. One allocation; the task must end by itself.

@@ -173,12 +173,15 @@ impl Io for Kernel {
         Ok(KernelListener { handle: Rc::new(self.watch(socket.into())?), address, at_once: 0 })
     }
 
-    fn detach(&self, recv: KernelRecv, send: KernelSend) -> Result<OwnedFd, (KernelRecv, KernelSend)> {
-        connection::detach(recv, send)
+    async fn detach(&self, recv: KernelRecv, send: KernelSend) -> Result<OwnedFd, (KernelRecv, KernelSend)> {
+        connection::detach(recv, send).await
     }
 
     fn attach(&self, stream: OwnedFd) -> io::Result<(KernelRecv, KernelSend)> {
-        Ok(self.watch(stream)?.split())
+        let handle = self.watch(stream)?;
+        // Nobody watched it on its way.
+        handle.watched.read.is_ready.set(true);
+        Ok(handle.split())
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

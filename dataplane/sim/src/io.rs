@@ -41,6 +41,8 @@ pub struct SimRecv {
     alarm: Alarm,
     /// For who only polls.
     overflow: Overflow,
+    /// Somebody waited for its bytes, so the loop does.
+    is_watched: bool,
 }
 
 /// The sending half of a connection.
@@ -99,7 +101,25 @@ impl SimIo {
         let end = || ConnectionEnd { number, side, io: self.clone() };
         let alarm = || self.world.timers.alarm();
         let overflow = Overflow::of(&self.world, &self.host);
-        (SimRecv { end: end(), alarm: alarm(), overflow }, SimSend { end: end(), alarm: alarm() })
+        let recv = SimRecv { end: end(), alarm: alarm(), overflow, is_watched: false };
+        (recv, SimSend { end: end(), alarm: alarm() })
+    }
+
+    /// Ends the receive that a loop has in flight for whoever waits; gives whether it got something. That may be what comes
+    /// while it is told to end; or nothing is seen of what came, which then is there for the next loop.
+    async fn unwatch(&self, end: &ConnectionEnd) -> bool {
+        let is_missed = self.world.is_late();
+        let until = Deadline::after(self.now(), self.world.cancelling());
+        let over = self.world.timers.alarm();
+        over.set(until);
+        self.complete(end.wait("the end of a receive", until), |network, is_seen, cx| {
+            let is_over = network.now >= until.0 || over.poll_rung(cx).is_ready();
+            match is_seen && is_over {
+                true => Poll::Ready(!is_missed && network.poll_readable(end.number, end.side, cx).is_ready()),
+                false => Poll::Pending,
+            }
+        })
+        .await
     }
 
     fn has_no_buffer(&self) -> bool {
@@ -174,11 +194,14 @@ impl Io for SimIo {
         Ok(SimListener { number: socket.number, address: socket.address, io: self.clone() })
     }
 
-    fn detach(&self, recv: SimRecv, send: SimSend) -> Result<SimStream, (SimRecv, SimSend)> {
+    async fn detach(&self, recv: SimRecv, send: SimSend) -> Result<SimStream, (SimRecv, SimSend)> {
+        let (number, side) = (recv.end.number, recv.end.side);
+        if recv.is_watched && self.unwatch(&recv.end).await {
+            return Err((recv, send));
+        }
         if self.world.failure(&self.host, &errno::DUPLICATE).is_some() {
             return Err((recv, send));
         }
-        let (number, side) = (recv.end.number, recv.end.side);
         // In the hands of the stream, before it is in nobody's.
         self.world.network.borrow_mut().hold(number, side);
         Ok(SimStream { number, side, dropped: Some(self.world.dropped_streams.clone()) })
@@ -250,7 +273,8 @@ impl Drop for ConnectionEnd {
 
 impl RecvHalf for SimRecv {
     async fn recv(&mut self, buffer: &mut Buffer, until: Deadline) -> io::Result<usize> {
-        let SimRecv { end, alarm, .. } = self;
+        let SimRecv { end, alarm, is_watched, .. } = self;
+        *is_watched = true;
         alarm.set(until);
         let in_flight = InFlight::begin(&end.io.world);
         let failure = end.io.world.failure(&end.io.host, &errno::RECV);
@@ -279,7 +303,8 @@ impl RecvHalf for SimRecv {
     }
 
     async fn readable(&mut self, until: Deadline) -> io::Result<()> {
-        let SimRecv { end, alarm, .. } = self;
+        let SimRecv { end, alarm, is_watched, .. } = self;
+        *is_watched = true;
         alarm.set(until);
         let mut early = end.io.world.is_late();
         let result = end
@@ -299,6 +324,7 @@ impl RecvHalf for SimRecv {
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.is_watched = true;
         let SimIo { world, host } = &self.end.io;
         if self.overflow.poll_over(cx).is_pending() {
             world.executor.note(self.end.wait("bytes or an end", Deadline::NEVER));

@@ -303,7 +303,7 @@ fn a_connection_goes_to_another_loop_or_ends_on_the_way() {
         let mut peer = Peer::connect(&other, listener.local_addr()).await;
         let accepted = listener.accept().await.unwrap();
         peer.send(b"1").await;
-        let stream = io.detach(accepted.recv, accepted.send).ok().unwrap();
+        let stream = io.detach(accepted.recv, accepted.send).await.ok().unwrap();
         let (recv, send) = colleague.attach(stream).unwrap();
         let mut taken = Peer::new(&colleague, recv, send);
         assert_eq!(taken.recv_exactly(1).await, b"1");
@@ -316,7 +316,7 @@ fn a_connection_goes_to_another_loop_or_ends_on_the_way() {
             let mut peer = Peer::connect(&other, listener.local_addr()).await;
             let accepted = listener.accept().await.unwrap();
             io.fail_operations(if fails_at == "its begin" { 1000 } else { 0 });
-            match io.detach(accepted.recv, accepted.send) {
+            match io.detach(accepted.recv, accepted.send).await {
                 Ok(stream) if fails_at == "its end" => {
                     colleague.fail_operations(1000);
                     let number = colleague.attach(stream).err().unwrap().raw_os_error();
@@ -334,4 +334,47 @@ fn a_connection_goes_to_another_loop_or_ends_on_the_way() {
     drop(listener);
     sim.settle();
     assert_eq!(sim.leaks(), []);
+}
+
+#[test]
+fn a_connection_whose_receive_is_told_to_end_stays_with_what_came_or_goes_with_it() {
+    let sim = Sim::with_seed(4);
+    sim.late_cancels(500);
+    sim.late_completions(200);
+    let (io, colleague, other) = (sim.io(), sim.io(), sim.io());
+    let mut listener = io.listener(sim.bind("10.0.0.1:80".parse().unwrap())).unwrap();
+    sim.run(async {
+        let (mut outcomes, mut kept) = (BTreeSet::new(), Vec::new());
+        for number in 0..300 {
+            let mut peer = Peer::connect(&other, listener.local_addr()).await;
+            let mut accepted = listener.accept().await.unwrap();
+            let _ = accepted.recv.readable(soon(&io, MS)).await;
+            let (comes, is_there) = (["bytes", "a FIN", "a RST"][number % 3], number % 2 == 0);
+            let coming = async {
+                match comes {
+                    "bytes" => peer.send(b"1").await,
+                    "a FIN" => peer.shutdown(),
+                    _ => return peer.reset(),
+                }
+                kept.push(peer);
+            };
+            let leaving = async {
+                if is_there {
+                    io.sleep_until(soon(&io, 10 * MS)).await;
+                }
+                io.detach(accepted.recv, accepted.send).await
+            };
+            let (left, ()) = sim::both(leaving, coming).await;
+            outcomes.insert((comes, is_there, left.is_ok()));
+            let halves = left.map_or_else(|halves| halves, |stream| colleague.attach(stream).unwrap());
+            let (mut recv, _send) = halves;
+            let count = recv.recv(&mut Buffer::new(8), Deadline::NEVER).await;
+            match comes {
+                "bytes" => assert_eq!(count.unwrap(), 1),
+                "a FIN" => assert_eq!(count.unwrap(), 0),
+                _ => assert_eq!(count.unwrap_err().kind(), ErrorKind::ConnectionReset),
+            }
+        }
+        assert_eq!(outcomes.len(), 12, "{outcomes:?}");
+    });
 }

@@ -169,10 +169,11 @@ impl SendHalf for KernelSend {
     }
 }
 
-/// A connection on which nothing has begun, under a number that is not watched.
-pub(super) fn detach(recv: KernelRecv, send: KernelSend) -> Result<OwnedFd, (KernelRecv, KernelSend)> {
+/// A connection on which nothing happens, under a number that is not watched.
+pub(super) async fn detach(recv: KernelRecv, send: KernelSend) -> Result<OwnedFd, (KernelRecv, KernelSend)> {
+    poll_fn(|cx| recv.handle.poll_disarmed(cx)).await;
     let watched = &recv.handle.watched;
-    if watched.ring.in_flight.get() > 0 || !watched.ring.chunks.borrow().is_empty() {
+    if watched.has_come() || watched.ring.in_flight.get() > 0 {
         return Err((recv, send));
     }
     let Ok(descriptor) = watched.duplicate() else { return Err((recv, send)) };
@@ -201,15 +202,25 @@ impl Handle {
 
     /// Whether there is something to take, or a receive is worth a try; else the task is woken when it is so.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Watched { read, ring: state, .. } = &*self.watched;
-        if read.is_ready.get() || !state.chunks.borrow().is_empty() || state.end.get().is_some() {
+        if self.watched.has_come() {
             return Poll::Ready(());
         }
-        read.wait(cx);
+        self.watched.read.wait(cx);
         if let Interface::Ring(ring) = &mut *self.kernel.0.interface.borrow_mut() {
             ring.arm_read(&self.watched);
         }
         Poll::Pending
+    }
+
+    /// Whether nothing in the kernel waits for bytes; it is told to end, and the task is woken when it has.
+    fn poll_disarmed(&self, cx: &Context<'_>) -> Poll<()> {
+        if let Interface::Ring(ring) = &mut *self.kernel.0.interface.borrow_mut()
+            && !ring.disarm_read(&self.watched)
+        {
+            self.watched.read.wait(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     /// Whether a send is worth a try, or a connect is over.

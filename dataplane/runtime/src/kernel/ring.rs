@@ -125,6 +125,18 @@ impl Ring {
         self.submit(watched, receive, Operation::RECEIVE);
     }
 
+    /// Tells what waits for bytes to end, in whichever of the two ways; gives whether nothing does.
+    pub(super) fn disarm_read(&mut self, watched: &Watched) -> bool {
+        let is_polled = watched.read.is_polled.get();
+        if watched.ring.receiving.get() == Receiving::Armed {
+            self.cancel_receive(watched);
+        }
+        if is_polled {
+            self.cancel(Operation::POLL_READ.of(watched.key.get()));
+        }
+        !is_polled && watched.ring.receiving.get() == Receiving::No
+    }
+
     /// As [`Ring::arm_read`], but never receives: for listeners and the bell.
     pub(super) fn poll_read(&mut self, watched: &Watched) {
         self.poll(watched, &watched.read, libc::POLLIN, Operation::POLL_READ);
@@ -194,15 +206,9 @@ impl Ring {
         for chunk in ring.chunks.borrow_mut().drain(..) {
             self.provided.give_back(chunk.buffer);
         }
-        if ring.receiving.get() == Receiving::Armed {
-            self.cancel_receive(watched);
-        }
-        for (side, operation) in
-            [(&watched.read, Operation::POLL_READ), (&watched.write, Operation::POLL_WRITE)]
-        {
-            if side.is_polled.get() {
-                self.cancel(operation.of(watched.key.get()));
-            }
+        self.disarm_read(watched);
+        if watched.write.is_polled.get() {
+            self.cancel(Operation::POLL_WRITE.of(watched.key.get()));
         }
         if ring.sending.get() == Sending::InFlight {
             // The kernel reads its bytes until it ends; so it is ended.

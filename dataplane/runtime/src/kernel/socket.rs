@@ -135,6 +135,12 @@ impl Watched {
         }
     }
 
+    /// Whether there are bytes or an end to take, or may be.
+    pub(super) fn has_come(&self) -> bool {
+        let InRing { chunks, end, .. } = &self.ring;
+        self.read.is_ready.get() || !chunks.borrow().is_empty() || end.get().is_some()
+    }
+
     pub(super) fn raw(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }

@@ -1,5 +1,6 @@
 //! The promises of `runtime::io`, kept by both drivers on real sockets.
 
+mod detach;
 mod pressure;
 mod shortage;
 
@@ -14,7 +15,7 @@ use std::{
 };
 
 use runtime::{
-    Accepted, Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf,
+    Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf,
     kernel::{Choice, Driver, Kernel, probe, run},
     listen,
     mailbox::{Bell, mailbox},
@@ -233,31 +234,6 @@ fn closing_a_listener_ends_its_accept() {
             close.close();
         });
         assert!(listener.accept().await.is_err());
-    });
-}
-
-#[test]
-fn a_connection_can_go_to_another_loop_until_something_began_on_it() {
-    on_both(async |io| {
-        let mut listener = listener(&io);
-        let peer = peer(listener.local_addr(), |mut stream| {
-            stream.write_all(b"ping").unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            answer
-        });
-        let Accepted { recv, send, .. } = listener.accept().await.unwrap();
-        let stream = io.detach(recv, send).unwrap_or_else(|_| panic!("nothing began on it"));
-        // The old number is closed and what is open is not: the loop turns without it.
-        io.sleep_until(soon(&io, 10)).await;
-        let (mut recv, mut send) = io.attach(stream).unwrap();
-        let mut buffer = Buffer::new(8);
-        let _ = recv.recv(&mut buffer, Deadline::NEVER).await;
-        let mut gather = Gather::new();
-        gather.insert(buffer.filled());
-        send.send_all(&mut gather, Deadline::NEVER).await.unwrap();
-        drop((recv, send));
-        assert_eq!(answer(&io, peer).await, "ping");
     });
 }
 

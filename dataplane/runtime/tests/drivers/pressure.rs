@@ -5,9 +5,11 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     rc::Rc,
+    sync::mpsc::Sender,
+    thread::JoinHandle,
 };
 
-use runtime::{Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf};
+use runtime::{Accepted, Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf};
 use socket2::SockRef;
 
 use super::{answer, listener, on_both, peer, soon};
@@ -51,28 +53,36 @@ fn what_comes_faster_than_it_is_taken_waits_and_loses_nothing() {
     });
 }
 
+/// Connections that use up the buffers of a ring: they are received from, and what came is left where it is. Their other ends
+/// live as long as the sender.
+pub(super) async fn greedy<L: Listener>(
+    listener: &mut L,
+) -> (Sender<()>, JoinHandle<()>, Vec<Accepted<L::Recv, L::Send>>) {
+    let address = listener.local_addr();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let greedy = std::thread::spawn(move || {
+        let mut streams: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+        for stream in &mut streams {
+            stream.set_nonblocking(true).unwrap();
+            while stream.write(&[7; 100_000]).is_ok_and(|count| count > 0) {}
+        }
+        stopped.recv().unwrap_err();
+    });
+    let mut kept = Vec::new();
+    for _ in 0..100 {
+        let mut accepted = listener.accept().await.unwrap();
+        accepted.recv.readable(Deadline::NEVER).await.unwrap();
+        kept.push(accepted);
+    }
+    (stop, greedy, kept)
+}
+
 #[test]
 fn connections_whose_bytes_nobody_takes_keep_no_other_from_receiving() {
     on_both(async |io| {
         let mut listener = listener(&io);
-        let address = listener.local_addr();
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let greedy = std::thread::spawn(move || {
-            let mut streams: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
-            for stream in &mut streams {
-                stream.set_nonblocking(true).unwrap();
-                while stream.write(&[7; 100_000]).is_ok_and(|count| count > 0) {}
-            }
-            stopped.recv().unwrap_err();
-        });
-        let mut kept = Vec::new();
-        for _ in 0..100 {
-            let mut accepted = listener.accept().await.unwrap();
-            // They are received from, and what came is left where it is.
-            accepted.recv.readable(Deadline::NEVER).await.unwrap();
-            kept.push(accepted);
-        }
-        let peer = peer(address, |mut stream| {
+        let (stop, greedy, kept) = greedy(&mut listener).await;
+        let peer = peer(listener.local_addr(), |mut stream| {
             for _ in 0..100 {
                 stream.write_all(b"ping").unwrap();
                 stream.read_exact(&mut [0; 4]).unwrap();
