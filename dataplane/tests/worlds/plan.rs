@@ -162,7 +162,10 @@ impl Plan {
         if self.is_whole {
             // One that closes before it has read the request may break its own answer.
             let answer = if behaviour.then == Then::KeepAlive { behaviour.answer } else { Answer::AtRequest };
-            return Behaviour { answer, ..behaviour };
+            // Nor one that ends a new connection before the proxy has seen that it is there.
+            let unseen = if self.overflows > 0 { 700 * MS } else { Duration::ZERO };
+            let idle_max = behaviour.idle_max.map(|max| max.max(unseen));
+            return Behaviour { answer, idle_max, ..behaviour };
         }
         self.misbehaving(behaviour, rng)
     }

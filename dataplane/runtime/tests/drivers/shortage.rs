@@ -25,7 +25,8 @@ async fn connections(io: &Kernel, count: usize) -> Vec<Connection> {
         let (ours, peer) = UnixStream::pair().unwrap();
         peer.set_nonblocking(true).unwrap();
         let (mut recv, _send) = io.attach(ours.into()).unwrap();
-        // From here on it waits for bytes.
+        // What may have come on its way is looked for; from here on it waits for bytes.
+        assert!(recv.try_recv(&mut Buffer::new(1)).is_none());
         poll_fn(|cx| {
             assert!(recv.poll_readable(cx).is_pending());
             Poll::Ready(())

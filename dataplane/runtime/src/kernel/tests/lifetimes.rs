@@ -160,7 +160,9 @@ impl World {
         SockRef::from(&ours).set_send_buffer_size(64 * 1024).unwrap();
         SockRef::from(&stream).set_recv_buffer_size(64 * 1024).unwrap();
         *self.descriptors.entry(ours.as_raw_fd()).or_default() += 1;
-        let (recv, send) = self.io.attach(ours).unwrap();
+        let (mut recv, send) = self.io.attach(ours).unwrap();
+        // What may have come on its way is looked for at first.
+        assert!(recv.try_recv(&mut Buffer::new(1)).is_none());
         self.opened += 1;
         let peer = Peer { number: self.opened, stream, sent: 0, got: 0 };
         self.open.push(Connection { recv, send, peer, got: 0, sent: 0 });
