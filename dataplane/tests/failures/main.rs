@@ -10,6 +10,7 @@
 mod apart;
 mod broken;
 mod client;
+mod drivers;
 mod http;
 mod ledger;
 mod name_server;
@@ -25,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drivers::Upstream;
 use ledger::{Ledger, Tally, Unsafe, Verdict};
 use rows::{ROWS, Row};
 use subject::{Kind, Setting, Subject};
@@ -42,14 +44,16 @@ fn main() -> ExitCode {
         return broken::main(behind);
     }
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
-    let rows: Vec<&Row> =
-        ROWS.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|want| **want == row.id)).collect();
+    let is_wanted = |row: &&Row| {
+        wanted.iter().any(|want| **want == row.id || *want == drivers::ROW && row.is_deterministic())
+    };
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| wanted.is_empty() || is_wanted(row)).collect();
     let begun = Instant::now();
     let with_peers = arguments.iter().any(|argument| argument == "--peers");
     // Side by side: the others mostly wait.
     let (ours, broken, haproxy) = thread::scope(|scope| {
         let rows = &rows;
-        let all = |kind| scope.spawn(move || (kind, try_all(rows, kind)));
+        let all = |kind| scope.spawn(move || try_all(rows, kind));
         let ours = [Kind::IoUring, Kind::Epoll].map(all);
         let broken = all(Kind::Broken);
         let haproxy = with_peers.then(|| all(Kind::Haproxy));
@@ -61,12 +65,12 @@ fn main() -> ExitCode {
     let mut not_tried = Vec::new();
     println!("\nrow     trials  unsafe     s  what is tried");
     for (at, row) in rows.iter().enumerate() {
-        let both = [&ours[0].1[at], &ours[1].1[at]];
+        let both = ours.each_ref().map(|tried| &tried.tallies[at]);
         let sum = |count: fn(&Tally) -> usize| both.iter().map(|tally| count(tally)).sum::<usize>();
         let (tried, bad) = (sum(|tally| tally.trials), sum(|tally| tally.unsafe_trials));
         let took = both.iter().map(|tally| tally.took).max().unwrap_or_default().as_secs_f32();
         println!("{:7} {tried:6}  {bad:6}  {took:4.1}  {}", row.id, row.about);
-        for (kind, tallies) in &ours {
+        for Tried { kind, tallies, .. } in &ours {
             let subject = kind.name();
             tallies[at].notes.iter().for_each(|note| println!("{:25}{subject}: {note}", ""));
             tallies[at].not_tried.iter().for_each(|what| println!("    {subject}: NOT TRIED {what}"));
@@ -82,6 +86,11 @@ fn main() -> ExitCode {
         not_tried.extend(is_refused.then_some(row.id));
         (trials, unsafe_trials) = (trials + tried, unsafe_trials + bad);
     }
+    let alike = drivers::compare(ours.each_ref().map(|tried| &tried.upstream));
+    println!("{:7} {:6}  {:6}        {}", drivers::ROW, alike.trials, alike.unsafe_trials, drivers::ABOUT);
+    alike.unsafe_findings.iter().for_each(|finding| println!("    {finding}"));
+    is_good &=
+        alike.unsafe_trials == 0 && (alike.trials > 0 || !rows.iter().any(|row| row.is_deterministic()));
     let count = rows.len();
     println!("\n{unsafe_trials} unsafe outcomes of {trials} trials in {count} rows on 2 drivers");
 
@@ -90,7 +99,7 @@ fn main() -> ExitCode {
     }
     let found: Vec<&str> = rows
         .iter()
-        .zip(&broken.1)
+        .zip(&broken.tallies)
         .filter(|(_, tally)| tally.unsafe_trials > 0)
         .map(|(row, _)| row.id)
         .collect();
@@ -100,7 +109,7 @@ fn main() -> ExitCode {
         println!("    and not on {}, where it should have been", row.id);
         is_good = false;
     }
-    if let Some((kind, tallies)) = haproxy {
+    if let Some(Tried { kind, tallies, .. }) = haproxy {
         println!(
             "\n{} by the same rules, of which it breaks some by choice: it tunnels CONNECT, say",
             kind.name()
@@ -116,17 +125,25 @@ fn main() -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A proxy, and how it went on each row.
-type Tried = (Kind, Vec<Tally>);
+/// How it went with one proxy.
+struct Tried {
+    kind: Kind,
+    /// By row.
+    tallies: Vec<Tally>,
+    /// What the rows that are deterministic brought upstream.
+    upstream: Upstream,
+}
 
 /// Tries these rows on one proxy.
-fn try_all(rows: &[&Row], kind: Kind) -> Vec<Tally> {
+fn try_all(rows: &[&Row], kind: Kind) -> Tried {
     let world = World::start();
     let origin = &world.origin;
     let mut subject = Subject::start(kind, &Setting::default(), &world);
     let mut ledger = Ledger::default();
     let mut tallies: Vec<Tally> = Vec::new();
+    let mut upstream = Upstream::default();
     for row in rows {
+        let before = origin.log().requests.len();
         let mut trials =
             Trials { subject: &subject, world: &world, origin, ledger: &mut ledger, tally: Tally::begin() };
         if row.needs_routes && !kind.has_routes() {
@@ -143,6 +160,9 @@ fn try_all(rows: &[&Row], kind: Kind) -> Vec<Tally> {
             tally.count("the process", Verdict { found, unexpected: None });
         }
         tallies.push(tally);
+        if row.is_deterministic() {
+            upstream.take(row.id, &origin.log().requests[before..]);
+        }
     }
     let mut last = Verdict::default();
     last.found.extend(subject.stop().map(|trouble| (Unsafe::Broken, trouble)));
@@ -150,5 +170,5 @@ fn try_all(rows: &[&Row], kind: Kind) -> Vec<Tally> {
     if let (Some(tally), false) = (tallies.last_mut(), last.found.is_empty()) {
         tally.count("after the end of the proxy", last);
     }
-    tallies
+    Tried { kind, tallies, upstream }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Recorded {
     pub(crate) at: SocketAddr,
     pub(crate) id: Option<u64>,
     pub(crate) message: Message,
+    /// The bytes that it was read from, when it is whole.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// All that arrived.
@@ -97,6 +99,9 @@ pub(crate) struct Origin {
     connection: usize,
     /// Where the current request stands in the log.
     index: usize,
+    /// Of the current request's head.
+    head: Vec<u8>,
+    /// What came behind that head.
     bytes: Vec<u8>,
     at: usize,
     reader: BodyReader,
@@ -224,6 +229,7 @@ fn serve(stream: TcpStream, shared: Arc<Shared>, streams: &Streams) {
         shared,
         connection,
         index: 0,
+        head: Vec::new(),
         bytes: Vec::new(),
         at: 0,
         reader: BodyReader::new(Framing::Length(0)),
@@ -283,18 +289,28 @@ impl Origin {
             }
         };
         // What was dealt with is not kept: the log has it.
-        self.bytes.drain(..self.at + end);
+        self.bytes.drain(..self.at);
+        self.head = self.bytes.drain(..end).collect();
         self.at = 0;
         self.reader = BodyReader::new(head.request_framing().map_err(io::Error::other)?);
         self.message = Message { head, ..Message::default() };
         let body = self.reader.read(&self.bytes, &mut self.at, &mut self.message);
-        let (id, message) = (self.message.head.id(), self.message.clone());
-        let recorded = Recorded { connection: self.connection, at: self.stream.local_addr()?, id, message };
+        let recorded = self.recorded()?;
         self.index = self.shared.change(|log| {
             log.requests.push(recorded);
             log.requests.len() - 1
         });
         body.map_or_else(|why| self.fault(&why), |_| Ok(true))
+    }
+
+    /// The current request as it is by now.
+    fn recorded(&self) -> io::Result<Recorded> {
+        let (id, message) = (self.message.head.id(), self.message.clone());
+        let bytes = match message.is_whole {
+            true => [&self.head, &self.bytes[..self.at]].concat(),
+            false => Vec::new(),
+        };
+        Ok(Recorded { connection: self.connection, at: self.stream.local_addr()?, id, message, bytes })
     }
 
     fn act(&mut self) -> io::Result<Then> {
@@ -342,8 +358,8 @@ impl Origin {
             return self.fault(&why).map(|_| ());
         }
         if self.message.is_whole {
-            let (index, message) = (self.index, self.message.clone());
-            self.shared.change(|log| log.requests[index].message = message);
+            let (index, recorded) = (self.index, self.recorded()?);
+            self.shared.change(|log| log.requests[index] = recorded);
         }
         Ok(())
     }
