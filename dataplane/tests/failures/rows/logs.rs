@@ -144,7 +144,9 @@ fn resumes(trials: &mut Trials<'_>, name: &str, sent: Vec<u64>, sink: impl Read 
 /// Every line that was not dropped is there, whole and once; a torn one is alone on its line.
 fn expect_lines(trials: &mut Trials<'_>, name: &str, is_there: bool, lines: Vec<String>, sent: usize) {
     let mut verdict = Verdict::default();
-    let is_whole = |line: &&String| line.starts_with("{\"time_unix_ms\":") && line.ends_with('}');
+    let begin = "{\"time_unix_ms\":";
+    let is_whole =
+        |line: &&String| line.starts_with(begin) && line.matches(begin).count() == 1 && line.ends_with('}');
     let whole: BTreeSet<&str> =
         lines.iter().filter(is_whole).filter_map(|line| line.split("\"target\":\"").nth(1)).collect();
     let torn = lines.iter().filter(|line| !line.is_empty() && !is_whole(line)).count();
