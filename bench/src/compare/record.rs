@@ -1,6 +1,8 @@
 //! What was measured: one record per (subject, workload, round).
 
-use bench::load::{Outcome, Pace};
+use bench::load::{Outcome, Pace, Window};
+
+use super::report::median;
 
 /// One measurement.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -59,6 +61,30 @@ pub(super) struct Added {
     pub(super) direct: Latency,
     /// The 99th percentile of how late the load itself sent, in microseconds: what is not the subject's.
     pub(super) late_p99_us: f64,
+    /// What is usual, which disturbances of the machine are not.
+    pub(super) usual: Usual,
+    pub(super) direct_usual: Usual,
+}
+
+/// Medians over the windows of a load, of the percentiles of each, in microseconds.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(super) struct Usual {
+    pub(super) windows: usize,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) late_p99_us: f64,
+}
+
+impl From<&[Window]> for Usual {
+    fn from(windows: &[Window]) -> Self {
+        let of = |value: fn(&Window) -> f64| median(windows.iter().map(value).collect()).unwrap_or_default();
+        Self {
+            windows: windows.len(),
+            p50_us: of(|w| w.p50_us),
+            p99_us: of(|w| w.p99_us),
+            late_p99_us: of(|w| w.late_p99_us),
+        }
+    }
 }
 
 impl From<&Outcome> for Latency {
@@ -75,11 +101,25 @@ impl Added {
             Pace::Closed => capacity,
         };
         let late_p99_us = outcome.late.value_at_quantile(0.99) as f64 / 1e3;
-        Self { capacity, rate, direct: direct.into(), late_p99_us }
+        Self {
+            capacity,
+            rate,
+            direct: direct.into(),
+            late_p99_us,
+            usual: outcome.windows[..].into(),
+            direct_usual: direct.windows[..].into(),
+        }
     }
 }
 
 impl Record {
+    /// What a subject adds to the median and to the 99th percentile of a usual window, in microseconds.
+    pub(super) fn added_usually_us(&self) -> Option<(f64, f64)> {
+        let Added { usual, direct_usual, .. } = self.added?;
+        (usual.windows > 0 && direct_usual.windows > 0)
+            .then_some((usual.p50_us - direct_usual.p50_us, usual.p99_us - direct_usual.p99_us))
+    }
+
     /// What a subject adds to the latencies of the same load without it, in microseconds.
     pub(super) fn added_us(&self) -> Option<Latency> {
         let direct = self.added.as_ref()?.direct;

@@ -83,7 +83,7 @@ const COLUMNS: &[Column] = &[
         head: "added p50",
         width: 9,
         is_for: |w| w == Workload::Latency,
-        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p50_us)),
+        cell: |r, s| r.whole(s, |r| Some(r.added_usually_us()?.0)),
     },
     Column {
         head: "p99",
@@ -92,22 +92,42 @@ const COLUMNS: &[Column] = &[
         cell: |r, s| r.whole(s, Record::added_p99),
     },
     Column {
-        head: "p99.9",
-        width: 7,
-        is_for: |w| w == Workload::Latency,
-        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p999_us)),
-    },
-    Column {
         head: "p99 ratio",
         width: 9,
         is_for: |w| w == Workload::Latency,
         cell: |r, s| Some(format!("{:.2}", Spread::of(&r.ratios(s, Record::added_p99))?.median)),
     },
     Column {
+        head: "(min–max)",
+        width: 11,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| {
+            Spread::of(&r.ratios(s, Record::added_p99)).map(|s| format!("({:.2}–{:.2})", s.min, s.max))
+        },
+    },
+    Column {
+        head: "direct p99",
+        width: 10,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| r.whole(s, |r| Some(r.added?.direct_usual.p99_us)),
+    },
+    Column {
         head: "late p99",
         width: 8,
         is_for: |w| w == Workload::Latency,
-        cell: |r, s| r.whole(s, |r| Some(r.added?.late_p99_us)),
+        cell: |r, s| r.whole(s, |r| Some(r.added?.usual.late_p99_us)),
+    },
+    Column {
+        head: "all: p99",
+        width: 8,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p99_us)),
+    },
+    Column {
+        head: "p99.9",
+        width: 7,
+        is_for: |w| w == Workload::Latency,
+        cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p999_us)),
     },
     Column {
         head: "upstream opened",
@@ -155,7 +175,7 @@ const COLUMNS: &[Column] = &[
 
 impl Record {
     fn added_p99(&self) -> Option<f64> {
-        Some(self.added_us()?.p99_us)
+        Some(self.added_usually_us()?.1)
     }
 
     fn cost(&self) -> Option<f64> {
@@ -257,8 +277,8 @@ impl Records<'_> {
 fn explanation(workload: Workload) -> &'static str {
     match workload {
         Workload::Latency => {
-            "each at its share of its own capacity; added = its latency less the same load's without a proxy;\n\
-             late = how late the load itself was"
+            "each at its share of its own capacity; added = its latency less the same load's without a proxy (direct),\n\
+             in the median quarter of a second; all = over everything; late = how late the load itself was"
         }
         Workload::Idle => {
             "a proxied idle connection is one descriptor; haproxy reserves two, the relay needs two:\n\
@@ -299,7 +319,7 @@ pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Added, Idle, Latency};
+    use super::super::record::{Added, Idle, Latency, Usual};
     use super::*;
 
     fn record(subject: &str, workload: Workload, round: usize, cost: Option<f64>) -> Record {
@@ -364,7 +384,15 @@ mod tests {
     #[test]
     fn special_workloads_have_columns_of_their_own() {
         let direct = Latency { p50_us: 4.0, p99_us: 5.0, p999_us: 6.0 };
-        let added = Some(Added { capacity: 3.0, rate: 1.0, direct, late_p99_us: 2.0 });
+        let usual = |p50_us, p99_us| Usual { windows: 8, p50_us, p99_us, late_p99_us: 1.0 };
+        let added = Some(Added {
+            capacity: 3.0,
+            rate: 1.0,
+            direct,
+            late_p99_us: 2.0,
+            usual: usual(9.0, 17.0),
+            direct_usual: usual(2.0, 4.0),
+        });
         let idle = Some(Idle { connections: 1000, rss_kb: 9000, pss_kb: 6024 });
         let all = [
             get("a", 0, Some(10.0)),
@@ -384,7 +412,8 @@ mod tests {
         };
         assert!(row(Workload::Prefixes).contains("\"1.100\""), "{}", row(Workload::Prefixes));
         let latency = row(Workload::Latency);
-        assert!(latency.contains("\"6\", \"15\", \"24\""), "{latency}");
+        assert!(latency.contains("\"7\", \"13\", \"1.00 (1.00–1.00)\""), "{latency}");
+        assert!(latency.contains("\"4\", \"1\", \"15\", \"24\""), "{latency}");
         assert!(row(Workload::Idle).contains("\"1000\", \"5.00\", \"5.9\""), "{}", row(Workload::Idle));
     }
 }

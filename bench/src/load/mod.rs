@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use self::connection::{Broken, Connection, Received};
-pub use self::outcome::{Errors, Outcome};
+pub use self::outcome::{Errors, Outcome, WINDOW, Window};
 pub use self::request::Requests;
 use self::schedule::{Next, Schedule};
 pub use self::schedule::{Pace, Until};
@@ -70,6 +70,7 @@ fn drive(load: &Load) -> io::Result<Outcome> {
     let started = Instant::now();
     let mut schedule = Schedule::new(load.pace, load.until, started);
     let mut swept = started;
+    let mut window_end = started + WINDOW;
     loop {
         let now = Instant::now();
         let wait = match generator.send_due(&mut schedule, now)? {
@@ -80,6 +81,13 @@ fn drive(load: &Load) -> io::Result<Outcome> {
         };
         generator.poll.wait(Some(wait), &mut ready)?;
         let now = Instant::now();
+        while window_end <= now {
+            // What comes after the schedule's end are stragglers.
+            if schedule.end().is_none_or(|end| window_end <= end) {
+                generator.outcome.end_window();
+            }
+            window_end += WINDOW;
+        }
         for &token in &ready {
             generator.turn(token, now, &mut buffer)?;
         }

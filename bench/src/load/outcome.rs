@@ -23,7 +23,30 @@ pub struct Outcome {
     pub latency: Histogram<u64>,
     /// How long after it was meant to be sent a request's turn came, in nanoseconds. In a closed loop it is 0.
     pub late: Histogram<u64>,
+    /// The same, window by window, for those that were over before the load was.
+    pub windows: Vec<Window>,
+    /// Of the window that is not over.
+    window_latency: Histogram<u64>,
+    window_late: Histogram<u64>,
 }
+
+/// Percentiles of one [`WINDOW`], in microseconds; an answer belongs to the one in which it came.
+///
+/// What disturbs a machine from outside for some milliseconds, a few times a second, is in every percentile of a whole
+/// load that is high enough, but not in most windows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// Of the latency.
+    pub p50_us: f64,
+    /// Of the latency.
+    pub p99_us: f64,
+    /// Of how late requests were sent.
+    pub late_p99_us: f64,
+}
+
+/// Length of a window: at a few thousand requests a second long enough for its 99th percentile to be more than one
+/// request, and short enough for a second to have several.
+pub const WINDOW: Duration = Duration::from_millis(250);
 
 /// Requests without a good answer, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +83,9 @@ impl Outcome {
             own_time: Duration::ZERO,
             latency: histogram(),
             late: histogram(),
+            windows: Vec::new(),
+            window_latency: histogram(),
+            window_late: histogram(),
         }
     }
 
@@ -74,10 +100,25 @@ impl Outcome {
         }
         self.answers += 1;
         self.latency.saturating_record(nanoseconds(latency));
+        self.window_latency.saturating_record(nanoseconds(latency));
     }
 
     pub(super) fn began(&mut self, late: Duration) {
         self.late.saturating_record(nanoseconds(late));
+        self.window_late.saturating_record(nanoseconds(late));
+    }
+
+    /// A window is over. One without an answer has nothing to tell.
+    pub(super) fn end_window(&mut self) {
+        if !self.window_latency.is_empty() {
+            self.windows.push(Window {
+                p50_us: at(&self.window_latency, 0.5),
+                p99_us: at(&self.window_latency, 0.99),
+                late_p99_us: at(&self.window_late, 0.99),
+            });
+        }
+        self.window_latency.reset();
+        self.window_late.reset();
     }
 
     /// Whether every answer had this status, and nothing went wrong.
@@ -87,7 +128,7 @@ impl Outcome {
 
     /// Latency at a quantile (0.5 is the median), in microseconds.
     pub fn latency_us(&self, quantile: f64) -> f64 {
-        self.latency.value_at_quantile(quantile) as f64 / 1e3
+        at(&self.latency, quantile)
     }
 
     /// Processor time of the load's own thread for each request, in microseconds.
@@ -113,6 +154,11 @@ impl Errors {
             ("unsent", self.unsent),
         ]
     }
+}
+
+/// In microseconds.
+fn at(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1e3
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -150,5 +196,20 @@ mod tests {
         assert_eq!((outcome.answers, outcome.errors.all(), outcome.errors.status), (1000, 1, 1));
         assert_eq!(outcome.statuses, [(200, 1000), (503, 1)]);
         assert!(!outcome.is_all(200));
+    }
+
+    #[test]
+    fn a_window_has_the_answers_that_came_in_it_and_an_empty_one_says_nothing() {
+        let mut outcome = Outcome::new();
+        for (answers, latency, late) in [(10, 100, 5), (0, 0, 7), (3, 900, 1)] {
+            outcome.began(Duration::from_micros(late));
+            (0..answers).for_each(|_| outcome.answered(200, Duration::from_micros(latency)));
+            outcome.end_window();
+        }
+        outcome.answered(200, Duration::from_secs(1));
+        let windows: Vec<[f64; 3]> =
+            outcome.windows.iter().map(|w| [w.p50_us, w.p99_us, w.late_p99_us].map(f64::round)).collect();
+        assert_eq!(windows, [[100.0, 100.0, 5.0], [900.0, 900.0, 1.0]]);
+        assert_eq!(outcome.latency.len(), 14);
     }
 }
