@@ -49,7 +49,7 @@ impl Schedule {
     pub(super) fn next(&self, now: Instant) -> Next {
         let intended = match self.pace {
             Pace::Closed => now,
-            Pace::Open(rate) => self.started + Duration::from_secs_f64(self.sent as f64 / rate),
+            Pace::Open(rate) => self.started + intended_after(self.sent, rate),
         };
         let is_over = match self.until {
             Until::Elapsed(time) => intended >= self.started + time,
@@ -76,9 +76,7 @@ impl Schedule {
     pub(super) fn end(&self) -> Option<Instant> {
         match (self.until, self.pace) {
             (Until::Elapsed(time), _) => Some(self.started + time),
-            (Until::Requests(count), Pace::Open(rate)) => {
-                Some(self.started + Duration::from_secs_f64(count as f64 / rate))
-            }
+            (Until::Requests(count), Pace::Open(rate)) => Some(self.started + intended_after(count, rate)),
             (Until::Requests(_), Pace::Closed) => None,
         }
     }
@@ -87,12 +85,22 @@ impl Schedule {
     pub(super) fn unsent(&self) -> u64 {
         let all = match (self.until, self.pace) {
             (Until::Requests(count), _) => count,
-            // As `next` counts: the first one at 0, none at the end itself.
-            (Until::Elapsed(time), Pace::Open(rate)) => (time.as_secs_f64() * rate).ceil() as u64,
+            // As `next` counts: the first one at 0, none at the end itself. The product may be a little more than a whole
+            // number that it should be.
+            (Until::Elapsed(time), Pace::Open(rate)) => {
+                let upto = (time.as_secs_f64() * rate).ceil() as u64;
+                let is_last_too_late = upto > 0 && intended_after(upto - 1, rate) >= time;
+                upto - u64::from(is_last_too_late)
+            }
             (Until::Elapsed(_), Pace::Closed) => self.sent,
         };
         all.saturating_sub(self.sent)
     }
+}
+
+/// How long after the start request `n`, counted from 0, is meant to be sent.
+fn intended_after(n: u64, rate: f64) -> Duration {
+    Duration::from_secs_f64(n as f64 / rate)
 }
 
 #[cfg(test)]
@@ -140,6 +148,8 @@ mod tests {
             (Pace::Open(500.0), Until::Requests(3), 3, Some(6 * MS)),
             (Pace::Open(500.0), Until::Elapsed(7 * MS), 4, Some(7 * MS)),
             (Pace::Open(0.5), Until::Elapsed(3000 * MS), 2, Some(3000 * MS)),
+            // 0.55 * 400 is a little more than 220.
+            (Pace::Open(400.0), Until::Elapsed(550 * MS), 220, Some(550 * MS)),
             (Pace::Closed, Until::Requests(3), 3, None),
             (Pace::Closed, Until::Elapsed(7 * MS), 0, Some(7 * MS)),
         ] {
