@@ -22,12 +22,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` with all its threads on one core, and comes back to `own_core` with this thread.
-    pub(crate) fn start(command: &mut Command, core: usize, own_core: usize) -> io::Result<Self> {
+    /// Starts `command` with all its threads on `cores`, and comes back to `own_cores` with this thread.
+    pub(crate) fn start(command: &mut Command, cores: &[usize], own_cores: &[usize]) -> io::Result<Self> {
         // A child inherits the affinity of the thread that starts it.
-        pin_to(core)?;
+        pin_to(cores)?;
         let child = command.spawn();
-        pin_to(own_core)?;
+        pin_to(own_cores)?;
         Ok(Self { child: child? })
     }
 
@@ -71,6 +71,16 @@ impl Process {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the process has ended"));
         }
         Ok(ProcessorTime { of_thread })
+    }
+
+    /// Threads of the process whose name begins with `prefix`, in their order.
+    pub(crate) fn threads_named(&self, prefix: &str) -> Vec<u32> {
+        let named = |(thread, folder): (u32, String)| {
+            fs::read_to_string(format!("{folder}/comm")).ok()?.starts_with(prefix).then_some(thread)
+        };
+        let mut threads: Vec<u32> = threads_of(self.child.id()).into_iter().filter_map(named).collect();
+        threads.sort_unstable();
+        threads
     }
 
     /// Ids of the process and of its descendants.
@@ -121,6 +131,12 @@ impl ProcessorTime {
             self.of_thread.iter().map(|(thread, now)| now - earlier.of_thread.get(thread).unwrap_or(&0));
         Duration::from_nanos(used.sum())
     }
+
+    /// What one thread used since an earlier reading.
+    pub(crate) fn of_thread_since(&self, thread: u32, earlier: &Self) -> Duration {
+        let at = |time: &Self| time.of_thread.get(&thread).copied().unwrap_or_default();
+        Duration::from_nanos(at(self).saturating_sub(at(earlier)))
+    }
 }
 
 /// Memory in units of 1024 bytes: resident, and the proportional share of it.
@@ -130,11 +146,18 @@ pub(crate) struct Memory {
     pub(crate) pss_kb: u64,
 }
 
-/// Puts this thread, and what it will start, on one core.
-pub(crate) fn pin_to(core: usize) -> io::Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    Ok(sched_setaffinity(None, &cores)?)
+/// Cores of the machine, also those that this process was not given.
+pub(crate) fn cores_count() -> io::Result<usize> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let is_core = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
+    Ok(text.lines().filter(is_core).count().max(1))
+}
+
+/// Puts this thread, and what it will start, on these cores.
+pub(crate) fn pin_to(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// The process and all its descendants.
@@ -184,7 +207,7 @@ mod tests {
         let mut command = Command::new("sh");
         // The inner shell works, the outer one waits for it; the limit is for a test that fails to end them.
         command.args(["-c", "ulimit -t 30; trap 'kill $!; exit' TERM; sh -c 'while :; do :; done' & wait"]);
-        let process = Process::start(&mut command, 0, 0).unwrap();
+        let process = Process::start(&mut command, &[0], &[0]).unwrap();
         let id = process.child.id();
         let before = process.processor_time().unwrap();
         let started = Instant::now();
@@ -193,6 +216,8 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(process.memory().unwrap().rss_kb > 100);
+        assert_eq!(process.threads_named("sh"), [id]);
+        assert!(process.threads_named("worker-").is_empty());
         let family = family_of(id);
         assert_eq!(family.len(), 2);
         drop(process);

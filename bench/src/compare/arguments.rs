@@ -40,7 +40,10 @@ pub(crate) struct Arguments {
     /// Workload `latency`: the part of what a subject can do that it is given to do
     #[arg(long, default_value_t = 0.3)]
     pub(super) share: f64,
-    /// Workload `latency`: requests per second for everybody, instead of --share
+    /// Workloads `workers-…`: threads of each subject that serve connections
+    #[arg(long, default_value_t = 2)]
+    pub(super) workers: usize,
+    /// Workload `latency`: requests per second for everybody, instead of --share. Workloads `workers-…`: instead of 8,000
     #[arg(long)]
     pub(super) rate: Option<f64>,
     /// Have these put the keep-alive GETs on the subjects too, as their users would (deploy/setup.sh load gets them)
@@ -85,6 +88,7 @@ const EXAMPLES: &str = "Examples:
   bench/run --subjects ringway,new=ringway@/tmp/new/ringway-proxy --baseline ringway    two builds
   bench/run --workload get-32,prefixes --routes 5000    does the number of routes cost anything?
   bench/run --workload latency --subjects ringway,haproxy,envoy --baseline envoy
+  bench/run --workload workers-even,workers-uneven --workers 2 --subjects ringway,haproxy,envoy
   bench/run --with wrk,h2load,fortio --rounds 1         the same with the tools of others
   bench/run --callgrind ringway-epoll --check           has a request become dearer?
   bench/run --callgrind ringway-epoll --record 'limits are checked per header now'

@@ -124,8 +124,8 @@ pub(super) fn system_calls(stand: &Stand<'_>, subject: &Subject) -> Result<(), E
         }
         // It says on stderr that it is attached, which is nobody's business here.
         command.stdin(Stdio::null()).stderr(Stdio::null());
-        let (core, own_core) = (stand.arguments.load_core, stand.arguments.load_core);
-        let mut strace = Process::start(&mut command, core, own_core).map_err(|source| Error::Start {
+        let cores = [stand.arguments.load_core];
+        let mut strace = Process::start(&mut command, &cores, &cores).map_err(|source| Error::Start {
             subject: String::from("strace"),
             program: "strace".into(),
             source,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bench::load::{self, Load, Outcome, Pace, Until, request};
 use bench::message;
 
+use super::balance;
 use super::record::{Added, Idle, Record};
 use super::stand::{Running, Stand};
-use super::workload::Workload;
+use super::workload::{Setup, Workload};
 use super::{Error, Wrong};
 use crate::process::{Process, ProcessorTime};
 
@@ -30,6 +31,9 @@ impl Stand<'_> {
         name: &str,
         round: usize,
     ) -> Result<Record, Error> {
+        if workload.setup() == Setup::Workers {
+            return balance::measure(self, running, workload, name, round);
+        }
         // They stay open until the measurement is over.
         let held = self.hold_idle(running, workload)?;
         let idle = if held.is_empty() { None } else { Some(idle_memory(running, held.len())?) };
@@ -53,7 +57,8 @@ impl Stand<'_> {
             }
             _ => None,
         };
-        let cpu = after.processor_time.zip(before.processor_time).map(|(after, before)| after.since(&before));
+        let cpu = after.processor_time.as_ref().zip(before.processor_time.as_ref());
+        let cpu = cpu.map(|(after, before)| after.since(before));
         Ok(Record {
             subject: name.to_owned(),
             workload: workload.name(),
@@ -65,6 +70,7 @@ impl Stand<'_> {
             added: direct.map(|direct| Added::new(&outcome, &direct, capacity, load.pace)),
             upstream_connections: opened,
             idle,
+            workers: None,
             idle_rss_kb: running.memory.rss_kb,
             idle_pss_kb: running.memory.pss_kb,
             ready_ms: running.ready.as_secs_f64() * 1e3,
@@ -74,17 +80,28 @@ impl Stand<'_> {
     /// Puts load on a running subject, or beside it; errors in it are errors of the comparison.
     pub(super) fn put(&self, running: &Running, workload: Workload, load: &Load) -> Result<Outcome, Error> {
         let outcome = load::run(load)?;
+        self.refuse_errors(running, workload, &outcome)?;
+        Ok(outcome)
+    }
+
+    /// An error of a load on a subject is one of the comparison.
+    pub(super) fn refuse_errors(
+        &self,
+        running: &Running,
+        workload: Workload,
+        outcome: &Outcome,
+    ) -> Result<(), Error> {
         if !outcome.is_all(GOOD) || outcome.answers == 0 {
             return Err(wrong(running, workload, Wrong::Answers(outcome.statuses.clone(), outcome.errors)));
         }
         if outcome.closed_by_peer > 0 {
             return Err(wrong(running, workload, Wrong::Closed(outcome.closed_by_peer)));
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// What the origin counted must be what the load counted, and upstream connections must have been kept.
-    fn check(
+    pub(super) fn check(
         &self,
         running: &Running,
         workload: Workload,
@@ -116,7 +133,7 @@ impl Stand<'_> {
     }
 
     /// All counters at one moment.
-    fn read(&self, running: &Running) -> io::Result<Reading> {
+    pub(super) fn read(&self, running: &Running) -> io::Result<Reading> {
         Ok(Reading {
             processor_time: running.process.as_ref().map(Process::processor_time).transpose()?,
             requests: self.counts.requests(),
@@ -126,16 +143,16 @@ impl Stand<'_> {
 }
 
 /// What is counted beside a load.
-struct Reading {
+pub(super) struct Reading {
     /// The subject's; absent without a process.
-    processor_time: Option<ProcessorTime>,
+    pub(super) processor_time: Option<ProcessorTime>,
     /// At the origin.
-    requests: u64,
-    connections: u64,
+    pub(super) requests: u64,
+    pub(super) connections: u64,
 }
 
 impl Reading {
-    fn requests_since(&self, earlier: &Self) -> u64 {
+    pub(super) fn requests_since(&self, earlier: &Self) -> u64 {
         self.requests - earlier.requests
     }
 }

@@ -6,6 +6,7 @@
 //! by the requests the origin counted. A single error ends the comparison: there are no numbers for wrong answers.
 
 mod arguments;
+mod balance;
 mod config;
 mod count;
 mod foreign;
@@ -30,32 +31,35 @@ use bench::load::request::Random;
 pub(crate) use self::arguments::Arguments;
 pub(crate) use self::gate::Refused;
 pub(crate) use self::proof::Difference;
-use self::stand::Stand;
+use self::stand::{Cores, Stand};
 use self::subject::Subject;
+use self::workload::Setup;
 
 /// Measures and prints, as the arguments say.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let baseline = arguments.baseline()?;
     foreign::look_for(&arguments.with)?;
-    let stand = Stand::start(arguments)?;
     if let Some(subject) = &arguments.callgrind {
-        return count::instructions(&stand, subject);
+        return count::instructions(&Stand::start(arguments, Cores::Together)?, subject);
     }
+    let apart = Stand::start(arguments, Cores::Apart)?;
     if let Some(subject) = &arguments.syscalls {
-        return count::system_calls(&stand, subject);
+        return count::system_calls(&apart, subject);
     }
     let seed = arguments.seed.unwrap_or_else(clock_seed);
     let mut order = Random { state: seed };
     let mut subjects: Vec<(&Subject, String)> =
         arguments.subjects.iter().map(|s| (s, s.name.clone())).collect();
     subjects.push((baseline, report::twin_of(&baseline.name)));
-    print_json(&stand.conditions(seed)?)?;
+    print_json(&apart.conditions(seed)?)?;
+    let mixed = Stand::start(arguments, Cores::Mixed)?;
     let workloads = arguments.workloads();
     let (mut records, mut foreign_records) = (Vec::new(), Vec::new());
     for round in 0..arguments.rounds {
         // Subjects take turns within a setup, so that those that are compared are measured within the same minute.
         for group in workloads.chunk_by(|a, b| a.setup() == b.setup()) {
             shuffle(&mut order, &mut subjects);
+            let stand = if group[0].setup() == Setup::Workers { &mixed } else { &apart };
             for (subject, name) in &subjects {
                 eprintln!("round {} of {}, {}: {name}", round + 1, arguments.rounds, names(group));
                 let running = stand.launch(subject, group[0].setup(), &[])?;
@@ -66,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
                     // They need no twin.
                     let is_first = *name == subject.name;
                     for tool in arguments.with.iter().filter(|_| is_first && foreign::can(workload)) {
-                        let record = foreign::measure(&stand, &running, workload, *tool, round)?;
+                        let record = foreign::measure(stand, &running, workload, *tool, round)?;
                         print_json(&record)?;
                         foreign_records.push(record);
                     }

@@ -64,7 +64,7 @@ impl Plan {
             connections_max: CONNECTIONS,
         };
         match setup {
-            Setup::One => single,
+            Setup::One | Setup::Workers => single,
             Setup::Idle => Self { connections_max, ..single },
             Setup::Tcp => Self { mode: Mode::Tcp, ..single },
             // All but the last go elsewhere, so that it shows when the last one is not the one that is hit.

@@ -27,6 +27,9 @@ pub(super) struct Record {
     /// Of the workload `idle`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) idle: Option<Idle>,
+    /// Of the workloads with several workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workers: Option<Workers>,
     /// Memory after start and the proof, before any load, in units of 1024 bytes.
     pub(super) idle_rss_kb: u64,
     pub(super) idle_pss_kb: u64,
@@ -48,6 +51,16 @@ pub(super) struct Idle {
     pub(super) connections: usize,
     pub(super) rss_kb: u64,
     pub(super) pss_kb: u64,
+}
+
+/// What each worker of a subject had to do.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(super) struct Workers {
+    /// Its processor time, in milliseconds.
+    pub(super) cpu_ms: Vec<f64>,
+    /// Its downstream connections, where it tells them and they stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connections: Option<Vec<u64>>,
 }
 
 /// What a subject adds to the latency of an open loop.
@@ -130,9 +143,27 @@ impl Record {
         })
     }
 
+    /// Processor time of the busiest worker to that of the idlest.
+    pub(super) fn cpu_imbalance(&self) -> Option<f64> {
+        imbalance(&self.workers.as_ref()?.cpu_ms)
+    }
+
+    /// Connections of the worker with most to those of the one with fewest.
+    pub(super) fn connections_imbalance(&self) -> Option<f64> {
+        let connections = self.workers.as_ref()?.connections.as_ref()?;
+        imbalance(&connections.iter().map(|count| *count as f64).collect::<Vec<_>>())
+    }
+
     /// Memory that one idle connection takes, in units of 1024 bytes.
     pub(super) fn kb_per_idle_connection(&self) -> Option<f64> {
         let idle = self.idle.as_ref()?;
         Some((idle.pss_kb as f64 - self.idle_pss_kb as f64) / idle.connections as f64)
     }
+}
+
+/// The largest to the smallest; infinite where one has nothing.
+fn imbalance(shares: &[f64]) -> Option<f64> {
+    let most = shares.iter().copied().max_by(f64::total_cmp)?;
+    let least = shares.iter().copied().min_by(f64::total_cmp)?;
+    (most > 0.0).then_some(most / least)
 }

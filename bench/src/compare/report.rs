@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::record::Record;
-use super::workload::Workload;
+use super::workload::{Setup, Workload};
 
 /// The name of the second of two equal subjects.
 pub(super) fn twin_of(subject: &str) -> String {
@@ -130,6 +130,26 @@ const COLUMNS: &[Column] = &[
         cell: |r, s| r.whole(s, |r| Some(r.added_us()?.p999_us)),
     },
     Column {
+        head: "CPU uneven",
+        width: 10,
+        is_for: |w| w.setup() == Setup::Workers,
+        cell: |r, s| Some(format!("{:.2}", r.median(s, Record::cpu_imbalance)?)),
+    },
+    Column {
+        head: "(min–max)",
+        width: 11,
+        is_for: |w| w.setup() == Setup::Workers,
+        cell: |r, s| {
+            Spread::of(&r.values(s, Record::cpu_imbalance)).map(|s| format!("({:.2}–{:.2})", s.min, s.max))
+        },
+    },
+    Column {
+        head: "connections",
+        width: 11,
+        is_for: |w| matches!(w, Workload::WorkersEven | Workload::WorkersUneven),
+        cell: |r, s| Some(format!("{:.2}", r.median(s, Record::connections_imbalance)?)),
+    },
+    Column {
         head: "upstream opened",
         width: 15,
         is_for: |w| matches!(w, Workload::Zipf | Workload::NewConnection),
@@ -237,7 +257,11 @@ impl Records<'_> {
     }
 
     fn median(&self, subject: &str, value: fn(&Record) -> Option<f64>) -> Option<f64> {
-        median(self.of(&self.workload).filter(|r| r.subject == subject).filter_map(value).collect())
+        median(self.values(subject, value))
+    }
+
+    fn values(&self, subject: &str, value: fn(&Record) -> Option<f64>) -> Vec<f64> {
+        self.of(&self.workload).filter(|r| r.subject == subject).filter_map(value).collect()
     }
 
     fn cost(&self, subject: &str) -> Option<f64> {
@@ -284,6 +308,9 @@ fn explanation(workload: Workload) -> &'static str {
             "a proxied idle connection is one descriptor; haproxy reserves two, the relay needs two:\n\
              they hold fewer where descriptors run out (idle conns)"
         }
+        Workload::WorkersEven | Workload::WorkersUneven | Workload::WorkersShort => {
+            "an open loop on all cores; uneven: the busiest worker's CPU, or connections, to the idlest one's"
+        }
         Workload::Zipf => "the relay does not route: one endpoint for all, the floor",
         Workload::NewConnection => "the relay opens an upstream connection for each; the others keep theirs",
         Workload::Prefixes => "haproxy: a map of prefixes; envoy: a matcher tree; the last route is hit",
@@ -319,7 +346,7 @@ pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Added, Idle, Latency, Usual};
+    use super::super::record::{Added, Idle, Latency, Usual, Workers};
     use super::*;
 
     fn record(subject: &str, workload: Workload, round: usize, cost: Option<f64>) -> Record {
@@ -335,6 +362,7 @@ mod tests {
             added: None,
             upstream_connections: 1,
             idle: None,
+            workers: None,
             idle_rss_kb: 2048,
             idle_pss_kb: 1024,
             ready_ms: 5.0,
@@ -393,12 +421,14 @@ mod tests {
             usual: usual(9.0, 17.0),
             direct_usual: usual(2.0, 4.0),
         });
+        let workers = Some(Workers { cpu_ms: vec![20.0, 25.0, 22.0], connections: Some(vec![3, 3, 2]) });
         let idle = Some(Idle { connections: 1000, rss_kb: 9000, pss_kb: 6024 });
         let all = [
             get("a", 0, Some(10.0)),
             record("a", Workload::Prefixes, 0, Some(11.0)),
             Record { added, ..record("a", Workload::Latency, 0, Some(12.0)) },
             Record { idle, ..record("a", Workload::Idle, 0, Some(13.0)) },
+            Record { workers, ..record("a", Workload::WorkersEven, 0, Some(14.0)) },
         ];
         let row = |workload| {
             let text = tables(&all, &[workload], "a");
@@ -415,5 +445,7 @@ mod tests {
         assert!(latency.contains("\"7\", \"13\", \"1.00 (1.00–1.00)\""), "{latency}");
         assert!(latency.contains("\"4\", \"1\", \"15\", \"24\""), "{latency}");
         assert!(row(Workload::Idle).contains("\"1000\", \"5.00\", \"5.9\""), "{}", row(Workload::Idle));
+        let workers = row(Workload::WorkersEven);
+        assert!(workers.contains("\"1.25 (1.25–1.25)\", \"1.50\""), "{workers}");
     }
 }

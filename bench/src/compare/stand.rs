@@ -37,9 +37,10 @@ pub(super) struct Stand<'a> {
     pub(super) counts: Arc<Counts>,
     /// Goes with everything in it when the comparison ends.
     pub(super) folder: tempfile::TempDir,
-    /// Where subjects run: on a core of their own, but beside the load when instructions are counted. Then either runs only
-    /// while the other one waits, and what a turn of a loop finds does not depend on how fast anybody is.
-    subject_core: usize,
+    /// Where subjects run.
+    subject_cores: Vec<usize>,
+    /// Where the load runs, and the origin.
+    load_cores: Vec<usize>,
     /// Of the machine, also those that this process was not given.
     pub(super) cores_count: usize,
     /// Descriptors that each process may have.
@@ -53,15 +54,34 @@ pub(super) struct Running {
     /// `None` when there is nothing between load and origin.
     pub(super) process: Option<Process>,
     pub(super) address: SocketAddr,
+    pub(super) admin: SocketAddr,
     pub(super) plan: Plan,
     pub(super) memory: Memory,
     pub(super) ready: Duration,
 }
 
+/// Who runs on which cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cores {
+    /// The subject has one for itself, origin and load share another.
+    Apart,
+    /// All are on the load's. Then the subject runs only while the load waits, and what a turn of a loop finds does not
+    /// depend on how fast anybody is: for counts of instructions.
+    Together,
+    /// All are on both, so that no worker of a subject has a core that is busier than another's.
+    Mixed,
+}
+
 impl<'a> Stand<'a> {
-    pub(super) fn start(arguments: &'a Arguments) -> io::Result<Self> {
-        let cores_count = std::thread::available_parallelism().map_or(1, usize::from);
-        process::pin_to(arguments.load_core)?;
+    pub(super) fn start(arguments: &'a Arguments, cores: Cores) -> io::Result<Self> {
+        let cores_count = process::cores_count()?;
+        let (proxy, load) = (arguments.proxy_core, arguments.load_core);
+        let (subject_cores, load_cores) = match cores {
+            Cores::Apart => (vec![proxy], vec![load]),
+            Cores::Together => (vec![load], vec![load]),
+            Cores::Mixed => (vec![proxy, load], vec![proxy, load]),
+        };
+        process::pin_to(&load_cores)?;
         // Subjects inherit it.
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
@@ -70,7 +90,7 @@ impl<'a> Stand<'a> {
         let origin = Origin { plain: listener.local_addr()?, many: everywhere.local_addr()?.port() };
         let counts = Arc::new(Counts::default());
         let theirs = Arc::clone(&counts);
-        // It inherits this thread's core, and ends with the process.
+        // It inherits this thread's cores, and ends with the process.
         std::thread::spawn(move || {
             if let Err(error) = origin::serve(&[listener, everywhere], &theirs) {
                 eprintln!("bench: the origin failed: {error}");
@@ -85,11 +105,8 @@ impl<'a> Stand<'a> {
             origin,
             counts,
             folder: tempfile::Builder::new().prefix("ringway-bench-").tempdir()?,
-            subject_core: if arguments.callgrind.is_some() {
-                arguments.load_core
-            } else {
-                arguments.proxy_core
-            },
+            subject_cores,
+            load_cores,
             cores_count,
             descriptors_max: limit.maximum.unwrap_or(u64::MAX),
             launched: AtomicU64::new(0),
@@ -113,17 +130,21 @@ impl<'a> Stand<'a> {
         setup: Setup,
         wrapper: &[String],
     ) -> Result<Running, Error> {
+        process::pin_to(&self.load_cores)?;
         let number = self.launched.fetch_add(1, Relaxed);
         let folder = self.folder.path().join(format!("{}-{number}", subject.name));
         fs::create_dir_all(&folder)?;
         // A hundred more than are idle for those that are not.
         let connections_max = self.idle_connections(subject.kind) + 100;
         let plan = Plan::new(setup, self.origin, self.arguments.routes, connections_max);
-        let place = Place { folder: folder.clone(), listen: free_address()?, admin: free_address()? };
+        let workers = if setup == Setup::Workers { self.arguments.workers } else { 1 };
+        let place =
+            Place { folder: folder.clone(), listen: free_address()?, admin: free_address()?, workers };
         let mut running = Running {
             subject: subject.clone(),
             process: None,
             address: place.listen,
+            admin: place.admin,
             plan,
             memory: Memory::default(),
             ready: Duration::ZERO,
@@ -143,7 +164,7 @@ impl<'a> Stand<'a> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let started = Instant::now();
-        let mut process = Process::start(&mut command, self.subject_core, self.arguments.load_core)
+        let mut process = Process::start(&mut command, &self.subject_cores, &self.load_cores)
             .map_err(|source| Error::Start { subject: subject.name.clone(), program, source })?;
         // Under valgrind everything takes some fifty times as long.
         let ready_max = if wrapper.is_empty() { READY_MAX } else { READY_MAX * 10 };

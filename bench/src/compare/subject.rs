@@ -126,6 +126,16 @@ impl Kind {
         !matches!(self, Kind::Relay | Kind::Direct)
     }
 
+    /// What the names of its threads that serve connections begin with; `None` where it has but one of them.
+    pub(crate) fn worker_threads(self) -> Option<&'static str> {
+        match self {
+            Kind::Ringway | Kind::RingwayEpoll => Some("worker-"),
+            Kind::Haproxy => Some("haproxy"),
+            Kind::Envoy => Some("wrk:worker_"),
+            Kind::Nginx | Kind::Relay | Kind::Direct => None,
+        }
+    }
+
     fn program(self, programs: &Programs) -> io::Result<Option<PathBuf>> {
         Ok(Some(match self {
             Kind::Ringway | Kind::RingwayEpoll => programs.ringway_proxy.clone(),

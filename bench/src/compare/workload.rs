@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use super::plan::Plan;
 use super::subject::Kind;
 
-/// Every one is HTTP/1.1 in a closed loop, but `latency`: they tell cost, not latency.
+/// Every one is HTTP/1.1 in a closed loop, but `latency` and those of workers: they tell cost, not latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Workload {
     /// 32 connections, 128-byte answers
@@ -46,6 +46,15 @@ pub(crate) enum Workload {
     /// 64 connections, open loop at --share of what the subject can do, less the same load without a proxy: added latency
     #[value(name = "latency")]
     Latency,
+    /// --workers: 8 connections that stay, opened one after another, all with the same rate: how even are the workers?
+    #[value(name = "workers-even")]
+    WorkersEven,
+    /// --workers: the same, and one of the 8 does 8/20 of the requests, the last four 1/20 each, in random order
+    #[value(name = "workers-uneven")]
+    WorkersUneven,
+    /// --workers: each request on a connection of its own
+    #[value(name = "workers-short")]
+    WorkersShort,
 }
 
 /// What a subject is configured for; one start of it serves all workloads of one setup.
@@ -61,6 +70,8 @@ pub(crate) enum Setup {
     Idle,
     /// TCP, one endpoint.
     Tcp,
+    /// As `One`, with `--workers` workers, on all cores.
+    Workers,
 }
 
 /// Longest time that an answer may take under any of these loads.
@@ -85,19 +96,24 @@ impl Workload {
             Workload::Zipf => Setup::Mesh,
             Workload::Idle => Setup::Idle,
             Workload::Tcp32 | Workload::Tcp128 => Setup::Tcp,
+            Workload::WorkersEven | Workload::WorkersUneven | Workload::WorkersShort => Setup::Workers,
         }
     }
 
     /// Whether a kind can take part.
     pub(crate) fn is_for(self, kind: Kind) -> bool {
-        // Latency is what a subject adds to `direct`.
-        !(self == Workload::Latency && kind == Kind::Direct)
+        match self.setup() {
+            Setup::Workers => kind.worker_threads().is_some(),
+            // Latency is what a subject adds to `direct`.
+            _ => !(self == Workload::Latency && kind == Kind::Direct),
+        }
     }
 
     pub(crate) fn connections_count(self) -> usize {
         match self {
             Workload::Get128 | Workload::Tcp128 => 128,
             Workload::Zipf | Workload::Idle | Workload::Latency => 64,
+            Workload::WorkersEven | Workload::WorkersUneven => 8,
             _ => 32,
         }
     }
@@ -116,7 +132,7 @@ impl Workload {
                 let body: Vec<u8> = (0..POST_BYTES).map(origin::body_byte).collect();
                 Requests::one(request::post(&plan.path("bytes/128"), &body))
             }
-            Workload::NewConnection => {
+            Workload::NewConnection | Workload::WorkersShort => {
                 Requests::one(request::last_on_its_connection(&plan.path("bytes/128")))
             }
             Workload::Zipf => {
@@ -131,7 +147,7 @@ impl Workload {
             requests,
             pace: Pace::Closed,
             until,
-            is_connecting_anew: self == Workload::NewConnection,
+            is_connecting_anew: matches!(self, Workload::NewConnection | Workload::WorkersShort),
             answer_max: ANSWER_MAX,
         }
     }

@@ -133,7 +133,7 @@ impl<'a> Generator<'a> {
             connections.push(Some(connection));
         }
         let idle = (0..connections.len()).collect();
-        Ok(Self { load, poll, connections, idle, running_count: 0, outcome: Outcome::new() })
+        Ok(Self { load, poll, connections, idle, running_count: 0, outcome: Outcome::default() })
     }
 
     /// Sends every request that is due, as far as there are idle connections. Gives what comes next.

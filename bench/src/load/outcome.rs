@@ -68,8 +68,9 @@ pub struct Errors {
 /// Longest latency that is told from a longer one.
 const LATENCY_MAX: Duration = Duration::from_secs(100);
 
-impl Outcome {
-    pub(super) fn new() -> Self {
+impl Default for Outcome {
+    /// Of no request.
+    fn default() -> Self {
         let histogram = || {
             Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3)
                 .expect("three digits up to some minutes are valid bounds")
@@ -88,7 +89,9 @@ impl Outcome {
             window_late: histogram(),
         }
     }
+}
 
+impl Outcome {
     pub(super) fn answered(&mut self, status: u16, latency: Duration) {
         match self.statuses.iter_mut().find(|(of, _)| *of == status) {
             Some((_, count)) => *count += 1,
@@ -101,6 +104,23 @@ impl Outcome {
         self.answers += 1;
         self.latency.saturating_record(nanoseconds(latency));
         self.window_latency.saturating_record(nanoseconds(latency));
+    }
+
+    /// Adds what came of another load that ran beside this one. Its windows are its own.
+    pub fn add(&mut self, other: &Outcome) {
+        for (status, count) in &other.statuses {
+            match self.statuses.iter_mut().find(|(of, _)| of == status) {
+                Some((_, sum)) => *sum += count,
+                None => self.statuses.push((*status, *count)),
+            }
+        }
+        self.answers += other.answers;
+        self.errors.add(other.errors);
+        self.closed_by_peer += other.closed_by_peer;
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.own_time += other.own_time;
+        self.latency += &other.latency;
+        self.late += &other.late;
     }
 
     pub(super) fn began(&mut self, late: Duration) {
@@ -143,6 +163,15 @@ impl Errors {
         self.by_name().into_iter().map(|(_, count)| count).sum()
     }
 
+    fn add(&mut self, other: Self) {
+        self.status += other.status;
+        self.connect += other.connect;
+        self.broken += other.broken;
+        self.malformed += other.malformed;
+        self.unanswered += other.unanswered;
+        self.unsent += other.unsent;
+    }
+
     /// Each with what it is called in reports.
     pub fn by_name(&self) -> [(&'static str, u64); 6] {
         [
@@ -172,19 +201,19 @@ mod tests {
     #[test]
     fn latencies_are_true_to_three_digits_over_the_whole_range_and_saturate_above() {
         for nanoseconds in [1, 999, 70_123, 1_234_567, 9_876_543_210, 99_999_999_999] {
-            let mut outcome = Outcome::new();
+            let mut outcome = Outcome::default();
             outcome.answered(200, Duration::from_nanos(nanoseconds));
             let off = outcome.latency_us(1.0) * 1e3 / nanoseconds as f64 - 1.0;
             assert!(off.abs() < 0.001, "{nanoseconds} ns is off by {off}");
         }
-        let mut outcome = Outcome::new();
+        let mut outcome = Outcome::default();
         outcome.answered(200, Duration::from_secs(1000));
         assert!((outcome.latency_us(1.0) - 1e8).abs() < 1e5);
     }
 
     #[test]
     fn percentiles_are_those_of_the_good_answers() {
-        let mut outcome = Outcome::new();
+        let mut outcome = Outcome::default();
         for n in 1..=1000 {
             outcome.answered(200, Duration::from_micros(n));
         }
@@ -200,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_window_has_the_answers_that_came_in_it_and_an_empty_one_says_nothing() {
-        let mut outcome = Outcome::new();
+        let mut outcome = Outcome::default();
         for (answers, latency, late) in [(10, 100, 5), (0, 0, 7), (3, 900, 1)] {
             outcome.began(Duration::from_micros(late));
             (0..answers).for_each(|_| outcome.answered(200, Duration::from_micros(latency)));

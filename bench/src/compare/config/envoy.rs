@@ -6,29 +6,43 @@ use std::net::SocketAddr;
 use super::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER, Place};
 use crate::compare::plan::{Mode, Plan};
 
+/// What may be said in another way where Envoy does better for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    routes: Routes,
+    /// Envoy's workers count connections under a lock and give each new one to the worker with fewest. By default each
+    /// keeps what the kernel gives it.
+    is_balanced: bool,
+}
+
 /// How routes are said. Envoy tries a list one by one; its matcher tree costs the same for any number of prefixes, and
 /// picks the same one as the list where no prefix is one of another. Ringway takes the list, and finds in it by an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Routes {
+enum Routes {
     Listed,
     Matched,
 }
 
-impl Routes {
+impl Form {
+    /// That of both.
+    pub(super) const SHARED: Self = Self { routes: Routes::Listed, is_balanced: false };
+
     /// What is best for Envoy.
-    pub(super) fn best(plan: &Plan) -> Self {
-        if plan.routes.len() > 1 { Routes::Matched } else { Routes::Listed }
+    pub(super) fn best(plan: &Plan, workers: usize) -> Self {
+        let routes = if plan.routes.len() > 1 { Routes::Matched } else { Routes::Listed };
+        Self { routes, is_balanced: workers > 1 }
     }
 }
 
 /// The whole file. Envoy's own additions (a request id, its timing and server headers) are off, as nobody else makes
 /// them.
-pub(super) fn bootstrap(place: &Place, plan: &Plan, routes: Routes) -> String {
+pub(super) fn bootstrap(place: &Place, plan: &Plan, form: Form) -> String {
     let (listen, admin) = (address(place.listen), address(place.admin));
     let filter = match plan.mode {
         Mode::Tcp => tcp_filter(plan),
-        Mode::Http => http_filter(plan, routes),
+        Mode::Http => http_filter(plan, form.routes),
     };
+    let balance = if form.is_balanced { "    connection_balance_config: {exact_balance: {}}\n" } else { "" };
     let clusters: String = plan.clusters.iter().map(cluster).collect();
     format!(
         r#"node: {{id: bench, cluster: bench}}
@@ -38,7 +52,7 @@ static_resources:
   listeners:
   - name: bench
     address: {listen}
-    filter_chains:
+{balance}    filter_chains:
     - filters:
 {filter}  clusters:
 {clusters}"#
@@ -170,7 +184,7 @@ mod tests {
     #[test]
     fn ringway_understands_all_of_the_file_it_shares_with_envoy() {
         let listen = "127.0.0.1:1".parse().unwrap();
-        let place = Place { folder: PathBuf::new(), listen, admin: listen };
+        let place = Place { folder: PathBuf::new(), listen, admin: listen, workers: 1 };
         let origin = plan::Origin { plain: listen, many: 2 };
         for (setup, clusters) in [
             (Setup::One, 1),
@@ -179,7 +193,7 @@ mod tests {
             (Setup::Prefixes, 2),
             (Setup::Mesh, plan::MESH_CLUSTERS),
         ] {
-            let text = bootstrap(&place, &Plan::new(setup, origin, 3, 100), Routes::Listed);
+            let text = bootstrap(&place, &Plan::new(setup, origin, 3, 100), Form::SHARED);
             let bytes = proto::bootstrap::parse("bootstrap.yaml", &text).unwrap();
             let resources = Bootstrap::decode(&bytes[..]).unwrap().static_resources.unwrap();
             let listener = translate::listener::translate(&resources.listeners[0], Origin::Static).unwrap();

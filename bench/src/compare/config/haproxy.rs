@@ -29,10 +29,10 @@ pub(super) fn configuration(place: &Place, plan: &Plan) -> String {
         Mode::Http => ("http", "  http-reuse always\n"),
         Mode::Tcp => ("tcp", ""),
     };
-    let (listen, connections) = (place.listen, plan.connections_max);
+    let (listen, workers, connections) = (place.listen, place.workers, plan.connections_max);
     let mut text = format!(
         "global
-  nbthread 1
+  nbthread {workers}
   maxconn {connections}
   tune.pool-low-fd-ratio 90
   tune.pool-high-fd-ratio 95

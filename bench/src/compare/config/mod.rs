@@ -29,22 +29,26 @@ pub(crate) struct Place {
     pub(crate) folder: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Threads that serve connections.
+    pub(crate) workers: usize,
 }
 
 /// Writes the files of a subject into its folder. Gives the arguments that make its program use them.
 pub(crate) fn write(kind: Kind, place: &Place, plan: &Plan) -> io::Result<Vec<String>> {
     let folder = place.folder.to_string_lossy();
+    let workers = place.workers;
     let (file, text, arguments) = match kind {
         Kind::Ringway | Kind::RingwayEpoll => {
             let io = if kind == Kind::Ringway { "io_uring" } else { "epoll" };
             let arguments =
-                format!("-c {folder}/bootstrap.yaml --workers 1 --io {io} --data-dir {folder}/data");
-            ("bootstrap.yaml", envoy::bootstrap(place, plan, envoy::Routes::Listed), arguments)
+                format!("-c {folder}/bootstrap.yaml --workers {workers} --io {io} --data-dir {folder}/data");
+            ("bootstrap.yaml", envoy::bootstrap(place, plan, envoy::Form::SHARED), arguments)
         }
         Kind::Envoy => {
-            let arguments =
-                format!("-c {folder}/bootstrap.yaml --concurrency 1 --disable-hot-restart --log-level error");
-            ("bootstrap.yaml", envoy::bootstrap(place, plan, envoy::Routes::best(plan)), arguments)
+            let arguments = format!(
+                "-c {folder}/bootstrap.yaml --concurrency {workers} --disable-hot-restart --log-level error"
+            );
+            ("bootstrap.yaml", envoy::bootstrap(place, plan, envoy::Form::best(plan, workers)), arguments)
         }
         Kind::Haproxy => {
             fs::write(place.folder.join("routes.map"), haproxy::map(plan))?;
