@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Longest time a process may take to leave after it was asked to.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -146,11 +147,27 @@ pub(crate) struct Memory {
     pub(crate) pss_kb: u64,
 }
 
+/// What all cores did for anybody so far, and what was taken from them; to ten milliseconds.
+pub(crate) fn machine_time() -> io::Result<Duration> {
+    // Of all cores: user, nice, system, idle, waiting for disks, interrupts, soft interrupts, stolen; in hundredths.
+    let text = fs::read_to_string("/proc/stat")?;
+    let numbers = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+    let is_busy = |(place, _): &(usize, &str)| ![3, 4].contains(place);
+    let busy = numbers.enumerate().filter(is_busy).filter_map(|(_, ticks)| ticks.parse::<u64>().ok());
+    Ok(Duration::from_millis(10 * busy.sum::<u64>()))
+}
+
 /// Cores of the machine, also those that this process was not given.
 pub(crate) fn cores_count() -> io::Result<usize> {
     let text = fs::read_to_string("/proc/stat")?;
     let is_core = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
     Ok(text.lines().filter(is_core).count().max(1))
+}
+
+/// Processor time of all threads of this process, also of those that have ended.
+pub(crate) fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Puts this thread, and what it will start, on these cores.
@@ -201,6 +218,17 @@ fn kilobytes(rollup: &str, field: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_this_process_does_is_a_part_of_what_the_machine_does() {
+        let (own, machine) = (own_time(), machine_time().unwrap());
+        let started = Instant::now();
+        while own_time() - own < Duration::from_millis(200) {
+            assert!(started.elapsed() < Duration::from_secs(20), "own time is not counted");
+        }
+        // Less a tick on each of some cores that the kernel has not told yet.
+        assert!(machine_time().unwrap() - machine >= Duration::from_millis(100));
+    }
 
     #[test]
     fn processor_time_counts_children_and_a_process_ends_when_dropped() {

@@ -46,6 +46,10 @@ pub(crate) struct Arguments {
     /// Workload `latency`: requests per second for everybody, instead of --share. Workloads `workers-…`: instead of 8,000
     #[arg(long)]
     pub(super) rate: Option<f64>,
+    /// Wait for a moment in which others have at most this part of the machine, in percent, and measure again (ten times at
+    /// most) what they disturbed
+    #[arg(long, value_name = "PERCENT")]
+    pub(super) others_max: Option<f64>,
     /// Have these put the keep-alive GETs on the subjects too, as their users would (deploy/setup.sh load gets them)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "TOOLS")]
     pub(super) with: Vec<Tool>,

@@ -80,6 +80,7 @@ pub(super) fn measure(
         round,
         requests,
         seconds: measured.as_secs_f64(),
+        others: after.others_since(&before, stand.cores_count),
         cpu_us_per_request: Some(cpu.as_secs_f64() * 1e6 / requests as f64),
         latency: (&outcome).into(),
         added: None,

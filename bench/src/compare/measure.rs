@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench::load::{self, Load, Outcome, Pace, Until, request};
 use bench::message;
@@ -12,7 +12,7 @@ use super::record::{Added, Idle, Record};
 use super::stand::{Running, Stand};
 use super::workload::{Setup, Workload};
 use super::{Error, Wrong};
-use crate::process::{Process, ProcessorTime};
+use crate::process::{self, Process, ProcessorTime};
 
 /// Upstream connections may be this many times the downstream ones before keep-alive is doubted: one each, and those
 /// that were idle for a moment when their neighbour asked.
@@ -65,6 +65,7 @@ impl Stand<'_> {
             round,
             requests,
             seconds: outcome.elapsed.as_secs_f64(),
+            others: after.others_since(&before, self.cores_count),
             cpu_us_per_request: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / requests as f64),
             latency: (&outcome).into(),
             added: direct.map(|direct| Added::new(&outcome, &direct, capacity, load.pace)),
@@ -138,6 +139,9 @@ impl Stand<'_> {
             processor_time: running.process.as_ref().map(Process::processor_time).transpose()?,
             requests: self.counts.requests(),
             connections: self.counts.connections(),
+            machine_time: process::machine_time()?,
+            own_time: process::own_time(),
+            at: Instant::now(),
         })
     }
 }
@@ -149,11 +153,25 @@ pub(super) struct Reading {
     /// At the origin.
     pub(super) requests: u64,
     pub(super) connections: u64,
+    machine_time: Duration,
+    own_time: Duration,
+    at: Instant,
 }
 
 impl Reading {
     pub(super) fn requests_since(&self, earlier: &Self) -> u64 {
         self.requests - earlier.requests
+    }
+
+    /// The part of all cores that neither the subject nor load and origin had: what others did, and what was stolen.
+    pub(super) fn others_since(&self, earlier: &Self, cores: usize) -> f64 {
+        let subject = match (&self.processor_time, &earlier.processor_time) {
+            (Some(now), Some(then)) => now.since(then),
+            _ => Duration::ZERO,
+        };
+        let ours = self.own_time - earlier.own_time + subject;
+        let others = (self.machine_time - earlier.machine_time).saturating_sub(ours);
+        others.as_secs_f64() / (self.at - earlier.at).as_secs_f64() / cores as f64
     }
 }
 

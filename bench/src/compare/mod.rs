@@ -31,9 +31,11 @@ use bench::load::request::Random;
 pub(crate) use self::arguments::Arguments;
 pub(crate) use self::gate::Refused;
 pub(crate) use self::proof::Difference;
+use self::record::Record;
 use self::stand::{Cores, Stand};
 use self::subject::Subject;
 use self::workload::Setup;
+use crate::process;
 
 /// Measures and prints, as the arguments say.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
@@ -64,7 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
                 eprintln!("round {} of {}, {}: {name}", round + 1, arguments.rounds, names(group));
                 let running = stand.launch(subject, group[0].setup(), &[])?;
                 for workload in group.iter().copied().filter(|w| w.is_for(subject.kind)) {
-                    let record = stand.measure(&running, workload, name, round)?;
+                    let record =
+                        undisturbed(arguments.others_max, || stand.measure(&running, workload, name, round))?;
                     print_json(&record)?;
                     records.push(record);
                     // They need no twin.
@@ -80,6 +83,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     eprint!("{}{}", report::tables(&records, &workloads, &baseline.name), foreign::table(&foreign_records));
     Ok(())
+}
+
+/// Tries for a measurement that others do not disturb.
+const TRIES_MAX: usize = 10;
+/// How long others are looked at before one.
+const LOOK: Duration = Duration::from_millis(500);
+/// Looks for a moment without them.
+const LOOKS_MAX: usize = 240;
+
+/// Measures when others have little of the machine, and again when they had more meanwhile; the last try counts in any
+/// case, and its record says what they had. What decides is not the result.
+fn undisturbed(
+    others_max: Option<f64>,
+    measure: impl Fn() -> Result<Record, Error>,
+) -> Result<Record, Error> {
+    let Some(most) = others_max.map(|percent| percent / 100.0) else { return measure() };
+    let cores = process::cores_count()? as f64;
+    for _ in 1..TRIES_MAX {
+        for _ in 0..LOOKS_MAX {
+            let before = process::machine_time()?;
+            std::thread::sleep(LOOK);
+            let busy = process::machine_time()? - before;
+            if busy.as_secs_f64() / LOOK.as_secs_f64() / cores <= most {
+                break;
+            }
+        }
+        let record = measure()?;
+        if record.others <= most {
+            return Ok(record);
+        }
+    }
+    measure()
 }
 
 /// Why there is no measurement.

@@ -14,6 +14,8 @@ pub(super) struct Record {
     /// Requests counted by the origin.
     pub(super) requests: u64,
     pub(super) seconds: f64,
+    /// The part of the machine that others had meanwhile, 0–1. Above some hundredths, times are not the subject's alone.
+    pub(super) others: f64,
     /// Processor time of all the subject's threads per request, in microseconds; absent without a process.
     pub(super) cpu_us_per_request: Option<f64>,
     /// Of a closed loop, so of saturation, unless `added` is there.

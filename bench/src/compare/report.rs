@@ -53,6 +53,12 @@ const COLUMNS: &[Column] = &[
         },
     },
     Column {
+        head: "others",
+        width: 6,
+        is_for: ANY,
+        cell: |r, s| Some(format!("{:.0} %", 100.0 * r.median(s, |r| Some(r.others))?)),
+    },
+    Column {
         head: "ratio",
         width: 6,
         is_for: |w| w != Workload::Latency,
@@ -357,6 +363,7 @@ mod tests {
             round,
             requests: 1000,
             seconds: 1.0,
+            others: 0.0,
             cpu_us_per_request: cost,
             latency,
             added: None,
