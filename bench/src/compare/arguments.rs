@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// The kinds of work, or `all`
     #[arg(long, value_delimiter = ',', default_values = ["get-32", "get-128"], value_parser = Workloads::parse)]
     pub(super) workload: Vec<Workloads>,
-    /// ringway, ringway-epoll, haproxy, nginx, envoy, relay, direct; another build of one: new=ringway@PATH
+    /// ringway, ringway-epoll, haproxy, nginx, envoy, relay, glommio (a relay), direct; another build of one: new=ringway@PATH
     #[arg(long, value_delimiter = ',', value_name = "[NAME=]KIND[@PROGRAM]",
           default_values = ["ringway", "ringway-epoll", "haproxy", "nginx", "envoy", "relay"])]
     pub(super) subjects: Vec<Subject>,
@@ -80,6 +80,9 @@ pub(crate) struct Arguments {
     /// The folder with envoy, haproxy and nginx
     #[arg(long, default_value = ".cache/peers/bin")]
     pub(super) peers: PathBuf,
+    /// The program of glommio
+    #[arg(long, default_value = "target/glommio/release/relay-on-glommio")]
+    pub(super) relay_on_glommio: PathBuf,
     /// Seed of the order; printed, so that an order can be had again
     #[arg(long)]
     pub(super) seed: Option<u64>,

@@ -101,6 +101,7 @@ impl<'a> Stand<'a> {
             programs: Programs {
                 ringway_proxy: std::path::absolute(&arguments.ringway_proxy)?,
                 peers: std::path::absolute(&arguments.peers)?,
+                relay_on_glommio: std::path::absolute(&arguments.relay_on_glommio)?,
             },
             origin,
             counts,
@@ -117,7 +118,8 @@ impl<'a> Stand<'a> {
     /// the subject another; the relay has a second one, to the origin, which has one more here; HAProxy reserves a second
     /// one whether it is used or not.
     pub(super) fn idle_connections(&self, kind: Kind) -> usize {
-        let each = if matches!(kind, Kind::Relay | Kind::Haproxy | Kind::Direct) { 2 } else { 1 };
+        let each =
+            if matches!(kind, Kind::Relay | Kind::Glommio | Kind::Haproxy | Kind::Direct) { 2 } else { 1 };
         let room = self.descriptors_max.saturating_sub(OTHER_DESCRIPTORS) / each;
         self.arguments.idle.min(usize::try_from(room).unwrap_or(usize::MAX))
     }

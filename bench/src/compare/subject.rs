@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Envoy,
     /// Bytes without a look at them: the floor
     Relay,
+    /// The same on the glommio runtime
+    Glommio,
     /// No proxy at all
     Direct,
 }
@@ -42,6 +44,7 @@ pub(crate) struct Programs {
     pub(crate) ringway_proxy: PathBuf,
     /// The folder with `envoy`, `haproxy` and `nginx`.
     pub(crate) peers: PathBuf,
+    pub(crate) relay_on_glommio: PathBuf,
 }
 
 /// Why a text names no subject.
@@ -95,7 +98,7 @@ impl Subject {
     pub(crate) fn version(&self, programs: &Programs) -> io::Result<String> {
         let flag = match self.kind {
             Kind::Haproxy | Kind::Nginx => "-v",
-            Kind::Relay | Kind::Direct => return Ok(String::from("of this bench")),
+            Kind::Relay | Kind::Glommio | Kind::Direct => return Ok(String::from("of this bench")),
             _ => "--version",
         };
         let Some(program) = self.program(programs)? else { return Ok(String::new()) };
@@ -117,13 +120,14 @@ impl Kind {
             Kind::Nginx => "nginx",
             Kind::Envoy => "envoy",
             Kind::Relay => "relay",
+            Kind::Glommio => "glommio",
             Kind::Direct => "direct",
         }
     }
 
     /// Whether it reads requests, and so must show the added headers and reuse upstream connections.
     pub(crate) fn speaks_http(self) -> bool {
-        !matches!(self, Kind::Relay | Kind::Direct)
+        !matches!(self, Kind::Relay | Kind::Glommio | Kind::Direct)
     }
 
     /// What the names of its threads that serve connections begin with; `None` where it has but one of them.
@@ -132,7 +136,7 @@ impl Kind {
             Kind::Ringway | Kind::RingwayEpoll => Some("worker-"),
             Kind::Haproxy => Some("haproxy"),
             Kind::Envoy => Some("wrk:worker_"),
-            Kind::Nginx | Kind::Relay | Kind::Direct => None,
+            Kind::Nginx | Kind::Relay | Kind::Glommio | Kind::Direct => None,
         }
     }
 
@@ -141,6 +145,7 @@ impl Kind {
             Kind::Ringway | Kind::RingwayEpoll => programs.ringway_proxy.clone(),
             Kind::Haproxy | Kind::Nginx | Kind::Envoy => programs.peers.join(self.name()),
             Kind::Relay => std::env::current_exe()?,
+            Kind::Glommio => programs.relay_on_glommio.clone(),
             Kind::Direct => return Ok(None),
         }))
     }

@@ -57,9 +57,10 @@ pub(crate) fn write(kind: Kind, place: &Place, plan: &Plan) -> io::Result<Vec<St
         Kind::Nginx => {
             ("nginx.conf", nginx::configuration(place, plan), format!("-p {folder} -c nginx.conf"))
         }
-        Kind::Relay => {
+        Kind::Relay | Kind::Glommio => {
+            let part = if kind == Kind::Relay { "relay " } else { "" };
             let upstream = plan.clusters[0].endpoints[0];
-            return Ok(words(&format!("relay --listen {} --upstream {upstream}", place.listen)));
+            return Ok(words(&format!("{part}--listen {} --upstream {upstream}", place.listen)));
         }
         Kind::Direct => return Ok(Vec::new()),
     };
