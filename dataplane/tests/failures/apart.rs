@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -76,6 +77,9 @@ pub(crate) fn with_mounts(script: &str, argument: &Path) -> Result<Vec<String>, 
     Ok(["unshare", "--mount", "sh", "-c", &script, &argument].map(str::to_owned).to_vec())
 }
 
+/// How often a cgroup is tried to be removed; what is left of a machine that does not let go of it is an empty folder.
+const REMOVALS_MAX: u32 = 1_000;
+
 /// A thread that is stopped: a cgroup of its own that is frozen. It goes on when this is dropped.
 pub(crate) struct Stopped {
     folder: PathBuf,
@@ -111,7 +115,15 @@ impl Drop for Stopped {
         if let Some(parent) = self.folder.parent() {
             let _ = fs::write(parent.join("cgroup.threads"), self.thread.to_string());
         }
-        let _ = fs::remove_dir(&self.folder);
+        // For a moment it counts as one that has a thread still.
+        let is_removed = |_: &u32| match fs::remove_dir(&self.folder) {
+            Ok(()) => true,
+            Err(_) => {
+                thread::park_timeout(Duration::from_millis(1));
+                false
+            }
+        };
+        let _ = (0..REMOVALS_MAX).find(is_removed);
     }
 }
 
