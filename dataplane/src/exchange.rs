@@ -263,6 +263,7 @@ async fn checkout<I: Io>(
         address,
         connect_timeout: cluster.config.connect_timeout,
         idle_timeout: cluster.config.idle_timeout,
+        unsent_bytes_max: cluster.config.unsent_bytes_max,
         stats: bound.stats.clone(),
     };
     let life = Life {

@@ -4,8 +4,11 @@
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use policy::network_filter::{ConnectionLimit, NetworkFilter};
-use runtime::{Accepted, Deadline, Io, Listener, RecvHalf};
+use policy::{
+    limits,
+    network_filter::{ConnectionLimit, NetworkFilter},
+};
+use runtime::{Accepted, Deadline, Io, Listener, RecvHalf, SendHalf};
 
 use crate::{
     admission::Pass,
@@ -133,7 +136,7 @@ pub(crate) async fn connection<I: Io>(
     listening_on: SocketAddr,
     accepted: Accepted<I::Recv, I::Send>,
 ) {
-    let Accepted { mut recv, send, downstream } = accepted;
+    let Accepted { mut recv, mut send, downstream } = accepted;
     // The snapshot may be another one by the end of the connection, but its listener counters are carried over.
     let bound = worker.bound();
     let Some(at) = bound.snapshot.listeners.position(&name) else { return };
@@ -143,6 +146,10 @@ pub(crate) async fn connection<I: Io>(
     let counters = counters.clone();
     counters.downstream_cx_total.inc();
     counters.downstream_cx_active.inc();
+    // The default comes with the listening socket.
+    if listener.unsent_bytes_max != limits::UNSENT_BYTES_DEFAULT {
+        send.limit_unsent(listener.unsent_bytes_max);
+    }
     let local = match listening_on.ip().is_unspecified() {
         true => recv.local_addr().unwrap_or(listening_on),
         false => listening_on,

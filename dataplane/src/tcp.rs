@@ -113,7 +113,10 @@ async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy, origin: &Origi
         stats.counters.upstream_cx_total.inc();
         let until = Deadline::after(begun, cluster.config.connect_timeout);
         let connected = match worker.io.connect(address, until).await {
-            Ok((recv, send)) => introduce(cluster, origin, send, until).await.map(|send| (recv, send)),
+            Ok((recv, mut send)) => {
+                send.limit_unsent(cluster.config.unsent_bytes_max);
+                introduce(cluster, origin, send, until).await.map(|send| (recv, send))
+            }
             Err(error) => Err(error),
         };
         match connected {

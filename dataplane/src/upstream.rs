@@ -21,7 +21,7 @@ use std::{
 };
 
 use policy::{endpoint::EndpointId, limits};
-use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, timer::Alarm};
+use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
 
 use crate::{
     by_number::ByNumber,
@@ -81,6 +81,8 @@ pub struct Destination {
     pub connect_timeout: Duration,
     /// How long a connection may wait in the pool; `None` is for ever.
     pub idle_timeout: Option<Duration>,
+    /// What the kernel may hold of a connection that it has not sent yet.
+    pub unsent_bytes_max: u32,
     /// Counters of the cluster.
     pub stats: Arc<ClusterStats>,
 }
@@ -185,7 +187,7 @@ impl<I: Io> Pools<I> {
         let begun = io.now();
         stats.counters.upstream_cx_total.inc();
         let until = Deadline::after(begun, to.connect_timeout).min(deadline);
-        let (recv, send) = match io.connect(to.address, until).await {
+        let (recv, mut send) = match io.connect(to.address, until).await {
             Ok(halves) => halves,
             Err(error) => {
                 stats.counters.upstream_cx_connect_fail.inc();
@@ -200,6 +202,7 @@ impl<I: Io> Pools<I> {
                 });
             }
         };
+        send.limit_unsent(to.unsent_bytes_max);
         stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
         stats.counters.upstream_cx_active.inc();
         let watch = Rc::new(Watch {

@@ -54,6 +54,11 @@ const _: () = assert!(HELLO_BYTES_MAX <= RECV_BUFFER_BYTES);
 /// sent in one piece.
 pub const DIRECT_RESPONSE_BODY_BYTES_MAX: usize = 4096;
 
+/// What the kernel may hold of a connection that it has not sent yet, in bytes, before it takes no more (Envoy:
+/// `per_connection_buffer_limit_bytes`, 1 MiB). It is all that a client who does not read holds in the kernel; the kernel's
+/// own bound is 4 MB. Twice a receive buffer: while one goes out, the next is queued behind it.
+pub const UNSENT_BYTES_DEFAULT: u32 = 2 * RECV_BUFFER_BYTES as u32;
+
 // ---- overload --------------------------------------------------------------------------------------------------
 
 /// Descriptors that downstream connections leave alone: listeners, the control plane, name servers, logs, the admin

@@ -57,6 +57,9 @@ pub struct Listener {
     pub addresses: Vec<Address>,
     /// Whether sockets are opened. Without, it only takes connections handed over by original destination.
     pub bind_to_port: bool,
+    /// What the kernel may hold of each of its connections that it has not sent yet, in bytes; 0 is no limit (Envoy:
+    /// `per_connection_buffer_limit_bytes`).
+    pub unsent_bytes_max: u32,
     /// Names its metrics (`listener.<stat_prefix>.`); the address when the configuration gives none.
     pub stat_prefix: Arc<str>,
     /// What is read from a connection before a filter chain is picked.

@@ -197,6 +197,10 @@ pub trait SendHalf: 'static {
     /// A handle that breaks the connection in the same way while a send is in flight; the send ends with `Interrupted`.
     fn cancel_handle(&self) -> Alarm;
 
+    /// Has the kernel take more only while it holds less than this of what it has not sent yet; 0 is no limit. What is on its
+    /// way and not acknowledged does not count, so a connection with a long delay is not slower for it.
+    fn limit_unsent(&mut self, bytes: u32);
+
     /// Sends FIN: no more bytes will follow, receiving goes on.
     fn shutdown(&mut self) -> io::Result<()>;
 

@@ -51,16 +51,16 @@ pub struct AddressLock(#[expect(dead_code, reason = "held, never used")] OwnedFd
 /// Connections the kernel queues before they are accepted; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Binds `workers` listening sockets on one address, all with SO_REUSEPORT, TCP_NODELAY (inherited by what they
-/// accept) and SO_REUSEADDR.
-pub fn bind(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+/// Binds `workers` listening sockets on one address, all with SO_REUSEPORT, SO_REUSEADDR and, inherited by what they accept,
+/// TCP_NODELAY and a limit of unsent bytes ([`SendHalf::limit_unsent`](crate::SendHalf::limit_unsent)).
+pub fn bind(address: SocketAddr, workers: usize, unsent_bytes_max: u32) -> Result<Bound, BindError> {
     let refused = |address| move |source| BindError::Refused { address, source };
-    let first = socket(address).map_err(refused(address))?;
+    let first = socket(address, unsent_bytes_max).map_err(refused(address))?;
     let address = first.local_addr().map_err(refused(address))?;
     let lock = lock(address)?;
     let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(socket(address).map_err(refused(address))?);
+        sockets.push(socket(address, unsent_bytes_max).map_err(refused(address))?);
     }
     // Only after all are bound: a failure half way must not have taken a connection.
     for socket in &sockets {
@@ -69,7 +69,7 @@ pub fn bind(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
     Ok(Bound { address, sockets, lock })
 }
 
-fn socket(address: SocketAddr) -> io::Result<TcpListener> {
+fn socket(address: SocketAddr, unsent_bytes_max: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -77,6 +77,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(unsent_bytes_max)?;
     // Both drivers wait until an accept is worth a try, and try without blocking.
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
@@ -100,21 +101,21 @@ mod tests {
     #[test]
     fn a_second_proxy_on_the_same_address_is_an_error_until_the_first_is_gone() {
         // An address that no other test uses, so that nobody takes the port when it is given back.
-        let first = bind("127.0.0.3:0".parse().unwrap(), 2).unwrap();
+        let first = bind("127.0.0.3:0".parse().unwrap(), 2, 0).unwrap();
         assert_eq!(first.sockets.len(), 2);
         assert!(first.sockets.iter().all(|socket| socket.local_addr().unwrap() == first.address));
-        let error = bind(first.address, 1).unwrap_err();
+        let error = bind(first.address, 1, 0).unwrap_err();
         assert_eq!(error.to_string(), format!("another ringway-proxy listens on {}", first.address));
         let address = first.address;
         drop(first);
-        bind(address, 1).unwrap();
+        bind(address, 1, 0).unwrap();
     }
 
     #[test]
     fn a_foreign_listener_without_reuse_port_is_named_in_the_error() {
         let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = foreign.local_addr().unwrap();
-        let error = bind(address, 1).unwrap_err();
+        let error = bind(address, 1, 0).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on {address}"));
     }
 }

@@ -84,7 +84,7 @@ fn the_same_scripts_run_on_a_kernel() {
     for driver in [Driver::IoUring, Driver::Epoll] {
         let (_bell, waited_on) = Bell::new().unwrap();
         run(driver, std::time::Instant::now(), waited_on, async |io: Kernel| {
-            let socket = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().sockets.remove(0);
+            let socket = listen::bind("127.0.0.1:0".parse().unwrap(), 1, 0).unwrap().sockets.remove(0);
             let origin = Origin::start(&io, socket, Behaviour::default());
             let (told, story_io) = (Rc::new(Cell::new(false)), io.clone());
             let (tell, story_origin) = (told.clone(), origin.clone());

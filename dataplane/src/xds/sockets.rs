@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use policy::snapshot::{Address, Listener, Snapshot};
+use policy::{
+    limits,
+    snapshot::{Address, Listener, Snapshot},
+};
 use runtime::listen::{self, AddressLock, BindError};
 
 /// The sockets of all listeners of this process.
@@ -136,7 +139,8 @@ impl Sockets {
                     other.lock = None;
                 }
             }
-            let bound = listen::bind(address, self.workers).map_err(SocketError::Bind)?;
+            let bound = listen::bind(address, self.workers, limits::UNSENT_BYTES_DEFAULT)
+                .map_err(SocketError::Bind)?;
             let spares = bound.sockets.iter().filter(|_| self.workers > 1).map(TcpListener::try_clone);
             held.push(Held {
                 // Without descriptors for them nobody is helped, and all else is as it was.
@@ -233,6 +237,7 @@ mod tests {
             name: name.into(),
             addresses: vec![Address::Socket(address)],
             bind_to_port: true,
+            unsent_bytes_max: limits::UNSENT_BYTES_DEFAULT,
             stat_prefix: name.into(),
             listener_filters: ListenerFilters::default(),
             filter_chains: FilterChains::new(Vec::new(), None).unwrap(),

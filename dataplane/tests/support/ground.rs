@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use policy::limits;
 use runtime::{Io, kernel::Kernel, listen};
 use sim::{SimIo, SimSocket};
 use tokio::net::TcpSocket;
@@ -33,12 +34,13 @@ impl Ground for SimIo {
 
 impl Ground for Kernel {
     fn socket(&self) -> (SocketAddr, Self::Socket) {
-        let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let mut bound =
+            listen::bind("127.0.0.1:0".parse().unwrap(), 1, limits::UNSENT_BYTES_DEFAULT).unwrap();
         (bound.address, bound.sockets.remove(0))
     }
 
     fn socket_at(&self, address: SocketAddr) -> Self::Socket {
-        listen::bind(address, 1).unwrap().sockets.remove(0)
+        listen::bind(address, 1, limits::UNSENT_BYTES_DEFAULT).unwrap().sockets.remove(0)
     }
 
     fn nobody(&self, _: usize) -> (SocketAddr, Option<TcpSocket>) {

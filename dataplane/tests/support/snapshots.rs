@@ -153,6 +153,7 @@ fn listener(config: &Config) -> Listener {
         name: LISTENER.into(),
         addresses: Vec::new(),
         bind_to_port: true,
+        unsent_bytes_max: limits::UNSENT_BYTES_DEFAULT,
         stat_prefix: LISTENER.into(),
         listener_filters: config.listener_filters,
         filter_chains: FilterChains::new(vec![chain], None).unwrap(),

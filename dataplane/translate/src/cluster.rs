@@ -28,8 +28,8 @@ pub fn translate(value: &cluster::Cluster, origin: Origin) -> Result<ClusterConf
     self::cluster(value, origin, &At::ROOT).map_err(|fault| fault.of(&value.name))
 }
 
-/// Accepted without effect: telemetry (`alt_stat_name`, `stats_matcher`, `lrs_server`, `track_*`), buffer limits (ours
-/// bound every buffer), `metadata`, what only tunes (`preconnect_policy`, `upstream_connection_options`,
+/// Accepted without effect: telemetry (`alt_stat_name`, `stats_matcher`, `lrs_server`, `track_*`), `metadata`,
+/// what only tunes (`preconnect_policy`, `upstream_connection_options`,
 /// `cleanup_interval`, `wait_for_warm_on_init`, `dns_failure_refresh_rate`, `dns_jitter`), what only concerns TLS or
 /// active health checks, which are refused themselves (`upstream_http_protocol_options`,
 /// `ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
@@ -67,6 +67,9 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
         let at = at.field("eds_cluster_config");
         config.fetch_timeout =
             config_source::fetch_timeout(eds.eds_config.as_ref(), &at.field("eds_config"))?;
+    }
+    if let Some(limit) = &value.per_connection_buffer_limit_bytes {
+        config.unsent_bytes_max = limit.value;
     }
     balance::apply(value, &mut config, at)?;
     protocol_options(value, origin, &mut config, at)?;

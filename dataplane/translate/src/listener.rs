@@ -47,8 +47,7 @@ pub fn translate(value: &listener::Listener, origin: Origin) -> Result<Referring
 }
 
 /// Accepted without effect: how sockets are tuned (`enable_reuse_port`, `connection_balance_config`,
-/// `tcp_backlog_size`, `tcp_keepalive`, `tcp_fast_open_queue_length`), buffer limits (ours bound every buffer),
-/// `drain_type`, `traffic_direction`, `metadata`, `stats_matcher`, and the listener's own `access_log` from a control
+/// `tcp_backlog_size`, `tcp_keepalive`, `tcp_fast_open_queue_length`), `drain_type`, `traffic_direction`, `metadata`, `stats_matcher`, and the listener's own `access_log` from a control
 /// plane (connections that no filter chain took; telemetry fails open).
 pub(crate) fn listener(
     value: &listener::Listener,
@@ -109,6 +108,9 @@ pub(crate) fn listener(
         name: name.into(),
         addresses,
         bind_to_port: value.bind_to_port.is_none_or(|bind| bind.value),
+        unsent_bytes_max: value
+            .per_connection_buffer_limit_bytes
+            .map_or(limits::UNSENT_BYTES_DEFAULT, |limit| limit.value),
         stat_prefix,
         listener_filters,
         filter_chains,

@@ -151,6 +151,7 @@ fn listener_with(name: &str, routes: RouteSource, clusters: &[&str], route_table
         name: name.into(),
         addresses: vec![Address::Socket("127.0.0.1:80".parse().unwrap())],
         bind_to_port: true,
+        unsent_bytes_max: limits::UNSENT_BYTES_DEFAULT,
         stat_prefix: name.into(),
         listener_filters: ListenerFilters::default(),
         filter_chains: FilterChains::new(vec![chain], None).unwrap(),

@@ -31,6 +31,9 @@ pub struct ClusterConfig {
     pub max_connection_duration: Option<Duration>,
     /// Requests that an upstream connection carries at most.
     pub max_requests_per_connection: Option<NonZeroU32>,
+    /// What the kernel may hold of an upstream connection that it has not sent yet, in bytes; 0 is no limit (Envoy:
+    /// `per_connection_buffer_limit_bytes`).
+    pub unsent_bytes_max: u32,
     /// Longest response head, in bytes; at most [`limits::RESPONSE_HEAD_BYTES_MAX`].
     pub response_head_bytes_max: usize,
     /// Most header lines of a response head; at most [`limits::HEADERS_COUNT_MAX`].
@@ -132,6 +135,7 @@ impl ClusterConfig {
             idle_timeout: Some(limits::UPSTREAM_IDLE_TIMEOUT_DEFAULT),
             max_connection_duration: None,
             max_requests_per_connection: None,
+            unsent_bytes_max: limits::UNSENT_BYTES_DEFAULT,
             response_head_bytes_max: limits::RESPONSE_HEAD_BYTES_MAX,
             headers_count_max: limits::HEADERS_COUNT_DEFAULT,
             proxy_protocol: None,

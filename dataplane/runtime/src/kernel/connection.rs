@@ -160,6 +160,10 @@ impl SendHalf for KernelSend {
         self.alarm.clone()
     }
 
+    fn limit_unsent(&mut self, bytes: u32) {
+        self.handle.watched.limit_unsent(bytes);
+    }
+
     fn shutdown(&mut self) -> io::Result<()> {
         self.handle.watched.shutdown(Shutdown::Write)
     }

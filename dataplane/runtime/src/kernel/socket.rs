@@ -222,6 +222,11 @@ impl Watched {
         }
     }
 
+    /// Lets the kernel take more only while less than this is unsent, or always with 0. A connection that is gone needs no limit.
+    pub(super) fn limit_unsent(&self, bytes: u32) {
+        let _ = self.socket().set_tcp_notsent_lowat(bytes);
+    }
+
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket().local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidData.into())
     }

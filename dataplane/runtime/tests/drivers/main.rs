@@ -60,8 +60,11 @@ fn many_descriptors() {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
+/// What connections that are accepted here let the kernel hold unsent.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+
 fn listener(io: &Kernel) -> <Kernel as Io>::Listener {
-    let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let mut bound = listen::bind("127.0.0.1:0".parse().unwrap(), 1, UNSENT_BYTES_MAX).unwrap();
     io.listener(bound.sockets.remove(0)).unwrap()
 }
 

@@ -12,7 +12,7 @@ use std::{
 use runtime::{Accepted, Buffer, Deadline, Gather, Io, Listener, RecvHalf, SendHalf};
 use socket2::SockRef;
 
-use super::{answer, listener, on_both, peer, soon};
+use super::{UNSENT_BYTES_MAX, answer, listener, on_both, peer, soon};
 
 #[test]
 fn what_comes_faster_than_it_is_taken_waits_and_loses_nothing() {
@@ -75,6 +75,46 @@ pub(super) async fn greedy<L: Listener>(
         kept.push(accepted);
     }
     (stop, greedy, kept)
+}
+
+#[test]
+fn the_kernel_holds_little_that_it_cannot_send() {
+    const SEGMENT: usize = 64 * 1024;
+    on_both(async |io| {
+        let mut listener = listener(&io);
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let address = listener.local_addr();
+        // Who takes nothing, and has little room for it: one that connects, and one that is connected to.
+        let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        SockRef::from(&deaf).set_recv_buffer_size(SEGMENT / 2).unwrap();
+        let upstream = deaf.local_addr().unwrap();
+        let peer = std::thread::spawn(move || {
+            let accepted = deaf.accept().unwrap();
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(SEGMENT / 2).unwrap();
+            socket.connect(&address.into()).unwrap();
+            stopped.recv().unwrap_err();
+            drop(accepted);
+        });
+        let (_recv, mut send) = io.connect(upstream, Deadline::NEVER).await.unwrap();
+        send.limit_unsent(UNSENT_BYTES_MAX);
+        let accepted = listener.accept().await.unwrap();
+        for mut send in [accepted.send, send] {
+            let mut taken = 0;
+            loop {
+                let mut gather = Gather::new();
+                gather.insert(&[7; SEGMENT]);
+                let sent = send.send(&mut gather, soon(&io, 100)).await;
+                let Ok(count) = sent else { break };
+                taken += count;
+            }
+            // What is unsent, one segment over it, and what the other end has room for.
+            let most = UNSENT_BYTES_MAX as usize + 3 * SEGMENT;
+            assert!((SEGMENT..=most).contains(&taken), "{taken}");
+        }
+        drop(stop);
+        answer(&io, peer).await;
+    });
 }
 
 #[test]

@@ -29,8 +29,14 @@ pub(crate) fn snapshot(of: &Snapshot) -> String {
     for (name, listener) in of.listeners.iter() {
         let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
         let bind = if listener.bind_to_port { "" } else { " (not bound)" };
-        writeln!(out, "listener {name} at {}{bind}, stats {}", addresses.join(" "), listener.stat_prefix)
-            .unwrap();
+        writeln!(
+            out,
+            "listener {name} at {}{bind}, stats {}, {} B unsent",
+            addresses.join(" "),
+            listener.stat_prefix,
+            listener.unsent_bytes_max
+        )
+        .unwrap();
         writeln!(out, "  {:?}", listener.listener_filters).unwrap();
         for chain in listener.filter_chains.iter() {
             filter_chain(&mut out, chain);
@@ -46,7 +52,7 @@ fn cluster(out: &mut String, of: &Cluster) {
     let config = &of.config;
     writeln!(
         out,
-        "cluster {}: {:?}, connect {:?}, idle {:?}, panic below {} %{}, life {:?}, {:?} requests, head {} B, {} headers, PROXY {:?}",
+        "cluster {}: {:?}, connect {:?}, idle {:?}, panic below {} %{}, life {:?}, {:?} requests, head {} B, {} headers, {} B unsent, PROXY {:?}",
         config.name,
         config.balance,
         config.connect_timeout,
@@ -57,6 +63,7 @@ fn cluster(out: &mut String, of: &Cluster) {
         config.max_requests_per_connection,
         config.response_head_bytes_max,
         config.headers_count_max,
+        config.unsent_bytes_max,
         config.proxy_protocol,
     )
     .unwrap();
