@@ -1,7 +1,7 @@
-//! The other workers, as one that accepts a connection sees them.
+//! The other workers, as one of them sees them.
 //!
-//! All it reads are counters that each worker writes for itself, and it reads them once per accepted connection. What it
-//! gives away goes through the other's mailbox.
+//! Who accepts a connection reads counters that each worker writes for itself, once per accepted connection. What it gives
+//! away, asks for or lends goes through the other's mailbox.
 
 use std::{
     cell::RefCell,
@@ -113,10 +113,22 @@ impl<I: Io> Colleagues<I> {
         Colleagues::new(0, Arc::new([]))
     }
 
+    /// Whether this worker has any.
+    pub fn are_any(&self) -> bool {
+        self.all.len() > 1
+    }
+
+    /// Tells the worker at `position` something.
+    pub fn tell(&self, position: usize, order: Order<I>) {
+        if let Some(other) = self.all.get(position) {
+            other.orders.send(order);
+        }
+    }
+
     /// The worker that a connection accepted `now` goes to; `None` when this one keeps it. Only workers that have
     /// the configuration with which it was accepted, and that take what they are given, are asked.
     pub fn receiver(&self, now: u64) -> Option<usize> {
-        if self.all.len() < 2 {
+        if !self.are_any() {
             return None;
         }
         let mut busy = self.busy.borrow_mut();

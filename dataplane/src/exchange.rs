@@ -9,11 +9,11 @@ use std::{net::SocketAddr, rc::Rc};
 use policy::{
     cluster::Cluster,
     dynamic_host::DynamicHost,
-    endpoint::{Endpoint, EndpointId, EndpointState, WorkerId},
+    endpoint::{Endpoint, EndpointState, WorkerId},
     route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
     snapshot::Address,
 };
-use runtime::{Deadline, Io};
+use runtime::{Deadline, Io, timer::Alarm};
 use wire::{
     head::{Method, RequestView},
     http1::{
@@ -32,7 +32,7 @@ use crate::{
     respond::{self, ExchangeError, Phase},
     retry::{Attempts, Sent},
     telemetry::access_log::Record,
-    upstream::{CheckoutError, Connection, Destination, Life, Owner},
+    upstream::{CheckoutError, Connection, Destination, Life, Owner, lending},
     worker::{BoundCluster, Worker},
 };
 
@@ -228,7 +228,7 @@ async fn reach<'a, I: Io>(
         }
         let id = endpoint.state.id();
         let owner = to.cluster.config.proxy_protocol.map(|_| downstream.connection.owner);
-        match checkout(worker, (id, address, owner), to, deadline).await {
+        match checkout(worker, (&endpoint.state, address, owner), to, (&downstream.alarm, deadline)).await {
             Ok(upstream) => {
                 record.upstream(address);
                 return Ok((endpoint, upstream));
@@ -249,14 +249,23 @@ fn pick<'a, I: Io>(worker: &Worker<I>, to: &Destinations<'a>, attempts: &Attempt
     endpoint
 }
 
+/// A connection of the pool, else one that another worker can spare, else a new one.
 async fn checkout<I: Io>(
     worker: &Rc<Worker<I>>,
-    (id, address, owner): (EndpointId, SocketAddr, Option<Owner>),
+    (endpoint, address, owner): (&EndpointState, SocketAddr, Option<Owner>),
     Destinations { cluster, bound, .. }: &Destinations<'_>,
-    deadline: Deadline,
+    (alarm, deadline): (&Alarm, Deadline),
 ) -> Result<Connection<I>, CheckoutError> {
+    let id = endpoint.id();
     if let Some(connection) = worker.pools.reuse(id, owner) {
         return Ok(connection);
+    }
+    if owner.is_none() && worker.colleagues.are_any() {
+        // Boxed: seldom begun, and every exchange would carry its size.
+        let lent = Box::pin(lending::borrow(worker, endpoint, &bound.stats, (alarm, deadline))).await;
+        if let Some(connection) = lent {
+            return Ok(connection);
+        }
     }
     let to = Destination {
         id,

@@ -5,7 +5,10 @@
 //! in, first out: the most recently used connection is the least likely to be closing.
 //!
 //! Where a connection begins with whom it is for (the PROXY protocol), it belongs to one downstream connection, carries its
-//! requests only, and ends with it: nobody else could ever use it.
+//! requests only, and ends with it: nobody else could ever use it. One that is anybody's may be [lent](lending) to another
+//! worker.
+
+pub mod lending;
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,7 +23,11 @@ use std::{
     time::Duration,
 };
 
-use policy::{endpoint::EndpointId, limits};
+use policy::{
+    endpoint::{EndpointId, EndpointState, WorkerId},
+    lending::can_lend,
+    limits,
+};
 use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
 
 use crate::{
@@ -30,13 +37,21 @@ use crate::{
 
 /// The idle connections of one worker, by endpoint.
 pub struct Pools<I: Io> {
+    worker: WorkerId,
     /// Has every endpoint of the snapshot in use, and no other.
-    idle: RefCell<ByNumber<EndpointId, VecDeque<Connection<I>>>>,
+    idle: RefCell<ByNumber<EndpointId, Idle<I>>>,
     /// The idle connections of downstream connections that have some of their own.
     owned: RefCell<ByNumber<Owner, Vec<Connection<I>>>>,
     /// How many of them are anybody's.
     count: Cell<usize>,
     buffers: BufferPool,
+}
+
+/// The idle connections to one endpoint that are anybody's, the one used last behind the others.
+struct Idle<I: Io> {
+    connections: VecDeque<Connection<I>>,
+    /// Where the other workers see how many there are.
+    endpoint: Arc<EndpointState>,
 }
 
 /// A downstream connection of a worker, as whose an upstream connection may be marked.
@@ -104,10 +119,17 @@ pub struct Connection<I: Io> {
     send: I::Send,
     /// Whether it has carried an exchange before.
     pub reused: bool,
-    /// How its receiving ended, once that was seen.
-    end: Option<End>,
     /// Bytes came that belong to no response.
     has_surplus: bool,
+    open: Open,
+}
+
+/// A connection that is counted as open. Dropping it tells how it ended, and whoever watches it that it did.
+struct Open {
+    /// How its receiving ended, once that was seen.
+    end: Option<End>,
+    /// Another worker has it now.
+    is_lent: bool,
     stats: Arc<ClusterStats>,
     watch: Rc<Watch>,
 }
@@ -151,28 +173,49 @@ pub enum Nothing {
 
 impl<I: Io> Pools<I> {
     /// No connections yet; receive buffers come from `buffers`.
-    pub fn new(buffers: BufferPool) -> Rc<Pools<I>> {
-        Rc::new(Pools { idle: RefCell::default(), owned: RefCell::default(), count: Cell::new(0), buffers })
+    pub fn new(worker: WorkerId, buffers: BufferPool) -> Rc<Pools<I>> {
+        let (idle, owned, count) = (RefCell::default(), RefCell::default(), Cell::new(0));
+        Rc::new(Pools { worker, idle, owned, count, buffers })
     }
 
     /// An idle connection to the endpoint, the one used last: of `owner`, or anybody's.
     pub fn reuse(&self, id: EndpointId, owner: Option<Owner>) -> Option<Connection<I>> {
         let connection = match owner {
             None => {
-                let connection = self.idle.borrow_mut().get_mut(&id)?.pop_back()?;
-                self.count.set(self.count.get() - 1);
+                let mut idle = self.idle.borrow_mut();
+                let idle = idle.get_mut(&id)?;
+                let connection = idle.connections.pop_back()?;
+                self.one_less(idle);
                 connection
             }
             Some(owner) => {
                 let mut owned = self.owned.borrow_mut();
                 let connections = owned.get_mut(&owner)?;
-                let at = connections.iter().rposition(|connection| connection.watch.id == id)?;
+                let at = connections.iter().rposition(|connection| connection.open.watch.id == id)?;
                 connections.remove(at)
             }
         };
-        connection.watch.is_idle.set(false);
-        connection.watch.alarm.set(Deadline::NEVER);
+        connection.open.watch.leave_pool();
         Some(connection)
+    }
+
+    /// The idle connection to the endpoint that waited longest, if this worker can spare one.
+    fn spare(&self, id: EndpointId) -> Option<Connection<I>> {
+        let mut idle = self.idle.borrow_mut();
+        let idle = idle.get_mut(&id)?;
+        if !can_lend(idle.connections.len()) {
+            return None;
+        }
+        let connection = idle.connections.pop_front()?;
+        self.one_less(idle);
+        connection.open.watch.leave_pool();
+        Some(connection)
+    }
+
+    /// A connection of `idle` was taken out.
+    fn one_less(&self, idle: &Idle<I>) {
+        self.count.set(self.count.get() - 1);
+        idle.endpoint.set_idle(self.worker, idle.connections.len());
     }
 
     /// A new connection, made before `deadline`.
@@ -216,23 +259,32 @@ impl<I: Io> Pools<I> {
             alarm: recv.cancel_handle(),
             task: RefCell::default(),
         });
-        Ok(Connection { recv, send, reused: false, end: None, has_surplus: false, stats: to.stats, watch })
+        let open = Open { end: None, is_lent: false, stats: to.stats, watch };
+        Ok(Connection { recv, send, reused: false, has_surplus: false, open })
     }
 
     /// Takes a connection back for the next exchange. It must be between two messages; one that was
     /// touched is closed.
     pub fn give_back(self: &Rc<Self>, io: &I, mut connection: Connection<I>) {
-        let watch = connection.watch.clone();
+        let Open { watch, stats, .. } = &connection.open;
+        let left = watch.requests_left.get() - 1;
+        watch.requests_left.set(left);
+        if left == 0 {
+            return stats.counters.upstream_cx_max_requests.inc();
+        }
+        connection.reused = true;
+        self.put(io, connection);
+    }
+
+    /// Takes in a connection that may carry another exchange.
+    #[inline]
+    fn put(self: &Rc<Self>, io: &I, mut connection: Connection<I>) {
+        let watch = connection.open.watch.clone();
         if watch.owner.is_none() && self.count.get() >= limits::POOL_IDLE_PER_WORKER_MAX {
             return;
         }
-        let (left, counters) = (watch.requests_left.get() - 1, &connection.stats.counters);
-        watch.requests_left.set(left);
-        if left == 0 {
-            return counters.upstream_cx_max_requests.inc();
-        }
         if io.now() >= watch.ages_at.0 {
-            return counters.upstream_cx_max_duration_reached.inc();
+            return connection.open.stats.counters.upstream_cx_max_duration_reached.inc();
         }
         let task = watch.task.borrow();
         match &*task {
@@ -248,13 +300,12 @@ impl<I: Io> Pools<I> {
                 }
             }
         }
-        connection.reused = true;
         watch.is_idle.set(true);
         let idle_until = watch.idle_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait));
         watch.alarm.set(idle_until.min(watch.ages_at));
         let mut idle = self.idle.borrow_mut();
         // Its endpoint may have been removed meanwhile.
-        let Some(connections) = idle.get_mut(&watch.id) else { return };
+        let Some(Idle { connections, endpoint }) = idle.get_mut(&watch.id) else { return };
         if let Some(owner) = watch.owner {
             let mut owned = self.owned.borrow_mut();
             let connections = owned.entry(owner).or_default();
@@ -269,17 +320,22 @@ impl<I: Io> Pools<I> {
             false => None,
         };
         connections.push_back(connection);
+        endpoint.set_idle(self.worker, connections.len());
         self.count.set(self.count.get() + 1 - usize::from(oldest.is_some()));
     }
 
     /// Takes on the endpoints of a snapshot; idle connections to others are closed.
-    pub fn adopt(&self, endpoints: impl IntoIterator<Item = EndpointId>) {
+    pub fn adopt<'a>(&self, endpoints: impl IntoIterator<Item = &'a Arc<EndpointState>>) {
         let mut idle = self.idle.borrow_mut();
         let mut before = std::mem::take(&mut *idle);
-        idle.extend(endpoints.into_iter().map(|id| (id, before.remove(&id).unwrap_or_default())));
-        self.count.set(idle.values().map(VecDeque::len).sum());
+        idle.extend(endpoints.into_iter().map(|endpoint| {
+            let none = || Idle { connections: VecDeque::new(), endpoint: endpoint.clone() };
+            (endpoint.id(), before.remove(&endpoint.id()).unwrap_or_else(none))
+        }));
+        before.into_values().for_each(|removed| removed.endpoint.set_idle(self.worker, 0));
+        self.count.set(idle.values().map(|idle| idle.connections.len()).sum());
         for connections in self.owned.borrow_mut().values_mut() {
-            connections.retain(|connection| idle.contains_key(&connection.watch.id));
+            connections.retain(|connection| idle.contains_key(&connection.open.watch.id));
         }
     }
 
@@ -299,7 +355,7 @@ impl<I: Io> Pools<I> {
     /// Whether an idle connection has to go, which it then does; else the task of `cx` is woken when that has to be asked
     /// again.
     fn poll_over(&self, watch: &Rc<Watch>, cx: &mut Context<'_>) -> Poll<()> {
-        let is_watched = |known: &Connection<I>| Rc::ptr_eq(&known.watch, watch);
+        let is_watched = |known: &Connection<I>| Rc::ptr_eq(&known.open.watch, watch);
         let mut is_over = |known: &mut Connection<I>| {
             watch.alarm.poll_rung(cx).is_ready() || known.poll_touched(&self.buffers, cx).is_ready()
         };
@@ -316,13 +372,13 @@ impl<I: Io> Pools<I> {
             return Poll::Ready(());
         }
         let mut idle = self.idle.borrow_mut();
-        let Some(connections) = idle.get_mut(&watch.id) else { return Poll::Ready(()) };
-        let Some(at) = connections.iter().position(is_watched) else { return Poll::Ready(()) };
-        if !is_over(&mut connections[at]) {
+        let Some(of) = idle.get_mut(&watch.id) else { return Poll::Ready(()) };
+        let Some(at) = of.connections.iter().position(is_watched) else { return Poll::Ready(()) };
+        if !is_over(&mut of.connections[at]) {
             return Poll::Pending;
         }
-        let removed = connections.remove(at);
-        self.count.set(self.count.get() - 1);
+        let removed = of.connections.remove(at);
+        self.one_less(of);
         drop(idle);
         drop(removed);
         Poll::Ready(())
@@ -386,7 +442,7 @@ impl<I: Io> Received<'_, I> {
 impl<I: Io> Connection<I> {
     /// Both directions, to be used side by side, and whose counters they move.
     pub fn split(&mut self) -> (&mut I::Send, Received<'_, I>, &ClusterStats) {
-        let Connection { recv, send, end, stats, .. } = self;
+        let Connection { recv, send, open: Open { end, stats, .. }, .. } = self;
         (send, Received { recv, end, count: &stats.counters.upstream_cx_rx_bytes_total }, stats)
     }
 
@@ -396,15 +452,15 @@ impl<I: Io> Connection<I> {
     }
 
     fn poll_touched(&mut self, buffers: &BufferPool, cx: &mut Context<'_>) -> Poll<()> {
-        while self.end.is_none() && !self.has_surplus {
+        while self.open.end.is_none() && !self.has_surplus {
             if self.recv.poll_readable(cx).is_pending() {
                 return Poll::Pending;
             }
             let mut nobody_asked = buffers.take();
             match self.recv.try_recv(&mut nobody_asked) {
-                Some(Ok(0)) => self.end = Some(End::Closed),
+                Some(Ok(0)) => self.open.end = Some(End::Closed),
                 Some(Ok(_)) => self.has_surplus = true,
-                Some(Err(_)) => self.end = Some(End::Reset),
+                Some(Err(_)) => self.open.end = Some(End::Reset),
                 None => {}
             }
             buffers.put(nobody_asked);
@@ -414,21 +470,30 @@ impl<I: Io> Connection<I> {
 
     /// How its receiving ended, if that was seen.
     pub fn end(&self) -> Option<End> {
-        self.end
+        self.open.end
     }
 
     /// Whose counters this connection moves.
     pub fn stats(&self) -> &ClusterStats {
-        &self.stats
+        &self.open.stats
     }
 }
 
-impl<I: Io> Drop for Connection<I> {
+impl Watch {
+    fn leave_pool(&self) {
+        self.is_idle.set(false);
+        self.alarm.set(Deadline::NEVER);
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.stats.counters.upstream_cx_active.dec();
+        let counters = &self.stats.counters;
+        counters.upstream_cx_active.dec();
         match self.end {
-            Some(_) => self.stats.counters.upstream_cx_destroy_remote.inc(),
-            None => self.stats.counters.upstream_cx_destroy_local.inc(),
+            _ if self.is_lent => {}
+            Some(_) => counters.upstream_cx_destroy_remote.inc(),
+            None => counters.upstream_cx_destroy_local.inc(),
         }
         self.watch.is_gone.set(true);
         if let Some(task) = self.watch.task.take() {

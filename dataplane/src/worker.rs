@@ -14,7 +14,7 @@ use policy::{
     Rng,
     balance::PickState,
     cluster::Cluster,
-    endpoint::{EndpointId, WorkerId},
+    endpoint::{EndpointState, WorkerId},
     limits,
     route::RouteScratch,
     snapshot::Snapshot,
@@ -35,10 +35,13 @@ use crate::{
         access_log::AccessLog,
         metrics::{ClusterStats, HttpStats, ListenerCounters, TcpCounters, WorkerStats},
     },
-    upstream::{Owner, Pools},
+    upstream::{
+        Owner, Pools,
+        lending::{self, Answer, Ask, Asks},
+    },
 };
 
-/// What the control thread tells a worker.
+/// What the control thread, or another worker, tells a worker.
 pub enum Order<I: Io> {
     /// Serve this snapshot from the next request on. Sockets of listeners that are new come with it; those of listeners
     /// that are gone close.
@@ -52,6 +55,10 @@ pub enum Order<I: Io> {
     },
     /// Serve a connection that another worker accepted.
     Serve(HandedOver<I>),
+    /// Lend another worker an idle upstream connection.
+    Lend(Ask),
+    /// What became of such an ask of this worker.
+    Lent(Answer<I>),
     /// Accept nothing more; end connections when their exchange ends.
     Drain,
     /// Nothing but to end a turn, which shows that the worker is well.
@@ -128,6 +135,8 @@ pub struct Worker<I: Io> {
     pub buffers: BufferPool,
     /// Idle upstream connections.
     pub pools: Rc<Pools<I>>,
+    /// What it has asked other workers for.
+    pub asks: Asks<I>,
     /// For balancing and splits.
     pub rng: RefCell<Rng>,
     /// Counters of the loop.
@@ -159,12 +168,13 @@ impl<I: Io> Worker<I> {
     pub fn new(io: I, seat: Seat<I>, bound: Box<Bound>, seed: u64, outlets: Outlets) -> Rc<Worker<I>> {
         let Seat { id, stats, colleagues } = seat;
         let buffers = BufferPool::new(limits::RECV_BUFFER_BYTES, BUFFERS_KEPT_MAX);
-        let pools = Pools::new(buffers.clone());
-        pools.adopt(endpoint_ids(&bound.snapshot));
+        let pools = Pools::new(id, buffers.clone());
+        pools.adopt(endpoints(&bound.snapshot));
         Rc::new(Worker {
             io,
             id,
             pools,
+            asks: Asks::default(),
             buffers,
             rng: RefCell::new(Rng::new(seed)),
             stats,
@@ -187,6 +197,8 @@ impl<I: Io> Worker<I> {
                 match order {
                     Order::Adopt { bound, sockets, closed } => self.adopt(bound, sockets, closed),
                     Order::Serve(connection) => listener::take_over(&self, connection),
+                    Order::Lend(ask) => lending::lend(&self, ask),
+                    Order::Lent(answer) => lending::take_on(&self, answer),
                     Order::Drain => self.drain(),
                     Order::EndTurn => {}
                     Order::Stop => return,
@@ -233,7 +245,7 @@ impl<I: Io> Worker<I> {
 
     fn adopt(self: &Rc<Self>, bound: Box<Bound>, sockets: Vec<(Arc<str>, I::Socket)>, closed: Vec<Arc<str>>) {
         self.stats.counters.snapshot_version.set(bound.snapshot.version);
-        self.pools.adopt(endpoint_ids(&bound.snapshot));
+        self.pools.adopt(endpoints(&bound.snapshot));
         let before = self.bound.replace(Rc::from(bound));
         self.hosts.look_again();
         for name in closed {
@@ -266,9 +278,9 @@ impl<I: Io> Worker<I> {
     }
 }
 
-fn endpoint_ids(snapshot: &Snapshot) -> impl Iterator<Item = EndpointId> {
+fn endpoints(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<EndpointState>> {
     let endpoints = snapshot.clusters.iter().flat_map(|(_, cluster)| cluster.all_endpoints());
-    endpoints.map(|endpoint| endpoint.state.id())
+    endpoints.map(|endpoint| &endpoint.state)
 }
 
 /// The connections of a worker that may wait without harm to be ended, so that they can be told to end.

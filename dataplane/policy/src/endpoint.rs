@@ -4,7 +4,7 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::{
     net::SocketAddr,
     num::NonZeroU32,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
 use crate::address::Address;
@@ -155,6 +155,7 @@ pub struct EndpointState {
 #[repr(align(128))]
 struct Slot {
     in_flight: AtomicU32,
+    idle: AtomicUsize,
 }
 
 impl EndpointState {
@@ -186,13 +187,29 @@ impl EndpointState {
         self.slots.iter().map(|slot| slot.in_flight.load(Ordering::Relaxed)).fold(0, u32::saturating_add)
     }
 
+    /// Says how many connections to the endpoint `worker` has idle. Only the worker's own thread may call this.
+    pub fn set_idle(&self, worker: WorkerId, count: usize) {
+        if let Some(slot) = self.slot(worker) {
+            slot.idle.store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// How many connections to the endpoint each worker has idle, by worker; a moment old.
+    pub fn idle(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().map(|slot| slot.idle.load(Ordering::Relaxed))
+    }
+
     fn change(&self, worker: WorkerId, change: impl Fn(u32) -> u32) {
-        let slot = self.slots.get(usize::from(worker.0));
-        debug_assert!(slot.is_some(), "there is a slot for every worker");
-        if let Some(slot) = slot {
+        if let Some(slot) = self.slot(worker) {
             // One writer per slot: nothing can come between the load and the store.
             slot.in_flight.store(change(slot.in_flight.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
+    }
+
+    fn slot(&self, worker: WorkerId) -> Option<&Slot> {
+        let slot = self.slots.get(usize::from(worker.0));
+        debug_assert!(slot.is_some(), "there is a slot for every worker");
+        slot
     }
 }
 
@@ -210,6 +227,15 @@ mod tests {
         state.finish(WorkerId(2));
         assert_eq!(state.in_flight(), 2);
         assert_eq!(core::mem::size_of::<Slot>(), 128);
+    }
+
+    #[test]
+    fn each_worker_says_what_it_has_idle() {
+        let state = EndpointState::new(EndpointId(1), 3);
+        state.set_idle(WorkerId(2), 5);
+        state.set_idle(WorkerId(0), 1);
+        state.set_idle(WorkerId(2), 4);
+        assert!(state.idle().eq([1, 0, 4]));
     }
 
     #[test]

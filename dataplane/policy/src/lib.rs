@@ -23,6 +23,7 @@ pub mod endpoint;
 pub mod filter_chain;
 pub mod forwarded;
 pub mod hand_off;
+pub mod lending;
 pub mod limits;
 pub mod network_filter;
 pub mod regex;

@@ -89,6 +89,16 @@ const _: () = assert!(POOL_IDLE_PER_ENDPOINT_MAX <= POOL_IDLE_PER_WORKER_MAX);
 /// has one exchange at a time, so this is how many clusters or endpoints it may go to in turn without a new connect.
 pub const POOL_IDLE_PER_DOWNSTREAM_MAX: usize = 8;
 
+/// Idle connections to an endpoint that a worker must have to lend one to another. With less it could lend its only one, ask
+/// for one back in the next moment, and so on (HAProxy: `pool-low-conn`, over all threads).
+pub const POOL_IDLE_TO_LEND_MIN: usize = 2;
+const _: () = assert!(POOL_IDLE_TO_LEND_MIN >= 2 && POOL_IDLE_TO_LEND_MIN <= POOL_IDLE_PER_ENDPOINT_MAX);
+
+/// Time that an exchange waits for another worker to lend a connection, before it makes one of its own. A worker that has
+/// time answers within a turn or two, which take some tens of microseconds; one that does not is no help. As every deadline
+/// it may be noticed a tick late.
+pub const LOAN_WAIT_MAX: Duration = Duration::from_millis(1);
+
 /// Connect attempts for one exchange, the first one included. Each goes to another endpoint.
 pub const CONNECT_ATTEMPTS_MAX: usize = 4;
 

@@ -68,6 +68,12 @@ impl SimIo {
         self.host.ip
     }
 
+    /// How many of 1000 rings of this machine's bells are heard late, up to `by_max`, since its thread does not get its turn.
+    /// Another reason for a turn comes before.
+    pub fn late_bells(&self, per_mille: u16, by_max: Duration) {
+        self.host.late_bells.set((per_mille, by_max));
+    }
+
     /// A bell for mailboxes of this machine's worker; each ring makes a turn.
     pub fn bell(&self) -> Bell {
         let rung = self.host.rung.clone();

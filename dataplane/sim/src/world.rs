@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use runtime::{Deadline, timer::Timers};
+use runtime::{
+    Deadline,
+    timer::{Alarm, Timers},
+};
 
 use crate::{
     connection::Side,
@@ -80,6 +83,10 @@ pub(crate) struct Host {
     open: Cell<bool>,
     /// A bell of this machine rang, maybe on another thread.
     pub(crate) rung: Arc<AtomicBool>,
+    /// How many of 1000 rings are heard late, and how late that is at most.
+    pub(crate) late_bells: Cell<(u16, Duration)>,
+    /// When a ring is heard that is heard late.
+    heard_at: RefCell<Option<(u64, Alarm)>>,
     /// A turn ended that nobody has seen yet.
     ended: Cell<bool>,
     waiter: RefCell<Option<Waker>>,
@@ -123,6 +130,8 @@ impl World {
             no_buffer_per_mille: Cell::new(0),
             open: Cell::new(false),
             rung: Arc::default(),
+            late_bells: Cell::new((0, Duration::ZERO)),
+            heard_at: RefCell::default(),
             ended: Cell::new(false),
             waiter: RefCell::default(),
         });
@@ -250,7 +259,10 @@ impl World {
         let streams = taken(&self.dropped_streams);
         streams.into_iter().for_each(|(number, side)| network.release(number, side));
         let mut woken = false;
-        for host in self.hosts.borrow().iter().filter(|host| host.take_open()) {
+        for host in self.hosts.borrow().iter() {
+            if !host.take_open(self, network.now) {
+                continue;
+            }
             host.ended.set(true);
             if let Some(waiter) = host.waiter.take() {
                 network.note(What::TurnEnds(host.number));
@@ -321,9 +333,34 @@ impl Host {
     }
 
     /// Whether this turn will be seen to end; not any more.
-    fn take_open(&self) -> bool {
-        let is_rung = self.rung.swap(false, Ordering::Relaxed);
-        self.open.replace(false) || is_rung
+    fn take_open(&self, world: &World, now: u64) -> bool {
+        let is_heard = self.rung.load(Ordering::Relaxed) && self.hears(world, now);
+        if is_heard {
+            self.rung.store(false, Ordering::Relaxed);
+        }
+        self.open.replace(false) || is_heard
+    }
+
+    /// Whether this machine hears its bell now and not later.
+    fn hears(&self, world: &World, now: u64) -> bool {
+        let mut heard_at = self.heard_at.borrow_mut();
+        if let Some((at, _)) = &*heard_at {
+            let is_time = now >= *at;
+            if is_time {
+                *heard_at = None;
+            }
+            return is_time;
+        }
+        let (per_mille, by_max) = self.late_bells.get();
+        let mut rng = world.rng.borrow_mut();
+        if !rng.chance(per_mille) {
+            return true;
+        }
+        let at = now + 1 + rng.below(by_max.as_nanos() as u64);
+        let alarm = world.timers.alarm();
+        alarm.set(Deadline(at));
+        *heard_at = Some((at, alarm));
+        false
     }
 
     pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {

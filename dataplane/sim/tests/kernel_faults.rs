@@ -378,3 +378,30 @@ fn a_connection_whose_receive_is_told_to_end_stays_with_what_came_or_goes_with_i
         assert_eq!(outcomes.len(), 12, "{outcomes:?}");
     });
 }
+
+#[test]
+fn a_bell_that_is_heard_late_makes_its_turn_later() {
+    let sim = Sim::with_seed(4);
+    let (io, other) = (sim.io(), sim.io());
+    io.late_bells(500, 80 * MS);
+    let turns = Rc::new(RefCell::new(Vec::new()));
+    let (turning, seen) = (io.clone(), turns.clone());
+    io.spawn(async move {
+        loop {
+            turning.turn().await;
+            seen.borrow_mut().push(turning.now());
+        }
+    });
+    sim.run(async {
+        let mut at_once = 0;
+        for _ in 0..20 {
+            turns.borrow_mut().clear();
+            let rung_at = other.now();
+            io.bell().ring();
+            other.sleep_until(soon(&other, 100 * MS)).await;
+            at_once += usize::from(turns.borrow().first() == Some(&rung_at));
+            assert!(!turns.borrow().is_empty());
+        }
+        assert!((1..20).contains(&at_once), "{at_once}");
+    });
+}

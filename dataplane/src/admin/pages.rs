@@ -65,6 +65,8 @@ pub fn cores(cores: &[Core], io_driver: &str, io_driver_reason: &str) -> String 
             "connections": counters.connections.get(),
             "handed_over": counters.handed_over.get(),
             "taken_over": counters.taken_over.get(),
+            "upstream_cx_lent": counters.upstream_cx_lent.get(),
+            "upstream_cx_borrowed": counters.upstream_cx_borrowed.get(),
             "requests": counters.requests.get(),
             "turns": counters.turns.get(),
             "completion_overflows": counters.completion_overflows.get(),

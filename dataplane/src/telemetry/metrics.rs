@@ -349,6 +349,10 @@ block! {
         Counter handed_over,
         /// Connections that another worker accepted.
         Counter taken_over,
+        /// Idle upstream connections lent to another worker.
+        Counter upstream_cx_lent,
+        /// Those that another worker lent.
+        Counter upstream_cx_borrowed,
     }
 }
 

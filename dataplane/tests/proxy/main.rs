@@ -4,6 +4,7 @@
 mod control_plane;
 mod discovery;
 mod io_uring;
+mod lending;
 mod overload;
 mod proxy_protocol;
 mod static_file;

@@ -12,6 +12,7 @@ mod dynamic_forward;
 mod endings;
 mod keep_alive;
 mod kernel;
+mod lending;
 mod limits;
 mod memory;
 mod paths;

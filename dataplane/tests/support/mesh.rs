@@ -439,6 +439,7 @@ impl<I: Ground> Mesh<I> {
         for (_, cluster) in bound.snapshot.clusters.iter() {
             for endpoint in cluster.all_endpoints() {
                 assert_eq!(endpoint.state.in_flight(), 0, "{}", endpoint.spec.address);
+                assert!(endpoint.state.idle().all(|count| count == 0), "{}", endpoint.spec.address);
             }
         }
         self.origins.iter().for_each(Origin::stop);

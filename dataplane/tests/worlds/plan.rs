@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     overflows: u16,
     /// How many of 1000 of its receives find no buffer.
     short_of_buffers: u16,
+    /// How many of 1000 rings of its bells are heard late.
+    late_bells: u16,
     lost_syns: u16,
     late: u16,
     late_cancels: u16,
@@ -79,6 +81,7 @@ impl Plan {
             cuts,
             overflows: rng.pick(&[0, 0, 5, 50]),
             short_of_buffers: rng.pick(&[0, 0, 50, 500]),
+            late_bells: rng.pick(&[0, 0, 300]),
             lost_syns,
             late: rng.pick(&[0, 50, 150, 400]),
             late_cancels: rng.pick(&[0, 200, 900]),
@@ -122,6 +125,7 @@ impl Plan {
         proxy.fail_operations(self.kernel_failures);
         proxy.overflows(self.overflows, 15 * MS);
         proxy.short_of_buffers(self.short_of_buffers);
+        proxy.late_bells(self.late_bells, 15 * MS);
     }
 
     /// What an origin does.
