@@ -43,7 +43,7 @@ pub struct Colleague<I: Io> {
     given_at: AtomicU64,
 }
 
-/// A connection that another worker accepted.
+/// A connection that another thread accepted.
 pub struct HandedOver<I: Io> {
     /// The listener that accepted it.
     pub listener: Arc<str>,
@@ -97,7 +97,7 @@ impl<I: Io> Colleague<I> {
     }
 
     /// Whether it has left untaken for too long what it was given.
-    fn is_held_up(&self, now: u64) -> bool {
+    pub fn is_held_up(&self, now: u64) -> bool {
         self.on_their_way() > 0 && now.saturating_sub(self.given_at.load(Ordering::Relaxed)) > TAKEN_WITHIN_NS
     }
 }
@@ -157,9 +157,11 @@ impl<I: Io> Colleagues<I> {
     }
 
     /// This worker has taken a connection that was given to it.
-    pub fn took(&self) {
+    pub fn took(&self, now: u64) {
         if let Some(own) = self.all.get(self.own) {
             own.stats.counters.taken_over.inc();
+            // What else is on its way waits for it from now on.
+            own.given_at.store(now, Ordering::Relaxed);
             own.on_their_way.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -216,9 +218,11 @@ mod tests {
         own.give(1, connection(), 1005 * MS);
         assert_eq!(own.receiver(1009 * MS), Some(1), "it may be about to take them");
         assert_eq!(own.receiver(1011 * MS), None);
-        other.took();
-        other.took();
-        assert_eq!(own.receiver(1012 * MS), Some(1));
+        other.took(1012 * MS);
+        assert_eq!(own.receiver(1012 * MS), Some(1), "it takes them");
+        assert_eq!(own.receiver(1023 * MS), None, "and not the second");
+        other.took(1024 * MS);
+        assert_eq!(own.receiver(1024 * MS), Some(1));
         own.give(1, connection(), 5000 * MS);
         assert_eq!(own.receiver(5009 * MS), Some(1), "it counts from what it has not taken");
     }

@@ -263,7 +263,8 @@ async fn checkout<I: Io>(
     if owner.is_none() && worker.colleagues.are_any() {
         // Boxed: seldom begun, and every exchange would carry its size.
         let lent = Box::pin(lending::borrow(worker, endpoint, &bound.stats, (alarm, deadline))).await;
-        if let Some(connection) = lent {
+        // One may have been given back meanwhile.
+        if let Some(connection) = lent.or_else(|| worker.pools.reuse(id, owner)) {
             return Ok(connection);
         }
     }

@@ -100,7 +100,7 @@ async fn hand_over<I: Io>(
     }
 }
 
-/// Serves a connection that another worker accepted.
+/// Serves a connection that another thread accepted.
 pub(crate) fn take_over<I: Io>(worker: &Rc<Worker<I>>, connection: HandedOver<I>) {
     let HandedOver { listener, listening_on, stream, downstream, pass } = connection;
     match worker.io.attach(stream) {
@@ -109,7 +109,7 @@ pub(crate) fn take_over<I: Io>(worker: &Rc<Worker<I>>, connection: HandedOver<I>
         }
         Err(_) => count(worker, &listener, |counters| counters.downstream_cx_accept_fail.inc()),
     }
-    worker.colleagues.took();
+    worker.colleagues.took(worker.io.now());
 }
 
 /// Linux's number of what accept(2) says of a socket that does not listen any more: its close handle was used.

@@ -9,6 +9,7 @@
 //! worker.
 
 pub mod lending;
+mod received;
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,12 +29,10 @@ use policy::{
     lending::can_lend,
     limits,
 };
-use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
 
-use crate::{
-    by_number::ByNumber,
-    telemetry::metrics::{ClusterStats, Counter},
-};
+pub use self::received::{End, Nothing, Received};
+use crate::{by_number::ByNumber, telemetry::metrics::ClusterStats};
 
 /// The idle connections of one worker, by endpoint.
 pub struct Pools<I: Io> {
@@ -82,8 +81,9 @@ pub enum CheckoutError {
 }
 
 /// What socket(2) and connect(2) say when this machine is short of something, and upstream was not even asked: ENFILE and
-/// EMFILE, ENOMEM and ENOBUFS, EADDRINUSE and EADDRNOTAVAIL (no port towards this address is free).
-const SHORTAGES: [i32; 6] = [23, 24, 12, 105, 98, 99];
+/// EMFILE, ENOMEM and ENOBUFS, EADDRINUSE and EADDRNOTAVAIL (no port towards this address is free); and epoll_ctl(2) of one
+/// descriptor more than may be watched: ENOSPC.
+const SHORTAGES: [i32; 7] = [23, 24, 12, 105, 98, 99, 28];
 
 /// Where a connection leads and what is counted on it.
 #[derive(Clone)]
@@ -151,24 +151,6 @@ pub(crate) struct Watch {
     alarm: Alarm,
     /// How to wake the task; `None` before the first time in the pool.
     task: RefCell<Option<Waker>>,
-}
-
-/// How a connection's receiving ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
-    /// FIN: all that was sent has been received.
-    Closed,
-    /// RST or another error.
-    Reset,
-}
-
-/// What [`Received::next`] waited for in vain.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Nothing {
-    /// The connection ended.
-    Ended(End),
-    /// The caller's alarm rang.
-    TimedOut,
 }
 
 impl<I: Io> Pools<I> {
@@ -328,10 +310,12 @@ impl<I: Io> Pools<I> {
     pub fn adopt<'a>(&self, endpoints: impl IntoIterator<Item = &'a Arc<EndpointState>>) {
         let mut idle = self.idle.borrow_mut();
         let mut before = std::mem::take(&mut *idle);
-        idle.extend(endpoints.into_iter().map(|endpoint| {
+        for endpoint in endpoints {
+            let known = before.remove(&endpoint.id());
             let none = || Idle { connections: VecDeque::new(), endpoint: endpoint.clone() };
-            (endpoint.id(), before.remove(&endpoint.id()).unwrap_or_else(none))
-        }));
+            // One address may stand in the snapshot more than once.
+            idle.entry(endpoint.id()).or_insert_with(|| known.unwrap_or_else(none));
+        }
         before.into_values().for_each(|removed| removed.endpoint.set_idle(self.worker, 0));
         self.count.set(idle.values().map(|idle| idle.connections.len()).sum());
         for connections in self.owned.borrow_mut().values_mut() {
@@ -403,40 +387,6 @@ pub(crate) async fn watch_idle<I: Io>(watch: Rc<Watch>, pools: Weak<Pools<I>>) {
         }
     })
     .await
-}
-
-/// The receiving side of a connection while it is held.
-pub struct Received<'a, I: Io> {
-    recv: &'a mut I::Recv,
-    end: &'a mut Option<End>,
-    count: &'a Counter,
-}
-
-impl<I: Io> Received<'_, I> {
-    /// The next bytes, or why there are none. `alarm` is the caller's; it decides how long to wait.
-    pub async fn next(&mut self, buffers: &BufferPool, alarm: &Alarm) -> Result<Buffer, Nothing> {
-        loop {
-            if let Some(end) = *self.end {
-                return Err(Nothing::Ended(end));
-            }
-            poll_fn(|cx| match self.recv.poll_readable(cx) {
-                Poll::Ready(()) => Poll::Ready(Ok(())),
-                Poll::Pending => alarm.poll_rung(cx).map(|_| Err(Nothing::TimedOut)),
-            })
-            .await?;
-            let mut buffer = buffers.take();
-            match self.recv.try_recv(&mut buffer) {
-                Some(Ok(count)) if count > 0 => {
-                    self.count.add(count as u64);
-                    return Ok(buffer);
-                }
-                Some(Ok(_)) => *self.end = Some(End::Closed),
-                Some(Err(_)) => *self.end = Some(End::Reset),
-                None => {}
-            }
-            buffers.put(buffer);
-        }
-    }
 }
 
 impl<I: Io> Connection<I> {

@@ -53,7 +53,7 @@ pub enum Order<I: Io> {
         /// Listeners to close.
         closed: Vec<Arc<str>>,
     },
-    /// Serve a connection that another worker accepted.
+    /// Serve a connection that another thread accepted.
     Serve(HandedOver<I>),
     /// Lend another worker an idle upstream connection.
     Lend(Ask),

@@ -169,11 +169,14 @@ impl Workers {
         }
     }
 
-    /// The worker with the fewest connections of those that serve `version` and are not among `stuck`.
+    /// The worker with the fewest connections of those that serve `version`, take what they are given and are not among
+    /// `stuck`.
     pub fn with_fewest_connections(&self, version: u64, stuck: &[usize]) -> Option<&Colleague<Kernel>> {
-        let all = self.colleagues.iter().zip(&self.stats).enumerate();
-        let well = all.filter(|(worker, (_, stats))| {
-            !stuck.contains(worker) && stats.counters.snapshot_version.get() >= version
+        let (all, now) = (self.colleagues.iter().zip(&self.stats).enumerate(), self.now());
+        let well = all.filter(|(worker, (colleague, stats))| {
+            !stuck.contains(worker)
+                && stats.counters.snapshot_version.get() >= version
+                && !colleague.is_held_up(now)
         });
         well.map(|(_, (colleague, _))| colleague).min_by_key(|colleague| colleague.connections())
     }

@@ -65,8 +65,8 @@ pub const UNSENT_BYTES_DEFAULT: u32 = 2 * RECV_BUFFER_BYTES as u32;
 /// listener and who asks it.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 
-/// The same for each worker: its loop, its mailbox, its listeners.
-pub const DESCRIPTORS_PER_WORKER: u64 = 8;
+/// The same for each worker: its loop, its mailbox, its listeners, and a spare of each of them.
+pub const DESCRIPTORS_PER_WORKER: u64 = 16;
 
 /// Share of the memory of a cgroup above which requests are refused, in percent. What is left is for what the kernel
 /// accounts late, and for exchanges that run.
@@ -96,8 +96,12 @@ const _: () = assert!(POOL_IDLE_TO_LEND_MIN >= 2 && POOL_IDLE_TO_LEND_MIN <= POO
 
 /// Time that an exchange waits for another worker to lend a connection, before it makes one of its own. A worker that has
 /// time answers within a turn or two, which take some tens of microseconds; one that does not is no help. As every deadline
-/// it may be noticed a tick late.
+/// it may be noticed a tick of the timers late, so it is some milliseconds at most.
 pub const LOAN_WAIT_MAX: Duration = Duration::from_millis(1);
+
+/// Connections that the control thread accepts at a time for workers that are stuck. It has other things to do, and looks
+/// again soon.
+pub const ACCEPTS_FOR_THE_STUCK_MAX: usize = 256;
 
 /// Connect attempts for one exchange, the first one included. Each goes to another endpoint.
 pub const CONNECT_ATTEMPTS_MAX: usize = 4;

@@ -1,7 +1,7 @@
-//! Owned buffers that operations in flight carry: [`Buffer`] to receive into, [`Gather`] to send from.
+//! Memory for operations: [`Buffer`] to receive into, [`Gather`] to send from.
 //!
-//! Both are plain owners of memory with stable addresses, so the kernel may read or write them while a future
-//! that holds them is moved. No socket here.
+//! Both are plain owners of memory with stable addresses, so the kernel may read what a gather points to while the gather is
+//! moved. No socket here.
 
 use std::{
     cell::{Cell, RefCell},

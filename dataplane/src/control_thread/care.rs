@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use policy::limits;
+
 use super::ControlThread;
 use crate::{
     colleagues::HandedOver,
@@ -81,13 +83,18 @@ impl ControlThread {
     fn accept_for_the_stuck(&self) {
         let ControlThread { care, workers, sockets, admission, snapshot, .. } = self;
         let stuck: Vec<usize> = care.watchdog.stuck().collect();
+        let mut left = limits::ACCEPTS_FOR_THE_STUCK_MAX;
         for (name, listening_on, socket) in stuck.iter().flat_map(|worker| sockets.of_worker(*worker)) {
-            while admission.has_room()
+            while left > 0
+                && admission.has_room()
                 && let Some(colleague) = workers.with_fewest_connections(snapshot.version, &stuck)
                 && let Ok((stream, downstream)) = socket.accept()
             {
+                left -= 1;
+                // As many as may be are open: who comes is closed, and no other is taken for it.
+                let Some(pass) = admission.enter() else { return };
                 // Workers wait until a receive is worth a try, and try without blocking.
-                if let (Ok(()), Some(pass)) = (stream.set_nonblocking(true), admission.enter()) {
+                if stream.set_nonblocking(true).is_ok() {
                     let (listener, stream) = (name.clone(), stream.into());
                     let connection = HandedOver { listener, listening_on, stream, downstream, pass };
                     colleague.give(connection, workers.now());

@@ -347,7 +347,7 @@ block! {
         Gauge buffers_kept,
         /// Connections accepted here and given to another worker.
         Counter handed_over,
-        /// Connections that another worker accepted.
+        /// Connections that another thread accepted: a worker, or the control thread for one that is stuck.
         Counter taken_over,
         /// Idle upstream connections lent to another worker.
         Counter upstream_cx_lent,

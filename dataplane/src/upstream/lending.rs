@@ -71,6 +71,8 @@ struct Waiting<I: Io> {
     lender: usize,
     exchange: Waker,
     answer: Poll<Option<Connection<I>>>,
+    /// Nobody waits for it any more. It counts until it is answered, so that who does not answer is not asked for ever.
+    is_abandoned: bool,
 }
 
 /// A connection that another worker can spare; `None` when nobody can, or it does not come in time. `alarm` is the caller's.
@@ -194,7 +196,14 @@ impl<I: Io> Asks<I> {
         let ticket = Ticket(self.last.get() + 1);
         self.last.set(ticket.0);
         let exchange = Waker::noop().clone();
-        self.waiting.borrow_mut().push(Waiting { ticket, endpoint, lender, exchange, answer: Poll::Pending });
+        self.waiting.borrow_mut().push(Waiting {
+            ticket,
+            endpoint,
+            lender,
+            exchange,
+            answer: Poll::Pending,
+            is_abandoned: false,
+        });
         ticket
     }
 
@@ -212,7 +221,12 @@ impl<I: Io> Asks<I> {
     /// Tells the exchange that waits; gives the connection back when none does any more.
     fn answer(&self, ticket: Ticket, connection: Option<Connection<I>>) -> Option<Connection<I>> {
         let mut waiting = self.waiting.borrow_mut();
-        let Some(ask) = waiting.iter_mut().find(|ask| ask.ticket == ticket) else { return connection };
+        let Some(at) = waiting.iter().position(|ask| ask.ticket == ticket) else { return connection };
+        let ask = &mut waiting[at];
+        if ask.is_abandoned {
+            waiting.swap_remove(at);
+            return connection;
+        }
         ask.answer = Poll::Ready(connection);
         ask.exchange.wake_by_ref();
         None
@@ -221,6 +235,10 @@ impl<I: Io> Asks<I> {
     fn end(&self, ticket: Ticket) -> Option<Connection<I>> {
         let mut waiting = self.waiting.borrow_mut();
         let at = waiting.iter().position(|ask| ask.ticket == ticket)?;
+        if waiting[at].answer.is_pending() {
+            waiting[at].is_abandoned = true;
+            return None;
+        }
         match waiting.swap_remove(at).answer {
             Poll::Ready(connection) => connection,
             Poll::Pending => None,
@@ -246,6 +264,8 @@ mod tests {
         let tickets = [asks.begin(EndpointId(1), 2), asks.begin(EndpointId(1), 2)];
         assert_eq!((lender(&endpoint), lender(&other)), (None, Some(2)));
         assert!(asks.end(tickets[0]).is_none());
+        assert_eq!(lender(&endpoint), None, "who has not answered yet is not asked for more");
+        assert!(asks.answer(tickets[0], None).is_none());
         assert_eq!(lender(&endpoint), Some(2));
     }
 }

@@ -29,10 +29,9 @@ pub fn translate(value: &cluster::Cluster, origin: Origin) -> Result<ClusterConf
 }
 
 /// Accepted without effect: telemetry (`alt_stat_name`, `stats_matcher`, `lrs_server`, `track_*`), `metadata`,
-/// what only tunes (`preconnect_policy`, `upstream_connection_options`,
-/// `cleanup_interval`, `wait_for_warm_on_init`, `dns_failure_refresh_rate`, `dns_jitter`), what only concerns TLS or
-/// active health checks, which are refused themselves (`upstream_http_protocol_options`,
-/// `ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
+/// what only tunes (`preconnect_policy`, `upstream_connection_options`, `cleanup_interval`, `wait_for_warm_on_init`,
+/// `dns_failure_refresh_rate`, `dns_jitter`), what only concerns TLS or active health checks, which are refused themselves
+/// (`upstream_http_protocol_options`, `ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
 pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> Result<ClusterConfig, Fault> {
     let name: Arc<str> = fields::name(&value.name, &at.field("name"))?.into();
     #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]

@@ -47,8 +47,9 @@ pub fn translate(value: &listener::Listener, origin: Origin) -> Result<Referring
 }
 
 /// Accepted without effect: how sockets are tuned (`enable_reuse_port`, `connection_balance_config`,
-/// `tcp_backlog_size`, `tcp_keepalive`, `tcp_fast_open_queue_length`), `drain_type`, `traffic_direction`, `metadata`, `stats_matcher`, and the listener's own `access_log` from a control
-/// plane (connections that no filter chain took; telemetry fails open).
+/// `tcp_backlog_size`, `tcp_keepalive`, `tcp_fast_open_queue_length`), `drain_type`, `traffic_direction`, `metadata`,
+/// `stats_matcher`, and the listener's own `access_log` from a control plane (connections that no filter chain took;
+/// telemetry fails open).
 pub(crate) fn listener(
     value: &listener::Listener,
     origin: Origin,
