@@ -40,7 +40,7 @@ pub(super) fn measure(
     let loads = loads(stand, running, workload, round);
     let settled = APART * loads.len() as u32 + Duration::from_secs_f64(stand.arguments.warm);
     let begun = stand.read(running)?;
-    let (outcome, before, after, connections) = thread::scope(|scope| {
+    let (outcome, before, after, said) = thread::scope(|scope| {
         let started: Vec<_> = (0..)
             .zip(&loads)
             .map(|(number, load)| {
@@ -53,14 +53,17 @@ pub(super) fn measure(
             .collect();
         thread::sleep(settled);
         let before = stand.read(running)?;
-        let connections = connections_of_each(running, workload)?;
+        let said_before = Said::of(running)?;
         thread::sleep(measured);
         let after = stand.read(running)?;
+        // By now the last requests are being answered and connections end, so those are of the beginning.
+        let requests = Said::of(running)?.requests_since(&said_before);
+        let said = Said { requests, ..said_before };
         let mut all = Outcome::default();
         for load in started {
             all.add(&load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-        Ok::<_, io::Error>((all, before, after, connections))
+        Ok::<_, io::Error>((all, before, after, said))
     })?;
     stand.refuse_errors(running, workload, &outcome)?;
     let ended = stand.read(running)?;
@@ -74,6 +77,8 @@ pub(super) fn measure(
         (Some(after), Some(before)) => used(after, before),
         _ => (Duration::ZERO, Vec::new()),
     };
+    // Those that do not stay say nothing.
+    let connections = said.connections.filter(|_| workload != Workload::WorkersShort);
     Ok(Record {
         subject: name.to_owned(),
         workload: workload.name(),
@@ -86,7 +91,7 @@ pub(super) fn measure(
         added: None,
         upstream_connections: opened,
         idle: None,
-        workers: Some(Workers { cpu_ms, connections }),
+        workers: Some(Workers { cpu_ms, connections, requests: said.requests }),
         idle_rss_kb: running.memory.rss_kb,
         idle_pss_kb: running.memory.pss_kb,
         ready_ms: running.ready.as_secs_f64() * 1e3,
@@ -117,27 +122,45 @@ fn workers_of(running: &Running, after: &ProcessorTime, before: &ProcessorTime) 
     threads.iter().map(|thread| after.of_thread_since(*thread, before).as_secs_f64() * 1e3).collect()
 }
 
-/// Downstream connections of each worker, as it says itself; `None` where it does not, or they do not stay.
-fn connections_of_each(running: &Running, workload: Workload) -> io::Result<Option<Vec<u64>>> {
-    if workload == Workload::WorkersShort {
-        return Ok(None);
+/// What the workers say of themselves.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Said {
+    /// Downstream connections.
+    connections: Option<Vec<u64>>,
+    /// Requests so far.
+    requests: Option<Vec<u64>>,
+}
+
+impl Said {
+    fn of(running: &Running) -> io::Result<Self> {
+        Ok(match running.subject.kind {
+            Kind::Ringway | Kind::RingwayEpoll => Self::on_cores_page(&page(running.admin, "/cores")?),
+            Kind::Envoy => Self::in_stats(&page(running.admin, "/stats?filter=worker_.*cx_active")?),
+            _ => Self::default(),
+        })
     }
-    Ok(match running.subject.kind {
-        Kind::Ringway | Kind::RingwayEpoll => connections_on_cores_page(&page(running.admin, "/cores")?),
-        Kind::Envoy => Some(connections_in_stats(&page(running.admin, "/stats?filter=worker_.*cx_active")?)),
-        _ => None,
-    })
-}
 
-fn connections_on_cores_page(page: &str) -> Option<Vec<u64>> {
-    let page: serde_json::Value = serde_json::from_str(page.get(page.find('{')?..=page.rfind('}')?)?).ok()?;
-    page["cores"].as_array()?.iter().map(|core| core["connections"].as_u64()).collect()
-}
+    fn on_cores_page(page: &str) -> Self {
+        let json = page.find('{').zip(page.rfind('}')).and_then(|(from, to)| page.get(from..=to));
+        let page: serde_json::Value =
+            json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        let of_each =
+            |field: &str| page["cores"].as_array()?.iter().map(|core| core[field].as_u64()).collect();
+        Self { connections: of_each("connections"), requests: of_each("requests") }
+    }
 
-/// Of lines like `listener.127.0.0.1_80.worker_0.downstream_cx_active: 4`. Its own admin listener has no workers.
-fn connections_in_stats(page: &str) -> Vec<u64> {
-    let lines = page.lines().filter(|line| line.contains(".worker_"));
-    lines.filter_map(|line| line.split_once("downstream_cx_active: ")?.1.trim().parse().ok()).collect()
+    /// Of lines like `listener.127.0.0.1_80.worker_0.downstream_cx_active: 4`.
+    fn in_stats(page: &str) -> Self {
+        let lines = page.lines().filter(|line| line.contains(".worker_"));
+        let connections =
+            lines.filter_map(|line| line.split_once("downstream_cx_active: ")?.1.trim().parse().ok());
+        Self { connections: Some(connections.collect()), requests: None }
+    }
+
+    fn requests_since(&self, earlier: &Self) -> Option<Vec<u64>> {
+        let both = self.requests.as_ref()?.iter().zip(earlier.requests.as_ref()?);
+        Some(both.map(|(now, then)| now - then).collect())
+    }
 }
 
 /// A page of a subject's admin listener, its head included.
@@ -154,14 +177,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_read_from_what_each_says_of_its_workers() {
-        let cores = "HTTP/1.1 200 OK\r\n\r\n{\"cores\": [{\"connections\": 3}, {\"connections\": 5}]}\n";
-        assert_eq!(connections_on_cores_page(cores), Some(vec![3, 5]));
-        assert_eq!(connections_on_cores_page("HTTP/1.1 503 No\r\n\r\n"), None);
+    fn workers_are_read_from_what_each_subject_says_of_them() {
+        let cores = "HTTP/1.1 200 OK\r\n\r\n{\"cores\": [{\"connections\": 3, \"requests\": 7}, \
+                     {\"connections\": 5, \"requests\": 9}]}\n";
+        let said = Said { connections: Some(vec![3, 5]), requests: Some(vec![7, 9]) };
+        assert_eq!(Said::on_cores_page(cores), said);
+        assert_eq!(Said::on_cores_page("HTTP/1.1 503 No\r\n\r\n"), Said::default());
+        let earlier = Said { requests: Some(vec![1, 2]), ..Said::default() };
+        assert_eq!(said.requests_since(&earlier), Some(vec![6, 7]));
         let stats = "HTTP/1.1 200 OK\r\n\r\n\
                      listener.127.0.0.1_1.worker_0.downstream_cx_active: 4\r\n\
                      listener.127.0.0.1_1.worker_1.downstream_cx_active: 2\r\n\
                      listener.admin.main_thread.downstream_cx_active: 1\r\n";
-        assert_eq!(connections_in_stats(stats), [4, 2]);
+        assert_eq!(Said::in_stats(stats).connections, Some(vec![4, 2]));
     }
 }

@@ -63,6 +63,9 @@ pub(super) struct Workers {
     /// Its downstream connections, where it tells them and they stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connections: Option<Vec<u64>>,
+    /// Requests it served, where it tells them. Unlike processor time they do not depend on how fast its core was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<Vec<u64>>,
 }
 
 /// What a subject adds to the latency of an open loop.
@@ -152,8 +155,12 @@ impl Record {
 
     /// Connections of the worker with most to those of the one with fewest.
     pub(super) fn connections_imbalance(&self) -> Option<f64> {
-        let connections = self.workers.as_ref()?.connections.as_ref()?;
-        imbalance(&connections.iter().map(|count| *count as f64).collect::<Vec<_>>())
+        imbalance_of_counts(self.workers.as_ref()?.connections.as_ref()?)
+    }
+
+    /// Requests of the worker with most to those of the one with fewest.
+    pub(super) fn requests_imbalance(&self) -> Option<f64> {
+        imbalance_of_counts(self.workers.as_ref()?.requests.as_ref()?)
     }
 
     /// Memory that one idle connection takes, in units of 1024 bytes.
@@ -161,6 +168,10 @@ impl Record {
         let idle = self.idle.as_ref()?;
         Some((idle.pss_kb as f64 - self.idle_pss_kb as f64) / idle.connections as f64)
     }
+}
+
+fn imbalance_of_counts(counts: &[u64]) -> Option<f64> {
+    imbalance(&counts.iter().map(|count| *count as f64).collect::<Vec<_>>())
 }
 
 /// The largest to the smallest; infinite where one has nothing.

@@ -150,6 +150,21 @@ const COLUMNS: &[Column] = &[
         },
     },
     Column {
+        head: "requests",
+        width: 8,
+        is_for: |w| w.setup() == Setup::Workers,
+        cell: |r, s| Some(format!("{:.2}", r.median(s, Record::requests_imbalance)?)),
+    },
+    Column {
+        head: "(min–max)",
+        width: 11,
+        is_for: |w| w.setup() == Setup::Workers,
+        cell: |r, s| {
+            Spread::of(&r.values(s, Record::requests_imbalance))
+                .map(|s| format!("({:.2}–{:.2})", s.min, s.max))
+        },
+    },
+    Column {
         head: "connections",
         width: 11,
         is_for: |w| matches!(w, Workload::WorkersEven | Workload::WorkersUneven),
@@ -315,7 +330,7 @@ fn explanation(workload: Workload) -> &'static str {
              they hold fewer where descriptors run out (idle conns)"
         }
         Workload::WorkersEven | Workload::WorkersUneven | Workload::WorkersShort => {
-            "an open loop on all cores; uneven: the busiest worker's CPU, or connections, to the idlest one's"
+            "an open loop on all cores; uneven: the busiest worker's CPU, requests or connections to the idlest one's"
         }
         Workload::Zipf => "the relay does not route: one endpoint for all, the floor",
         Workload::NewConnection => "the relay opens an upstream connection for each; the others keep theirs",
@@ -428,7 +443,11 @@ mod tests {
             usual: usual(9.0, 17.0),
             direct_usual: usual(2.0, 4.0),
         });
-        let workers = Some(Workers { cpu_ms: vec![20.0, 25.0, 22.0], connections: Some(vec![3, 3, 2]) });
+        let workers = Some(Workers {
+            cpu_ms: vec![20.0, 25.0, 22.0],
+            connections: Some(vec![3, 3, 2]),
+            requests: Some(vec![30, 10, 20]),
+        });
         let idle = Some(Idle { connections: 1000, rss_kb: 9000, pss_kb: 6024 });
         let all = [
             get("a", 0, Some(10.0)),
@@ -453,6 +472,6 @@ mod tests {
         assert!(latency.contains("\"4\", \"1\", \"15\", \"24\""), "{latency}");
         assert!(row(Workload::Idle).contains("\"1000\", \"5.00\", \"5.9\""), "{}", row(Workload::Idle));
         let workers = row(Workload::WorkersEven);
-        assert!(workers.contains("\"1.25 (1.25–1.25)\", \"1.50\""), "{workers}");
+        assert!(workers.contains("\"1.25 (1.25–1.25)\", \"3.00 (3.00–3.00)\", \"1.50\""), "{workers}");
     }
 }
