@@ -26,3 +26,5 @@ mod refusal;
 mod target;
 
 pub use target::split_authority;
+
+pub(crate) use {fields::classify, lines::text};

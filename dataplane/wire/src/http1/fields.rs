@@ -97,7 +97,7 @@ impl Fields {
 }
 
 /// Which of the names the proxy acts on `name`, a token, is, ASCII case ignored.
-pub(super) fn classify(name: &[u8]) -> Known {
+pub(crate) fn classify(name: &[u8]) -> Known {
     let Some(first) = name.first() else { return Known::Other };
     let (known, text): (Known, &[u8]) = match (name.len(), first | 0x20) {
         (2, b't') => (Known::Te, b"te"),

@@ -161,7 +161,7 @@ fn token(bytes: &[u8]) -> &[u8] {
 }
 
 /// What `bytes` begin with of what a header value or a reason phrase may hold: no control byte but the tab.
-fn text(bytes: &[u8]) -> &[u8] {
+pub(crate) fn text(bytes: &[u8]) -> &[u8] {
     let mut rest = rest_behind(bytes, run::<b' '>(bytes));
     while let [b'\t', behind @ ..] = rest {
         rest = rest_behind(behind, run::<b' '>(behind));
