@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) mod config;
 
-pub use config::{Balance, ClusterConfig, Discovery, Dns, DnsCache, DnsFamily};
+pub use config::{Balance, ClusterConfig, Discovery, Dns, DnsCache, DnsFamily, UpstreamProtocol};
 
 /// A cluster as a worker uses it: configuration and endpoints.
 #[derive(Debug)]

@@ -22,7 +22,9 @@ pub mod dynamic_host;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod forwarded;
+pub mod grpc;
 pub mod hand_off;
+pub mod http2;
 pub mod lending;
 pub mod limits;
 pub mod network_filter;
@@ -30,6 +32,7 @@ pub mod regex;
 pub mod route;
 pub mod snapshot;
 pub mod string_match;
+pub mod upgrade;
 
 mod address;
 mod named;

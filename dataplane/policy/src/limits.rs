@@ -59,6 +59,85 @@ pub const DIRECT_RESPONSE_BODY_BYTES_MAX: usize = 4096;
 /// own bound is 4 MB. Twice a receive buffer: while one goes out, the next is queued behind it.
 pub const UNSENT_BYTES_DEFAULT: u32 = 2 * RECV_BUFFER_BYTES as u32;
 
+// ---- HTTP/2 ----------------------------------------------------------------------------------------------------
+
+/// Streams at a time that a downstream connection is told it may have (Envoy: `max_concurrent_streams`, 1024). RFC 9113
+/// §6.5.2 wants no less than this. Each stream is an exchange with its buffers, and an end that resets what it has just asked
+/// for makes work for each, so ten times as many are ten times the harm of one connection; a client that needs more opens
+/// another, which may be another worker's.
+pub const HTTP2_STREAMS_DOWNSTREAM_DEFAULT: u32 = 100;
+
+/// Streams at a time on a connection to an upstream (Envoy: `max_concurrent_streams`, 1024). The upstream says how many it
+/// takes, and mostly says less. This bounds what one connection that breaks takes with it where it does not.
+pub const HTTP2_STREAMS_UPSTREAM_DEFAULT: u32 = 1024;
+
+/// The most that may be configured of either. Far more than share one connection with profit; with this, what is kept for
+/// each stream of a connection has an end.
+pub const HTTP2_STREAMS_MAX: u32 = 1 << 16;
+const _: () = assert!(HTTP2_STREAMS_DOWNSTREAM_DEFAULT <= HTTP2_STREAMS_UPSTREAM_DEFAULT);
+const _: () = assert!(HTTP2_STREAMS_UPSTREAM_DEFAULT <= HTTP2_STREAMS_MAX);
+
+/// Receive window that a connection and each stream begin with, in bytes: the one that RFC 9113 §6.9.2 gives, so nothing has
+/// to be announced. What comes at once fits a receive buffer.
+pub const HTTP2_WINDOW_BYTES_FIRST: u32 = 65_535;
+const _: () = assert!(HTTP2_WINDOW_BYTES_FIRST as usize <= RECV_BUFFER_BYTES);
+
+/// What the window of a stream grows to, in bytes (Envoy: `initial_stream_window_size`, 16 MiB, given at once). A window is
+/// what a sender may make us hold when the other side does not read, so it is given only to connections that need it: it
+/// grows while the measured bandwidth-delay product fills it. This is 10 Gbit/s at 0.8 ms, or 100 Mbit/s at 80 ms.
+pub const HTTP2_STREAM_WINDOW_BYTES_DEFAULT: u32 = 1 << 20;
+
+/// The same for a connection (Envoy: `initial_connection_window_size`, 24 MiB). A few streams at their most; beyond that one
+/// connection would hold more than thousands of others.
+pub const HTTP2_CONNECTION_WINDOW_BYTES_DEFAULT: u32 = 4 << 20;
+
+/// Largest window, in bytes (RFC 9113 §6.9.1).
+pub const HTTP2_WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
+const _: () = assert!(HTTP2_WINDOW_BYTES_FIRST <= HTTP2_STREAM_WINDOW_BYTES_DEFAULT);
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES_DEFAULT <= HTTP2_CONNECTION_WINDOW_BYTES_DEFAULT);
+const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES_DEFAULT <= HTTP2_WINDOW_BYTES_MAX);
+
+/// A dynamic table of HPACK, in bytes: what RFC 9113 §6.5.2 gives, and Envoy (`hpack_table_size`). Every connection has two.
+pub const HTTP2_TABLE_BYTES_DEFAULT: u32 = 4096;
+
+/// The most that may be configured. A larger one holds what was said long ago, and is memory of each connection.
+pub const HTTP2_TABLE_BYTES_MAX: u32 = 64 * 1024;
+const _: () = assert!(HTTP2_TABLE_BYTES_DEFAULT <= HTTP2_TABLE_BYTES_MAX);
+
+/// Frames that wait to be sent on a connection (Envoy: `max_outbound_frames`). Back-pressure holds DATA far below this; only
+/// what is owed to an end that does not read comes near.
+pub const HTTP2_OUTBOUND_FRAMES_DEFAULT: u32 = 10_000;
+
+/// Answers to PING, SETTINGS and broken streams that wait to be sent (Envoy: `max_outbound_control_frames`): who asks so
+/// often and does not read is not asking.
+pub const HTTP2_OUTBOUND_CONTROL_FRAMES_DEFAULT: u32 = 1000;
+const _: () = assert!(HTTP2_OUTBOUND_CONTROL_FRAMES_DEFAULT < HTTP2_OUTBOUND_FRAMES_DEFAULT);
+
+/// Frames in a row that carry and end nothing (Envoy: `max_consecutive_inbound_frames_with_empty_payload`). They have no
+/// use; one is forgiven.
+pub const HTTP2_EMPTY_FRAMES_DEFAULT: u32 = 1;
+
+/// PRIORITY frames for each stream (Envoy: `max_inbound_priority_frames_per_stream`). They are read and forgotten.
+pub const HTTP2_PRIORITY_FRAMES_PER_STREAM_DEFAULT: u32 = 100;
+
+/// WINDOW_UPDATE frames for each DATA frame that we sent (Envoy: `max_inbound_window_update_frames_per_data_frame_sent`).
+/// One does; ends that estimate bandwidth send a few.
+pub const HTTP2_WINDOW_UPDATES_PER_DATA_FRAME_DEFAULT: u32 = 10;
+
+/// Streams that the other end may reset at once, before it must slow down to [`HTTP2_RESETS_PER_SECOND_DEFAULT`] (Envoy:
+/// `stream_reset_burst`). A page that is left resets all of its streams, some pages in a row some hundreds.
+pub const HTTP2_RESETS_BURST_DEFAULT: u32 = 1000;
+const _: () = assert!(HTTP2_STREAMS_DOWNSTREAM_DEFAULT < HTTP2_RESETS_BURST_DEFAULT);
+
+/// And how many each second (Envoy: `stream_reset_rate`).
+pub const HTTP2_RESETS_PER_SECOND_DEFAULT: u32 = 33;
+
+/// Shortest time between two PINGs, and for an answer to one (Envoy's own rule). Timers are not finer.
+pub const HTTP2_KEEPALIVE_MIN: Duration = Duration::from_millis(1);
+
+/// Most that is added to the time between two PINGs by chance, in percent (Envoy: `interval_jitter`).
+pub const HTTP2_KEEPALIVE_JITTER_PERCENT_DEFAULT: u8 = 15;
+
 // ---- overload --------------------------------------------------------------------------------------------------
 
 /// Descriptors that downstream connections leave alone: listeners, the control plane, name servers, logs, the admin

@@ -5,7 +5,10 @@ use core::{num::NonZeroU32, time::Duration};
 
 use wire::path::Normalization;
 
-use crate::{forwarded::ForwardedTrust, limits, route::RouteTable, weighted::Weighted};
+use crate::{
+    forwarded::ForwardedTrust, http2::Http2Options, limits, route::RouteTable, upgrade::Upgrades,
+    weighted::Weighted,
+};
 
 /// The filter that ends a filter chain.
 #[derive(Clone, Debug)]
@@ -34,6 +37,10 @@ pub struct ConnectionLimit {
 pub struct HttpConnectionManager {
     /// Names its metrics (`http.<stat_prefix>.`).
     pub stat_prefix: Arc<str>,
+    /// Which versions of HTTP are spoken.
+    pub codec: Codec,
+    /// How HTTP/2 is.
+    pub http2: Http2Options,
     /// Where requests are routed.
     pub routes: RouteSource,
     /// From the first byte of a request head to its last.
@@ -44,6 +51,8 @@ pub struct HttpConnectionManager {
     pub stream_idle_timeout: Option<Duration>,
     /// From the first byte of a request to its last, unless its response begins before.
     pub request_timeout: Option<Duration>,
+    /// How long an exchange may take as a whole, unless its route says otherwise.
+    pub max_stream_duration: Option<Duration>,
     /// How long a connection may live; then it ends with its next response, or when it waits for a request.
     pub max_connection_duration: Option<Duration>,
     /// Requests after which a connection ends, with the response to the last of them.
@@ -72,6 +81,8 @@ pub struct HttpConnectionManager {
     pub reason_header: bool,
     /// What is done to paths before anything is decided by them.
     pub path_normalization: Normalization,
+    /// Upgrades that are let pass, unless the route says otherwise.
+    pub upgrades: Upgrades,
 }
 
 impl HttpConnectionManager {
@@ -79,11 +90,14 @@ impl HttpConnectionManager {
     pub fn new(stat_prefix: Arc<str>, routes: RouteSource) -> HttpConnectionManager {
         HttpConnectionManager {
             stat_prefix,
+            codec: Codec::default(),
+            http2: Http2Options::downstream(),
             routes,
             request_headers_timeout: Some(limits::REQUEST_HEADERS_TIMEOUT_DEFAULT),
             idle_timeout: Some(limits::DOWNSTREAM_IDLE_TIMEOUT_DEFAULT),
             stream_idle_timeout: Some(limits::STREAM_IDLE_TIMEOUT_DEFAULT),
             request_timeout: None,
+            max_stream_duration: None,
             max_connection_duration: None,
             max_requests_per_connection: None,
             drain_timeout: limits::DRAIN_TIMEOUT_DEFAULT,
@@ -98,8 +112,21 @@ impl HttpConnectionManager {
             underscores: Underscores::default(),
             reason_header: true,
             path_normalization: Normalization::default(),
+            upgrades: Upgrades::default(),
         }
     }
+}
+
+/// Which versions of HTTP are spoken on a connection (Envoy: `codec_type`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Codec {
+    /// The one that ALPN chose, else the one that the first bytes are of.
+    #[default]
+    Auto,
+    /// HTTP/1.1 and HTTP/1.0.
+    Http1,
+    /// HTTP/2, on a connection without TLS by prior knowledge.
+    Http2,
 }
 
 /// What becomes of request headers whose name has an underscore (Envoy: `headers_with_underscores_action`).

@@ -10,6 +10,7 @@ mod header_edit;
 mod matcher;
 mod path_index;
 mod rewrite;
+mod stream_duration;
 #[cfg(test)]
 pub(crate) mod test_request;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use self::{
     },
     header_edit::{AppendAction, Edit, HeaderEdits, HeaderOpError, HeaderOps},
     matcher::{Fraction, HeaderMatch, HeaderTest, PathMatch, QueryMatch, QueryTest, RouteMatch},
+    stream_duration::{DurationMax, GrpcTimeout, StreamDuration},
 };
 use self::{domain_index::DomainIndex, path_index::PathIndex};
 use crate::{limits, regex::RegexCaches};
@@ -128,10 +130,11 @@ impl RouteTable {
 impl VirtualHost {
     /// The first route that takes `request`.
     pub fn pick(&self, request: &RequestView<'_>, scratch: &mut RouteScratch, random: u64) -> Option<&Route> {
-        let path = matcher::path_of(request)?;
+        let path = matcher::path_of(request);
         let mut folded = core::mem::take(&mut scratch.folded);
         let position = self.paths.first(path, &mut folded, |position| {
             let route = self.routes.get(position as usize);
+            let path = path.unwrap_or_default();
             route.is_some_and(|route| route.matches.rest_matches(request, path, scratch, random))
         });
         scratch.folded = folded;

@@ -7,6 +7,7 @@ use wire::proxy_protocol::Version;
 
 use crate::{
     endpoint::{Assignment, DnsName},
+    http2::Http2Options,
     limits,
 };
 
@@ -21,6 +22,10 @@ pub struct ClusterConfig {
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub balance: Balance,
+    /// Which version of HTTP its endpoints are spoken to in.
+    pub protocol: UpstreamProtocol,
+    /// How HTTP/2 is spoken, where it is.
+    pub http2: Http2Options,
     /// Share of healthy endpoints below which health is ignored, in percent; 0 is never.
     pub panic_threshold_percent: u8,
     /// Whether load is shared among localities by their weights (Envoy: `locality_weighted_lb_config`).
@@ -107,6 +112,20 @@ pub enum DnsFamily {
     All,
 }
 
+/// Which version of HTTP is spoken to the endpoints of a cluster (Envoy: `upstream_protocol_options`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, without TLS by prior knowledge.
+    Http2,
+    /// The one that the request came in.
+    Downstream,
+    /// The one that ALPN chooses; HTTP/1.1 where there is none, so on every connection without TLS.
+    Auto,
+}
+
 /// How an endpoint is chosen. All of them honour the endpoints' weights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Balance {
@@ -130,6 +149,8 @@ impl ClusterConfig {
             discovery,
             connect_timeout: limits::CONNECT_TIMEOUT_DEFAULT,
             balance: Balance::default(),
+            protocol: UpstreamProtocol::default(),
+            http2: Http2Options::upstream(),
             panic_threshold_percent: limits::PANIC_THRESHOLD_PERCENT_DEFAULT,
             locality_weighted: false,
             idle_timeout: Some(limits::UPSTREAM_IDLE_TIMEOUT_DEFAULT),

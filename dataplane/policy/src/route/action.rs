@@ -3,8 +3,8 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use super::header_edit::HeaderEdits;
-use crate::{limits, regex::RegexRewrite, weighted::Weighted};
+use super::{header_edit::HeaderEdits, stream_duration::StreamDuration};
+use crate::{limits, regex::RegexRewrite, upgrade::Upgrades, weighted::Weighted};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ pub struct Forward<T = ForwardTarget> {
     pub timeout: Option<Duration>,
     /// How long the exchange may pass without a byte.
     pub idle_timeout: IdleTimeout,
+    /// How long the exchange may take as a whole.
+    pub stream_duration: StreamDuration,
+    /// Upgrades that are let pass or not, whatever the connection manager says.
+    pub upgrades: Upgrades,
     /// How often a connect failure is tried again, each time on another endpoint; below
     /// [`limits::CONNECT_ATTEMPTS_MAX`]. Nothing of the request was sent then, so this is safe for every method.
     pub connect_retries: u8,
@@ -57,6 +61,8 @@ impl<T> Forward<T> {
             host_rewrite: None,
             timeout: Some(limits::ROUTE_TIMEOUT_DEFAULT),
             idle_timeout: IdleTimeout::Inherit,
+            stream_duration: StreamDuration::default(),
+            upgrades: Upgrades::default(),
             connect_retries: limits::CONNECT_RETRIES_DEFAULT,
         }
     }
@@ -69,6 +75,8 @@ impl<T> Forward<T> {
             host_rewrite: self.host_rewrite,
             timeout: self.timeout,
             idle_timeout: self.idle_timeout,
+            stream_duration: self.stream_duration,
+            upgrades: self.upgrades,
             connect_retries: self.connect_retries,
         }
     }

@@ -10,7 +10,7 @@ use core::ops::Range;
 use wire::head::{RequestView, Span};
 
 use super::RouteScratch;
-use crate::{regex::Regex, string_match::StringMatch};
+use crate::{grpc, regex::Regex, string_match::StringMatch};
 
 /// What a route asks of a request (Envoy: `RouteMatch`). All of it must hold.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct RouteMatch {
     pub case_sensitive: bool,
     /// The method.
     pub method: Option<Arc<[u8]>>,
+    /// Only gRPC, by its `content-type`.
+    pub grpc: bool,
     /// Header conditions.
     pub headers: Vec<HeaderMatch>,
     /// Query parameter conditions.
@@ -40,6 +42,9 @@ pub enum PathMatch {
     PathSeparatedPrefix(Arc<[u8]>),
     /// This expression matches the whole of it.
     Regex(Regex),
+    /// There is none: plain CONNECT, which nothing else takes (Envoy: `connect_matcher`). CONNECT with `:protocol` has a
+    /// path and is matched by it.
+    Connect,
 }
 
 /// One header condition (Envoy: `HeaderMatcher`). Of several values of one header any may pass, as in Envoy 1.40: joined
@@ -102,6 +107,7 @@ impl RouteMatch {
             path,
             case_sensitive: true,
             method: None,
+            grpc: false,
             headers: Vec::new(),
             query: Vec::new(),
             fraction: None,
@@ -110,7 +116,10 @@ impl RouteMatch {
 
     /// Whether `request` passes all of it.
     pub fn matches(&self, request: &RequestView<'_>, scratch: &mut RouteScratch, random: u64) -> bool {
-        let Some(path) = path_of(request) else { return false };
+        let Some(path) = path_of(request) else {
+            return matches!(self.path, PathMatch::Connect)
+                && self.rest_matches(request, b"", scratch, random);
+        };
         let same = |a: &[u8], b: &[u8]| if self.case_sensitive { a == b } else { a.eq_ignore_ascii_case(b) };
         let begins = |wanted: &[u8]| path.get(..wanted.len()).is_some_and(|start| same(start, wanted));
         let path_passes = match &self.path {
@@ -120,6 +129,7 @@ impl RouteMatch {
                 begins(wanted) && path.get(wanted.len()).is_none_or(|next| *next == b'/')
             }
             PathMatch::Regex(_) => true,
+            PathMatch::Connect => false,
         };
         path_passes && self.rest_matches(request, path, scratch, random)
     }
@@ -134,18 +144,22 @@ impl RouteMatch {
         random: u64,
     ) -> bool {
         self.method.as_ref().is_none_or(|method| **method == *request.method())
+            && (!self.grpc || is_grpc(request))
             && self.fraction.is_none_or(|fraction| fraction.holds(random))
             && self.headers.iter().all(|header| header.matches(request, scratch))
             && self.query.iter().all(|parameter| parameter.matches(request.query(), scratch))
             && match &self.path {
                 PathMatch::Regex(regex) => regex.is_match(path, &mut scratch.regexes),
-                PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::PathSeparatedPrefix(_) => true,
+                PathMatch::Exact(_)
+                | PathMatch::Prefix(_)
+                | PathMatch::PathSeparatedPrefix(_)
+                | PathMatch::Connect => true,
             }
     }
 }
 
-/// The path to route by. `None` for CONNECT, which has none and which no path matcher may take (a rule for `/` must not
-/// open a tunnel). `OPTIONS *` has the path `*`; an absolute-form target without a path has `/` (RFC 9112 §3.2.2).
+/// The path to route by. `None` for plain CONNECT, which has none and which no matcher of paths may take (a rule for `/`
+/// must not open a tunnel). `OPTIONS *` has the path `*`; an absolute-form target without a path has `/` (RFC 9112 §3.2.2).
 pub(super) fn path_of<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
     let path = request.path();
     if !path.is_empty() {
@@ -163,7 +177,7 @@ impl PathMatch {
     pub fn matched_len(&self, path: &[u8]) -> usize {
         match self {
             PathMatch::Prefix(prefix) | PathMatch::PathSeparatedPrefix(prefix) => prefix.len(),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => path.len(),
+            PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => path.len(),
         }
     }
 }
@@ -207,6 +221,12 @@ impl HeaderMatch {
         };
         line.into_iter().chain(header.into_iter().flatten())
     }
+}
+
+/// Whether a request is gRPC. One with two types is nothing that anybody can rely on.
+fn is_grpc(request: &RequestView<'_>) -> bool {
+    let mut types = request.header_values(b"content-type");
+    types.next().is_some_and(grpc::is_grpc) && types.next().is_none()
 }
 
 /// The path with its query, also of an absolute-form target, in which both lie behind the authority.

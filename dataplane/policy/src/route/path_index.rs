@@ -21,6 +21,8 @@ pub(super) struct PathIndex {
     case_ignored: Keys,
     /// Positions of routes with a regular expression, ascending.
     regexes: Vec<u32>,
+    /// Positions of routes for CONNECT, ascending.
+    connects: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl PathIndex {
         let mut case_sensitive: BTreeMap<Vec<u8>, Collected> = BTreeMap::new();
         let mut case_ignored: BTreeMap<Vec<u8>, Collected> = BTreeMap::new();
         let mut regexes = Vec::new();
+        let mut connects = Vec::new();
         for (position, route) in (0u32..).zip(routes) {
             let (path, list): (_, fn(&mut Collected) -> &mut Vec<u32>) = match &route.path {
                 PathMatch::Exact(path) => (path, |of_key| &mut of_key.exact),
@@ -60,6 +63,10 @@ impl PathIndex {
                 PathMatch::PathSeparatedPrefix(path) => (path, |of_key| &mut of_key.separated),
                 PathMatch::Regex(_) => {
                     regexes.push(position);
+                    continue;
+                }
+                PathMatch::Connect => {
+                    connects.push(position);
                     continue;
                 }
             };
@@ -73,17 +80,21 @@ impl PathIndex {
             case_sensitive: Keys::new(case_sensitive),
             case_ignored: Keys::new(case_ignored),
             regexes,
+            connects,
         }
     }
 
-    /// The smallest position whose path matches `path` and that `passes`. A route with a regular expression is given to
+    /// The smallest position whose path matches `path` and that `passes`; `None` is plain CONNECT. A route with a regular expression is given to
     /// `passes` without a look at its path. `folded` is memory to use.
     pub(super) fn first(
         &self,
-        path: &[u8],
+        path: Option<&[u8]>,
         folded: &mut Vec<u8>,
         mut passes: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
+        let Some(path) = path else {
+            return self.connects.iter().copied().find(|position| passes(*position));
+        };
         let mut best = self.case_sensitive.first(path, u32::MAX, &mut passes);
         if !self.case_ignored.lists.is_empty() {
             folded.clear();

@@ -124,13 +124,37 @@ fn an_earlier_route_whose_conditions_fail_leaves_the_request_to_a_later_one() {
 
 #[test]
 fn connect_matches_no_path_and_a_target_without_path_is_the_root() {
-    let table = table([exact("/"), exact("*"), prefix("")]);
+    let paths = [exact("/"), exact("*"), prefix(""), regex(".*")];
     let connect = TestRequest::without_path(Method::Connect, "CONNECT", "example.com:443");
-    assert_eq!(picked(&table, &connect), None);
+    assert_eq!(picked(&table(paths.clone()), &connect), None);
+    let table = table(paths.into_iter().chain([RouteMatch::path(PathMatch::Connect)]));
+    assert_eq!(picked(&table, &connect), Some(4));
+    // With `:protocol` it has a path (RFC 8441), and what takes paths takes it.
+    let extended = TestRequest::get("/").method(Method::Connect, "CONNECT");
+    assert_eq!(picked(&table, &extended), Some(0));
     let options = TestRequest::without_path(Method::Options, "OPTIONS", "*");
     assert_eq!(picked(&table, &options), Some(1));
     let absolute = TestRequest::without_path(Method::Get, "GET", "http://example.com");
     assert_eq!(picked(&table, &absolute), Some(0));
+}
+
+#[test]
+fn grpc_is_told_by_one_type() {
+    let mut grpc = prefix("/");
+    grpc.grpc = true;
+    let table = table([grpc, prefix("/")]);
+    let request = |types: &[&str]| {
+        types.iter().fold(TestRequest::get("/a.B/c"), |request, of| request.header("Content-Type", of))
+    };
+    for (types, expected) in [
+        (&["application/grpc"][..], 0),
+        (&["application/grpc+proto"], 0),
+        (&["application/json"], 1),
+        (&["application/grpc", "application/grpc"], 1),
+        (&[], 1),
+    ] {
+        assert_eq!(picked(&table, &request(types)), Some(expected), "{types:?}");
+    }
 }
 
 #[test]
@@ -166,6 +190,7 @@ fn random_match(rng: &mut Rng) -> RouteMatch {
         0 | 1 => exact(&path),
         2 | 3 => prefix(&path),
         4 | 5 => separated(path.trim_end_matches('/')),
+        6 if rng.below(2) == 0 => RouteMatch::path(PathMatch::Connect),
         6 => prefix(""),
         _ => regex(["/a.*", "/(a|b)/?", ".*b", "/[^/]+/.*"][rng.below(4) as usize]),
     };
@@ -173,6 +198,7 @@ fn random_match(rng: &mut Rng) -> RouteMatch {
     if rng.below(5) == 0 {
         matches.method = Some(b"POST"[..].into());
     }
+    matches.grpc = rng.below(8) == 0;
     if rng.below(4) == 0 {
         let pattern = match rng.below(3) {
             0 => StringPattern::Exact(b"1"[..].into()),
@@ -204,7 +230,14 @@ fn random_request(rng: &mut Rng) -> TestRequest {
     if rng.below(4) == 0 {
         target.extend_from_slice(b"?q=1");
     }
-    let mut request = TestRequest::get(target);
+    let mut request = match rng.below(10) {
+        0 => TestRequest::without_path(Method::Connect, "CONNECT", "example.com:443"),
+        1 => TestRequest::get(target).method(Method::Connect, "CONNECT"),
+        _ => TestRequest::get(target),
+    };
+    if rng.below(4) == 0 {
+        request = request.header("Content-Type", "application/grpc");
+    }
     if rng.below(3) == 0 {
         request = request.method(Method::Post, "POST");
     }
@@ -220,7 +253,7 @@ fn a_thousand_routes_try_no_more_routes_than_one() {
         let matches: Vec<RouteMatch> = (0..count).map(|i| prefix(&format!("/service-{i}/"))).collect();
         let index = path_index::PathIndex::new(matches.iter());
         let mut tried = Vec::new();
-        let found = index.first(target.as_bytes(), &mut Vec::new(), |position| {
+        let found = index.first(Some(target.as_bytes()), &mut Vec::new(), |position| {
             tried.push(position);
             true
         });
@@ -238,7 +271,7 @@ fn regular_expressions_behind_the_best_match_are_not_tried() {
     matches.insert(1, exact("/b"));
     let index = path_index::PathIndex::new(matches.iter());
     let mut tried = Vec::new();
-    let found = index.first(b"/b", &mut Vec::new(), |position| {
+    let found = index.first(Some(b"/b"), &mut Vec::new(), |position| {
         tried.push(position);
         position == 1
     });

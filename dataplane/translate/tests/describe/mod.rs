@@ -189,7 +189,11 @@ fn matches(of: &RouteMatch) -> String {
         PathMatch::Prefix(path) => format!("begins {}", text(path)),
         PathMatch::PathSeparatedPrefix(path) => format!("below {}", text(path)),
         PathMatch::Regex(regex) => format!("{regex:?}"),
+        PathMatch::Connect => "CONNECT".to_owned(),
     };
+    if of.grpc {
+        out.push_str(", gRPC");
+    }
     if !of.case_sensitive {
         out.push_str(" in any case");
     }
