@@ -389,7 +389,8 @@ static_resources:
                 "14:42",
                 ".common_http_protocol_options.idle",
                 "no such field; HttpProtocolOptions has headers_with_underscores_action, idle_timeout, \
-                 max_connection_duration, max_headers_count, max_requests_per_connection, max_response_headers_kb",
+                 max_connection_duration, max_headers_count, max_requests_per_connection, max_response_headers_kb, \
+                 max_stream_duration",
             ),
             (
                 "route_config: {virtual_hosts: [{name: a, cors: {}}]}",
@@ -445,12 +446,13 @@ static_resources:
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        auto_config: {}
+        upstream_http_protocol_options: {}
 ";
         assert_eq!(
             parse("c.yaml", text).map(|_| ()).unwrap_err().to_string(),
             "c.yaml:7:9: static_resources.clusters[0].typed_extension_protocol_options\
-             [\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].auto_config: not supported by Ringway"
+             [\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].upstream_http_protocol_options: \
+             not supported by Ringway"
         );
     }
 

@@ -339,7 +339,7 @@ fn targets(
     Ok(names.map(|name| Target::Name(name.host.to_string(), name.port)).collect())
 }
 
-/// HTTP/2 is always spoken, so of its options only the pings matter.
+/// HTTP/2 is always spoken, so of its options only the pings matter; there is one connection, so no jitter.
 fn keepalive(value: &cluster::Cluster, at: &At<'_>) -> Result<Option<Keepalive>, Fault> {
     let options_at = at.field("typed_extension_protocol_options");
     let options: BTreeMap<_, _> = value.typed_extension_protocol_options.iter().collect();
@@ -356,6 +356,7 @@ fn keepalive(value: &cluster::Cluster, at: &At<'_>) -> Result<Option<Keepalive>,
                 let Some(settings) = http2.connection_keepalive else { continue };
                 let at = at.field("http2_protocol_options");
                 let at = at.field("connection_keepalive");
+                at.refuse("connection_idle_interval", settings.connection_idle_interval.is_some())?;
                 let part = |name, value: Option<&_>| {
                     let at = at.field(name);
                     fields::positive(at.require(value)?, &at)

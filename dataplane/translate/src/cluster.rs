@@ -34,7 +34,6 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
         ("transport_socket_matches", !value.transport_socket_matches.is_empty()),
         ("transport_socket_matcher", value.transport_socket_matcher.is_some()),
         ("health_checks", !value.health_checks.is_empty()),
-        ("http2_protocol_options", value.http2_protocol_options.is_some()),
         ("dns_resolvers", !value.dns_resolvers.is_empty()),
         ("use_tcp_for_dns_lookups", value.use_tcp_for_dns_lookups),
         ("dns_resolution_config", value.dns_resolution_config.is_some()),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use policy::{
     forwarded::ForwardedTrust,
     limits,
-    network_filter::{HttpConnectionManager, RouteSource, ServerHeader, Underscores},
+    network_filter::{Codec, HttpConnectionManager, RouteSource, ServerHeader, Underscores},
 };
 use proto::pb::envoy::{
     config::{
@@ -25,10 +25,11 @@ use proto::pb::envoy::{
 use wire::path::{EscapedSlashes, Normalization};
 
 use crate::{
-    Origin, Referring, Wanted, config_source, dynamic_forward, fields, protocol_options,
+    Origin, Referring, Wanted, config_source, dynamic_forward, fields, http2, protocol_options,
     reject::{At, Fault, Reason},
     route,
     taken::TakenRoutes,
+    upgrade,
 };
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -42,8 +43,9 @@ const ACCESS_LOGS: &[&str] = &[
 /// The connection manager and what it refers to. `taken` are the routes of its own table that are not in `value` any more.
 ///
 /// Accepted without effect: telemetry (`tracing`, request id extensions, `proxy_status_config`, log flushing), buffer limits
-/// (ours bound every buffer), HTTP/2 and HTTP/3 options (HTTP/1 is what is spoken), `add_user_agent` and `server_name` without a
-/// transformation that uses it. The `server` header without a name is left alone where Envoy would write its own.
+/// (ours bound every buffer), HTTP/3 options (it is not spoken), `stream_error_on_invalid_http_message` (see [`http2::options`]),
+/// `add_user_agent` and `server_name` without a transformation that uses it. The `server` header without a name is left alone
+/// where Envoy would write its own.
 pub(crate) fn connection_manager(
     value: &hcm::HttpConnectionManager,
     taken: &TakenRoutes<'_>,
@@ -55,10 +57,17 @@ pub(crate) fn connection_manager(
     filters(&value.http_filters, &at.field("http_filters"))?;
     let stat_prefix = fields::name(&value.stat_prefix, &at.field("stat_prefix"))?;
     let mut manager = HttpConnectionManager::new(stat_prefix.into(), routes);
+    manager.codec = codec(value, at)?;
+    manager.upgrades = upgrade::of_manager(&value.upgrade_configs, &at.field("upgrade_configs"))?;
+    if let Some(options) = &value.http2_protocol_options {
+        manager.http2 = http2::options(options, manager.http2, origin, &at.field("http2_protocol_options"))?;
+    }
     if let Some(options) = &value.common_http_protocol_options {
         let at = at.field("common_http_protocol_options");
         let common = protocol_options::common(options, origin, &at)?;
         manager.idle_timeout = common.idle_timeout.unwrap_or(manager.idle_timeout);
+        let max = options.max_stream_duration.as_ref();
+        manager.max_stream_duration = fields::timeout(max, None, &at.field("max_stream_duration"))?;
         manager.max_connection_duration = common.max_connection_duration;
         manager.max_requests_per_connection = common.max_requests_per_connection;
         manager.headers_count_max = common.headers_count_max;
@@ -105,13 +114,7 @@ pub(crate) fn connection_manager(
 }
 
 fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> {
-    use fields_of::{CodecType, ForwardClientCertDetails};
-    if ![CodecType::Auto as i32, CodecType::Http1 as i32].contains(&value.codec_type) {
-        let value = value.codec_type().as_str_name().to_owned();
-        return Err(at
-            .field("codec_type")
-            .fault(Reason::UnsupportedValue { value, supported: "AUTO, HTTP1" }));
-    }
+    use fields_of::ForwardClientCertDetails;
     at.refuse_all(&[
         ("http1_safe_max_connection_duration", value.http1_safe_max_connection_duration),
         ("scheme_header_transformation", value.scheme_header_transformation.is_some()),
@@ -125,7 +128,6 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
         ),
         ("set_current_client_cert_details", value.set_current_client_cert_details.is_some()),
         ("forward_client_cert_matcher", value.forward_client_cert_matcher.is_some()),
-        ("upgrade_configs", !value.upgrade_configs.is_empty()),
         ("path_normalization_options", value.path_normalization_options.is_some()),
         ("local_reply_config", value.local_reply_config.is_some()),
         ("strip_matching_host_port", value.strip_matching_host_port),
@@ -135,6 +137,21 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
         ("append_x_forwarded_port", value.append_x_forwarded_port),
         ("forward_proto_config", value.forward_proto_config.is_some()),
     ])
+}
+
+fn codec(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<Codec, Fault> {
+    use fields_of::CodecType;
+    let at = at.field("codec_type");
+    Ok(match fields::enumeration(value.codec_type, &at)? {
+        CodecType::Auto => Codec::Auto,
+        CodecType::Http1 => Codec::Http1,
+        CodecType::Http2 => Codec::Http2,
+        CodecType::Http3 => {
+            let reason =
+                Reason::UnsupportedValue { value: "HTTP3".to_owned(), supported: "AUTO, HTTP1, HTTP2" };
+            return Err(at.fault(reason));
+        }
+    })
 }
 
 type Routes = (RouteSource, BTreeSet<Arc<str>>, Wanted);

@@ -32,11 +32,14 @@ mod dynamic_forward;
 mod fields;
 mod header;
 mod http;
+mod http2;
 mod protocol_options;
 mod resource;
 mod route_match;
+mod route_timeouts;
 mod taken;
 mod transport_socket;
+mod upgrade;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -27,7 +27,6 @@ pub(crate) fn common(
     origin: Origin,
     at: &At<'_>,
 ) -> Result<CommonOptions, Fault> {
-    at.refuse("max_stream_duration", options.max_stream_duration.is_some())?;
     let idle_at = at.field("idle_timeout");
     let idle_timeout = options.idle_timeout.as_ref();
     let idle_timeout = idle_timeout.map(|wait| fields::timeout(Some(wait), None, &idle_at)).transpose()?;

@@ -9,8 +9,8 @@ use policy::{
     Weighted, limits,
     regex::RegexRewrite,
     route::{
-        DirectResponse, Forward, HostRewrite, IdleTimeout, PathRewrite, Redirect, RedirectPath,
-        RouteActionSpec, RouteSpec, RouteTable, RouteTableSpec, TargetSpec, VirtualHostSpec,
+        DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath, RouteActionSpec,
+        RouteSpec, RouteTable, RouteTableSpec, TargetSpec, VirtualHostSpec,
     },
 };
 use prost::{Message, Name};
@@ -29,8 +29,9 @@ use wire::http1::encode;
 use crate::{
     Origin, Referring, Rejected, Wanted, fields, header,
     reject::{At, Fault, Reason},
-    route_match,
+    route_match, route_timeouts,
     taken::TakenRoutes,
+    upgrade,
 };
 
 /// The edits of requests at one level. Table, virtual host, route and weighted cluster are messages of different types
@@ -234,7 +235,7 @@ fn route(
 }
 
 /// Accepted without effect: `hash_policy` (the balancers that use it are refused with their cluster), `priority` (it
-/// chooses between circuit breakers), `early_data_policy`, `flush_timeout`, and the timeouts of gRPC's own header.
+/// chooses between circuit breakers), `early_data_policy`, `flush_timeout`.
 fn forward(value: &route::RouteAction, at: &At<'_>) -> Result<Forward<TargetSpec>, Fault> {
     use route::route_action::{ClusterNotFoundResponseCode, HostRewriteSpecifier};
     #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
@@ -247,11 +248,9 @@ fn forward(value: &route::RouteAction, at: &At<'_>) -> Result<Forward<TargetSpec
         ("request_mirror_policies", !value.request_mirror_policies.is_empty()),
         ("rate_limits", !value.rate_limits.is_empty()),
         ("cors", value.cors.is_some()),
-        ("upgrade_configs", !value.upgrade_configs.is_empty()),
         ("internal_redirect_policy", value.internal_redirect_policy.is_some()),
         ("internal_redirect_action", value.internal_redirect_action != 0),
         ("hedge_policy", value.hedge_policy.is_some()),
-        ("max_stream_duration", value.max_stream_duration.is_some()),
     ])?;
     if value.cluster_not_found_response_code != ClusterNotFoundResponseCode::ServiceUnavailable as i32 {
         let value = value.cluster_not_found_response_code().as_str_name().to_owned();
@@ -281,15 +280,8 @@ fn forward(value: &route::RouteAction, at: &At<'_>) -> Result<Forward<TargetSpec
         }
         Some(HostRewriteSpecifier::HostRewrite(_)) => return Err(at.field("host_rewrite").unsupported()),
     };
-    forward.timeout =
-        fields::timeout(value.timeout.as_ref(), Some(limits::ROUTE_TIMEOUT_DEFAULT), &at.field("timeout"))?;
-    forward.idle_timeout = match &value.idle_timeout {
-        None => IdleTimeout::Inherit,
-        Some(timeout) => match fields::duration(timeout, &at.field("idle_timeout"))? {
-            timeout if timeout.is_zero() => IdleTimeout::Off,
-            timeout => IdleTimeout::After(timeout),
-        },
-    };
+    route_timeouts::apply(value, &mut forward, at)?;
+    forward.upgrades = upgrade::of_route(&value.upgrade_configs, &at.field("upgrade_configs"))?;
     Ok(forward)
 }
 

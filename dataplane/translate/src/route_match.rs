@@ -18,13 +18,13 @@ use crate::{
 pub(crate) fn translate(value: &route::RouteMatch, at: &At<'_>) -> Result<RouteMatch, Fault> {
     at.refuse_all(&[
         ("cookies", !value.cookies.is_empty()),
-        ("grpc", value.grpc.is_some()),
         ("tls_context", value.tls_context.is_some()),
         ("dynamic_metadata", !value.dynamic_metadata.is_empty()),
         ("filter_state", !value.filter_state.is_empty()),
     ])?;
     let mut matches = RouteMatch::path(path(value, at)?);
     matches.case_sensitive = value.case_sensitive.is_none_or(|sensitive| sensitive.value);
+    matches.grpc = value.grpc.is_some();
     let headers_at = at.field("headers");
     for (index, header) in value.headers.iter().enumerate() {
         let header = self::header(header, &headers_at.index(index))?;
@@ -62,7 +62,7 @@ fn path(value: &route::RouteMatch, at: &At<'_>) -> Result<PathMatch, Fault> {
         PathSpecifier::SafeRegex(regex) => {
             Ok(PathMatch::Regex(fields::full_regex(regex, &at.field("safe_regex"))?))
         }
-        PathSpecifier::ConnectMatcher(_) => Err(at.field("connect_matcher").unsupported()),
+        PathSpecifier::ConnectMatcher(_) => Ok(PathMatch::Connect),
         PathSpecifier::PathMatchPolicy(_) => Err(at.field("path_match_policy").unsupported()),
     }
 }

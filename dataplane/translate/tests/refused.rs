@@ -286,8 +286,9 @@ fn a_connection_manager_is_refused_where_it_is_wrong() {
     let cases: Vec<Case<HttpConnectionManager>> = cases![
         ".stat_prefix: required" => |of: &mut HttpConnectionManager| of.stat_prefix.clear(),
         ".route_specifier: required" => |of: &mut HttpConnectionManager| of.route_specifier = None,
-        ".codec_type: HTTP2 is not supported by Ringway; supported: AUTO, HTTP1" =>
-            |of: &mut HttpConnectionManager| of.codec_type = 2,
+        ".codec_type: HTTP3 is not supported by Ringway; supported: AUTO, HTTP1, HTTP2" =>
+            |of: &mut HttpConnectionManager| of.codec_type = 3,
+        ".codec_type: `4` is not a value of this enum" => |of: &mut HttpConnectionManager| of.codec_type = 4,
         ".http_filters: the last filter must be the router" =>
             |of: &mut HttpConnectionManager| of.http_filters.clear(),
         ".http_filters[0]: the router is the last filter" => |of: &mut HttpConnectionManager| {
@@ -429,8 +430,8 @@ fn a_route_table_is_refused_where_it_is_wrong() {
                 |of: &mut RouteConfiguration| matches(of, 0).headers[0].name.clear(),
             "r: virtual_hosts[0].routes[0].match.query_parameters[0].name: required" =>
                 |of: &mut RouteConfiguration| matches(of, 0).query_parameters[0].name.clear(),
-            "r: virtual_hosts[0].routes[0].match.grpc: not supported by Ringway" =>
-                |of: &mut RouteConfiguration| matches(of, 0).grpc = Some(Default::default()),
+            "r: virtual_hosts[0].routes[0].match.tls_context: not supported by Ringway" =>
+                |of: &mut RouteConfiguration| matches(of, 0).tls_context = Some(Default::default()),
             "r: virtual_hosts[0].routes[0].match.runtime_fraction.default_value: required" =>
                 |of: &mut RouteConfiguration| matches(of, 0).runtime_fraction = Some(Default::default()),
             "r: virtual_hosts[0].routes[0].action: required" =>

@@ -5,13 +5,15 @@ use std::fmt::Write;
 use policy::{
     cluster::Cluster,
     filter_chain::FilterChain,
+    http2::Http2Options,
     network_filter::{HttpConnectionManager, NetworkFilter, RouteSource},
     route::{
         Edit, Forward, HeaderEdits, HeaderTest, PathMatch, PathRewrite, QueryTest, Redirect, RedirectPath,
-        Route, RouteAction, RouteMatch, RouteTable,
+        Route, RouteAction, RouteMatch, RouteTable, StreamDuration,
     },
     snapshot::Snapshot,
     string_match::{StringMatch, StringPattern},
+    upgrade::{Connect, Upgrades},
 };
 use translate::bootstrap::Bootstrap;
 
@@ -67,6 +69,8 @@ fn cluster(out: &mut String, of: &Cluster) {
         config.proxy_protocol,
     )
     .unwrap();
+    writeln!(out, "  speaks {:?}{}", config.protocol, http2(&config.http2, Http2Options::upstream()))
+        .unwrap();
     for endpoint in of.endpoints.all() {
         let spec = &endpoint.spec;
         let place = [&*spec.locality.region, &*spec.locality.zone, &*spec.locality.sub_zone].join("/");
@@ -115,6 +119,15 @@ fn connection_manager(out: &mut String, of: &HttpConnectionManager) {
         of.delayed_close_timeout,
     )
     .unwrap();
+    writeln!(
+        out,
+        "    speaks {:?}{}, exchange in {:?}{}",
+        of.codec,
+        http2(&of.http2, Http2Options::downstream()),
+        of.max_stream_duration,
+        upgrades(&of.upgrades),
+    )
+    .unwrap();
     match &of.routes {
         RouteSource::Named(name) => writeln!(out, "    routes by RDS: {name}").unwrap(),
         RouteSource::Inline(table) => route_table(out, table),
@@ -153,16 +166,38 @@ fn forward(out: &mut String, of: &Forward) {
         of.host_rewrite.as_ref().map(|host| format!(", host {}", host_rewrite(host))).unwrap_or_default();
     writeln!(
         out,
-        "        -> forward in {:?}, idle {:?}, {} connect retries{rewrite}{host}",
-        of.timeout, of.idle_timeout, of.connect_retries
+        "        -> forward in {:?}, idle {:?}, {} connect retries{rewrite}{host}{}",
+        of.timeout,
+        of.idle_timeout,
+        of.connect_retries,
+        upgrades(&of.upgrades),
     )
     .unwrap();
+    if of.stream_duration != StreamDuration::default() {
+        writeln!(out, "           {:?}", of.stream_duration).unwrap();
+    }
     for target in of.targets.values() {
         let host = target.host_rewrite.as_ref().map(|host| format!(", host {}", host_rewrite(host)));
         writeln!(out, "        cluster {}{}", target.cluster, host.unwrap_or_default()).unwrap();
         edits(out, "request", &target.request_headers);
         edits(out, "response", &target.response_headers);
     }
+}
+
+/// Nothing where they are the defaults.
+fn http2(of: &Http2Options, default: Http2Options) -> String {
+    if *of == default { String::new() } else { format!(" with {of:?}") }
+}
+
+fn upgrades(of: &Upgrades) -> String {
+    let mut out = String::new();
+    for (kind, is_allowed) in of.rules() {
+        write!(out, ", {}upgrade {}", if is_allowed { "" } else { "no " }, text(kind)).unwrap();
+    }
+    if of.connect() == Connect::Terminate {
+        out.push_str(", CONNECT ends here");
+    }
+    out
 }
 
 fn host_rewrite(of: &policy::route::HostRewrite) -> String {
