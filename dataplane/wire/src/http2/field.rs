@@ -123,3 +123,98 @@ const fn step(state: u64, word: u64) -> u64 {
     let product = (state ^ word) as u128 * FACTOR as u128;
     (product >> 64) as u64 ^ product as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::{format, vec::Vec};
+
+    #[test]
+    fn fields_are_told_by_their_names() {
+        let cases: &[(&str, Kind, bool)] = &[
+            (":method", Kind::Method, true),
+            (":scheme", Kind::Scheme, true),
+            (":authority", Kind::Authority, true),
+            (":path", Kind::Path, true),
+            (":status", Kind::Status, true),
+            (":protocol", Kind::Protocol, true),
+            (":", Kind::UnknownPseudo, false),
+            (":Method", Kind::UnknownPseudo, false),
+            (":methods", Kind::UnknownPseudo, false),
+            ("::method", Kind::UnknownPseudo, false),
+            ("host", Kind::Regular(Known::Host), true),
+            ("transfer-encoding", Kind::Regular(Known::TransferEncoding), true),
+            ("x-a!#$%&'*+.^_`|~9", Kind::Regular(Known::Other), true),
+            ("", Kind::Regular(Known::Other), false),
+        ];
+        for (name, kind, name_ok) in cases {
+            let judged = judge(name.as_bytes(), b"v");
+            assert_eq!((judged.kind, judged.name_ok, judged.value_ok), (*kind, *name_ok, true), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_token_without_large_letters_wherever_the_wrong_byte_stands() {
+        for byte in 0..=255u8 {
+            for at in 0..20 {
+                let mut name = [b'x'; 20];
+                name[at] = byte;
+                let expected = is_token(byte) && !byte.is_ascii_uppercase();
+                assert_eq!(judge(&name, b"").name_ok, expected, "{byte:x} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_has_no_control_byte_but_the_tab_and_no_blank_around() {
+        for byte in 0..=255u8 {
+            for at in 0..20 {
+                let mut value = [b'x'; 20];
+                value[at] = byte;
+                let is_blank = byte == b' ' || byte == b'\t';
+                let expected = match at {
+                    0 | 19 if is_blank => false,
+                    _ => byte == b'\t' || (byte >= b' ' && byte != 0x7f),
+                };
+                assert_eq!(judge(b"a", &value).value_ok, expected, "{byte:x} at {at}");
+            }
+        }
+        for (value, expected) in
+            [("", true), (" ", false), ("\t", false), ("a b", true), ("a\r\nb: c", false), ("a\0", false)]
+        {
+            assert_eq!(judge(b"a", value.as_bytes()).value_ok, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_tells_fields_apart_and_not_the_case_of_a_name() {
+        let mut hashes = HashSet::new();
+        let mut low_bits = [0; 128];
+        for n in 0..40_000u32 {
+            // The end of a long value differs, and where the value begins.
+            let value = format!("{}{n}", "v".repeat((n % 30) as usize));
+            let hash = hash(b"x-name", value.as_bytes());
+            assert_ne!(hash, 0);
+            hashes.insert(hash);
+            low_bits[hash as usize % 128] += 1;
+        }
+        // By chance, 0.2 of 40,000 collide in 32 bits, and each place has 312 ± 18.
+        assert!(hashes.len() > 39_995, "{}", hashes.len());
+        assert!(low_bits.iter().all(|count| (212..412).contains(count)), "{low_bits:?}");
+        assert_ne!(hash(b"ab", b"c"), hash(b"a", b"bc"));
+        assert_ne!(hash(b"a", b""), hash(b"", b"a"));
+        for length in 0..40 {
+            let name: Vec<u8> = (0..length).map(|at| b'a' + at % 26).collect();
+            assert_eq!(hash(&name, b"V"), hash(&name.to_ascii_uppercase(), b"V"), "{length}");
+            assert_eq!(hash_name(&name), hash_name(&name.to_ascii_uppercase()), "{length}");
+            assert_ne!(hash(&name, b"V"), hash(&name, b"v"), "{length}");
+            for at in 0..name.len() {
+                let mut other = name.clone();
+                other[at] ^= 1;
+                assert_ne!(hash_name(&name), hash_name(&other), "{at} of {length}");
+                assert_ne!(hash(b"", &name), hash(b"", &other), "{at} of {length}");
+            }
+        }
+    }
+}
