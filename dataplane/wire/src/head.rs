@@ -108,6 +108,8 @@ pub struct Header {
     pub line: Span,
     /// Which of the names the proxy acts on, if any.
     pub known: Known,
+    /// Its value must not be kept in a table for compression, here or at any hop behind (RFC 7541 §6.2.3).
+    pub never_indexed: bool,
 }
 
 /// The form of a request target (RFC 9112 §3.2).
@@ -228,6 +230,8 @@ pub struct ResponseHead {
     pub keep_alive: bool,
     /// What `Connection` says.
     pub options: ConnectionOptions,
+    /// The last header is a `content-length: 0` that was not received: HTTP/2 ends a response without a body in another way.
+    pub has_added_length: bool,
     /// What the parser remembers between receives.
     pub scan: Scan,
 }

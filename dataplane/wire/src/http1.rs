@@ -17,7 +17,7 @@ mod answer;
 pub mod body;
 mod chunk_extension;
 pub mod conn;
-mod edits;
+pub(crate) mod edits;
 pub mod encode;
 mod fields;
 mod lines;

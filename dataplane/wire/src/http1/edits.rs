@@ -29,7 +29,7 @@ pub enum Edit<'a> {
 }
 
 /// Decides about the header lines that the proxy itself does not act on.
-pub(super) struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     headers: &'a [Header],
     bytes: &'a [u8],
     edits: &'a [Edit<'a>],
@@ -40,7 +40,7 @@ pub(super) struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         headers: &'a [Header],
         bytes: &'a [u8],
         options: ConnectionOptions,
@@ -51,7 +51,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether a line that the proxy does not act on goes further.
-    pub(super) fn keeps(&self, header: &Header) -> bool {
+    pub(crate) fn keeps(&self, header: &Header) -> bool {
         if !self.nominates && !self.removes {
             return true;
         }
@@ -66,15 +66,13 @@ impl<'a> Filter<'a> {
         lines.flat_map(|line| list(line.value.of(self.bytes))).any(|option| option.eq_ignore_ascii_case(name))
     }
 
-    /// Gives the pieces of the lines that the edits add and no later edit takes away.
-    pub(super) fn for_added(&self, mut insert: impl FnMut(&[u8])) {
+    /// Gives name and value of the headers that the edits add and no later edit takes away.
+    pub(crate) fn for_added(&self, mut add: impl FnMut(&[u8], &[u8])) {
         for (at, edit) in self.edits.iter().enumerate() {
             let (Edit::Set { name, value } | Edit::Append { name, value }) = edit else { continue };
             let later = self.edits.get(at + 1..).unwrap_or_default();
             if is_editable(name) && is_clean(name, value) && !is_removed(later, name) {
-                for piece in [*name, b": ", *value, b"\r\n"] {
-                    insert(piece);
-                }
+                add(name, value);
             }
         }
     }
@@ -111,6 +109,6 @@ pub fn is_editable(name: &[u8]) -> bool {
     }
 }
 
-pub(super) fn is_clean(name: &[u8], value: &[u8]) -> bool {
+pub(crate) fn is_clean(name: &[u8], value: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| is_token(*byte)) && value.iter().all(|byte| is_value(*byte))
 }

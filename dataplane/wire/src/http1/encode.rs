@@ -168,7 +168,7 @@ pub fn request(
         }
         out.insert(b"\r\n");
     }
-    filter.for_added(|piece| out.insert(piece));
+    filter.for_added(|name, value| out.line(name, value));
     // `TE` is our own here, and says so (RFC 9110 §10.1.4).
     out.insert(match (upgrade, edits.close, trailers) {
         (true, _, false) => b"Connection: upgrade\r\n",
@@ -186,7 +186,7 @@ const TRAILERS: &[u8] = b"trailers";
 
 /// Whether a `TE` value says that trailers may come. That goes on, alone, since we send on whatever trailers come; the
 /// transfer codings beside it would be ours to decode (RFC 9110 §10.1.4).
-fn takes_trailers(value: &[u8]) -> bool {
+pub(crate) fn takes_trailers(value: &[u8]) -> bool {
     list(value).any(|coding| {
         let name = coding.split(|byte| *byte == b';').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(TRAILERS)
@@ -237,7 +237,7 @@ pub fn response(view: ResponseView<'_>, edits: &ResponseEdits<'_>, sink: &mut im
             out.keep(header.line);
         }
     }
-    filter.for_added(|piece| out.insert(piece));
+    filter.for_added(|name, value| out.line(name, value));
     if edits.body == BodyOut::Chunked && head.framing != Framing::Chunked {
         out.insert(b"Transfer-Encoding: chunked\r\n");
     }
@@ -308,6 +308,12 @@ impl<'s, S: Sink> Pieces<'s, S> {
             self.flush();
             self.sink.insert(bytes);
             self.inserted = true;
+        }
+    }
+
+    fn line(&mut self, name: &[u8], value: &[u8]) {
+        for piece in [name, b": ", value, b"\r\n"] {
+            self.insert(piece);
         }
     }
 

@@ -185,7 +185,8 @@ fn read_fields(
         }
         let name = line.name.of(bytes);
         let known = classify(name);
-        let header = Header { name: line.name, value: line.value, line: line.line, known };
+        let header =
+            Header { name: line.name, value: line.value, line: line.line, known, never_indexed: false };
         headers.push(header);
         match known {
             Known::Other => fields.disguised |= is_disguised(name),

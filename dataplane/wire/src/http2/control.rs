@@ -1,0 +1,137 @@
+//! Frames that come and are about the connection or a stream, and carry nothing of a message.
+
+use super::{
+    conn::{Connection, Event},
+    error::{ConnectionError, ErrorCode},
+    frame::{self, ACK, FrameHead},
+    receive::{Outcome, PRIORITY_BYTES, Reading},
+    settings::Settings,
+    stream::Half,
+};
+use crate::Tick;
+
+impl Connection {
+    pub(super) fn settings<'a>(&mut self, head: FrameHead, payload: &[u8], now: Tick) -> Outcome<'a> {
+        if head.stream != 0 {
+            return Err(ConnectionError::OutOfPlace);
+        }
+        if head.has(ACK) {
+            return if payload.is_empty() { Ok(None) } else { Err(ConnectionError::FrameSize) };
+        }
+        if self.reading != Reading::First {
+            self.chatter(now)?;
+        }
+        self.reading = Reading::Frame;
+        let before = self.peer;
+        self.peer.read(payload, !self.is_server)?;
+        let shift = i64::from(self.peer.window_bytes) - i64::from(before.window_bytes);
+        if shift != 0 {
+            for (_, stream) in self.streams.iter_mut() {
+                stream.send_window.shift(shift)?;
+            }
+        }
+        if self.peer.table_bytes != before.table_bytes {
+            self.encoder.set_peer_table_size(self.peer.table_bytes);
+        }
+        Settings::write_ack(self.output());
+        Ok(Some(Event::Settings))
+    }
+
+    pub(super) fn window_update<'a>(&mut self, head: FrameHead, payload: &[u8], now: Tick) -> Outcome<'a> {
+        let increment =
+            frame::number(payload).filter(|_| payload.len() == 4).ok_or(ConnectionError::FrameSize)?;
+        let increment = increment & frame::STREAM_ID_MAX;
+        self.chatter(now)?;
+        if head.stream == 0 {
+            if increment == 0 {
+                return Err(ConnectionError::OutOfPlace);
+            }
+            self.send_window.grow(increment)?;
+            return Ok(Some(Event::Window { stream: None }));
+        }
+        let Some(key) = self.streams.find(head.stream) else {
+            return if self.is_idle(head.stream) { Err(ConnectionError::OutOfPlace) } else { Ok(None) };
+        };
+        let Some(stream) = self.streams.get_mut(key).filter(|stream| !stream.is_reset) else {
+            return Ok(None);
+        };
+        if increment == 0 {
+            return self.stream_error(key, ErrorCode::PROTOCOL_ERROR, now);
+        }
+        match stream.send_window.grow(increment) {
+            Ok(()) => Ok(Some(Event::Window { stream: Some(key) })),
+            Err(_) => self.stream_error(key, ErrorCode::FLOW_CONTROL_ERROR, now),
+        }
+    }
+
+    pub(super) fn rst_stream<'a>(&mut self, head: FrameHead, payload: &[u8], now: Tick) -> Outcome<'a> {
+        let code = frame::number(payload).filter(|_| payload.len() == 4).ok_or(ConnectionError::FrameSize)?;
+        if head.stream == 0 || self.is_idle(head.stream) {
+            return Err(ConnectionError::OutOfPlace);
+        }
+        let Some(key) = self.streams.find(head.stream) else {
+            self.chatter(now)?;
+            return Ok(None);
+        };
+        let Some(stream) = self.streams.get_mut(key).filter(|stream| !stream.is_reset) else {
+            return Ok(None);
+        };
+        stream.is_reset = true;
+        stream.by_peer = true;
+        // Who says that it wants nothing more of a stream that is over wastes nothing.
+        let is_over = stream.sending == Half::Ended && stream.receiving == Half::Ended;
+        if !is_over && !self.resets.spend(now) {
+            return Err(ConnectionError::Calm);
+        }
+        Ok(Some(Event::Reset { stream: key, code: ErrorCode(code) }))
+    }
+
+    pub(super) fn ping<'a>(&mut self, head: FrameHead, payload: &[u8], now: Tick) -> Outcome<'a> {
+        let payload =
+            payload.first_chunk().filter(|_| payload.len() == 8).ok_or(ConnectionError::FrameSize)?;
+        if head.stream != 0 {
+            return Err(ConnectionError::OutOfPlace);
+        }
+        if head.has(ACK) {
+            self.on_pong(*payload);
+            return Ok(None);
+        }
+        self.chatter(now)?;
+        frame::write_ping(*payload, ACK, self.output());
+        Ok(None)
+    }
+
+    pub(super) fn go_away<'a>(&mut self, head: FrameHead, payload: &[u8]) -> Outcome<'a> {
+        let (last, code) = (frame::number(payload), frame::number(payload.get(4..).unwrap_or_default()));
+        let (Some(last), Some(code)) = (last, code) else { return Err(ConnectionError::FrameSize) };
+        if head.stream != 0 {
+            return Err(ConnectionError::OutOfPlace);
+        }
+        // It may come twice, and then says less (RFC 9113 §6.8).
+        let last = last & frame::STREAM_ID_MAX;
+        let before = self.peer_takes_until.unwrap_or(frame::STREAM_ID_MAX);
+        self.peer_takes_until = Some(last.min(before));
+        Ok(Some(Event::GoAway { code: ErrorCode(code) }))
+    }
+
+    pub(super) fn priority<'a>(&mut self, head: FrameHead, payload: &[u8], now: Tick) -> Outcome<'a> {
+        if head.stream == 0 {
+            return Err(ConnectionError::OutOfPlace);
+        }
+        self.chatter(now)?;
+        let error = match payload.len() {
+            PRIORITY_BYTES if depends_on(payload) != Some(head.stream) => return Ok(None),
+            PRIORITY_BYTES => ErrorCode::PROTOCOL_ERROR,
+            _ => ErrorCode::FRAME_SIZE_ERROR,
+        };
+        match self.streams.find(head.stream) {
+            Some(key) => self.stream_error(key, error, now),
+            None => self.refuse(head.stream, error, now),
+        }
+    }
+}
+
+/// The stream that a priority names (RFC 7540 §5.3.1), which nobody asks for any more.
+pub(super) fn depends_on(priority: &[u8]) -> Option<u32> {
+    frame::number(priority).map(|number| number & frame::STREAM_ID_MAX)
+}

@@ -1,0 +1,329 @@
+//! A received field block becomes the HTTP/1.1 head that says the same, as text and as spans.
+//!
+//! So there is one kind of head above this: what routes, filters and edits it, and what sends it on over HTTP/1.1, has no
+//! second case. And there is one judge: the text is read by the parser of HTTP/1.1 heads, so nothing that it refuses can be
+//! written to an HTTP/1.1 upstream, whatever trick brought it here (FAILURES DG-01 to DG-08). Bytes that could forge the
+//! text, and what RFC 9113 §8 forbids besides, are refused before.
+//!
+//! What HTTP/1.1 says by framing is added: `transfer-encoding: chunked` where a body of unknown length follows,
+//! `content-length: 0` where a response ends without one.
+
+use alloc::vec::Vec;
+
+use super::{
+    error::HeadError,
+    field::{Judged, Kind},
+    hpack::Field,
+};
+use crate::{
+    head::{Framing, Header, Known, Method, RequestHead, ResponseHead, Span},
+    http1::{
+        body::{Decoder, Step, TrailerLimits},
+        parse::{self, Limits, ParseError, Parsed},
+    },
+};
+
+/// What a block is the head of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    Request,
+    Response,
+    Trailers,
+}
+
+/// Takes fields, one after the other, and makes a head of them. Its memory is used again for the next block.
+#[derive(Debug)]
+pub(super) struct Writer {
+    role: Role,
+    text: Vec<u8>,
+    /// Values of the pseudo fields, which come first in any order.
+    values: Vec<u8>,
+    pseudo: Pseudo,
+    /// The first line was written: a regular field came.
+    has_begun: bool,
+    /// All `cookie` fields, which HTTP/1.1 has in one (RFC 9113 §8.2.3).
+    cookies: Vec<u8>,
+    has_length: bool,
+    /// Where lines begin whose values no table may keep.
+    secret: Vec<u32>,
+    error: Option<HeadError>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pseudo {
+    method: Option<Span>,
+    scheme: Option<Span>,
+    authority: Option<Span>,
+    path: Option<Span>,
+    protocol: Option<Span>,
+    status: Option<Span>,
+}
+
+impl Writer {
+    pub(super) fn new() -> Writer {
+        Writer {
+            role: Role::Request,
+            text: Vec::new(),
+            values: Vec::new(),
+            pseudo: Pseudo::default(),
+            has_begun: false,
+            cookies: Vec::new(),
+            has_length: false,
+            secret: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// Begins with the next block.
+    pub(super) fn begin(&mut self, role: Role) {
+        self.role = role;
+        self.text.clear();
+        self.values.clear();
+        self.pseudo = Pseudo::default();
+        self.has_begun = false;
+        self.cookies.clear();
+        self.has_length = false;
+        self.secret.clear();
+        self.error = None;
+    }
+
+    /// Takes the next field.
+    pub(super) fn take(&mut self, field: &Field<'_>) {
+        if self.error.is_none()
+            && let Err(error) = self.add(field)
+        {
+            self.error = Some(error);
+        }
+    }
+
+    fn add(&mut self, field: &Field<'_>) -> Result<(), HeadError> {
+        let Judged { kind, name_ok, value_ok, .. } = field.judged;
+        if !name_ok {
+            return Err(HeadError::Name);
+        }
+        if !value_ok {
+            return Err(HeadError::Value);
+        }
+        match kind {
+            Kind::Regular(known) => self.add_regular(field, known),
+            _ => self.add_pseudo(kind, field.value()),
+        }
+    }
+
+    fn add_pseudo(&mut self, kind: Kind, value: &[u8]) -> Result<(), HeadError> {
+        let Pseudo { method, scheme, authority, path, protocol, status } = &mut self.pseudo;
+        let place = match (self.role, kind) {
+            (Role::Request, Kind::Method) => method,
+            (Role::Request, Kind::Scheme) => scheme,
+            (Role::Request, Kind::Authority) => authority,
+            (Role::Request, Kind::Path) => path,
+            (Role::Request, Kind::Protocol) => protocol,
+            (Role::Response, Kind::Status) => status,
+            _ => return Err(HeadError::Pseudo),
+        };
+        if self.has_begun || place.is_some() {
+            return Err(HeadError::Pseudo);
+        }
+        *place = Some(Span::new(self.values.len(), self.values.len() + value.len()));
+        self.values.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn add_regular(&mut self, field: &Field<'_>, known: Known) -> Result<(), HeadError> {
+        if !self.has_begun {
+            self.first_lines()?;
+        }
+        match known {
+            Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::TransferEncoding
+            | Known::Upgrade => return Err(HeadError::ConnectionSpecific),
+            Known::Te if field.value() != b"trailers" => return Err(HeadError::ConnectionSpecific),
+            // The authority wins (RFC 9113 §8.3.1).
+            Known::Host if self.pseudo.authority.is_some() => return Ok(()),
+            Known::ContentLength => self.has_length = true,
+            Known::Other if field.name() == b"cookie" && self.role == Role::Request => {
+                if !self.cookies.is_empty() {
+                    self.cookies.extend_from_slice(b"; ");
+                }
+                self.cookies.extend_from_slice(field.value());
+                return Ok(());
+            }
+            _ => {}
+        }
+        if field.is_sensitive {
+            self.secret.push(Span::new(self.text.len(), 0).start);
+        }
+        self.text.extend_from_slice(field.line());
+        Ok(())
+    }
+
+    /// Writes what comes before the first regular field.
+    fn first_lines(&mut self) -> Result<(), HeadError> {
+        self.has_begun = true;
+        match self.role {
+            Role::Request => self.request_lines(),
+            Role::Response => {
+                let status = self.pseudo.status.ok_or(HeadError::Pseudo)?;
+                let status = status.of(&self.values);
+                // There is no switching of protocols here (RFC 9113 §8.6).
+                if status.len() != 3 || status == b"101" {
+                    return Err(HeadError::Pseudo);
+                }
+                [b"HTTP/1.1 ", status, b" \r\n"].iter().for_each(|part| self.text.extend_from_slice(part));
+                Ok(())
+            }
+            Role::Trailers => Ok(()),
+        }
+    }
+
+    fn request_lines(&mut self) -> Result<(), HeadError> {
+        let Pseudo { method, scheme, authority, path, protocol, .. } = self.pseudo;
+        let of = |span: Span| span.of(&self.values);
+        let method = of(method.ok_or(HeadError::Pseudo)?);
+        let is_connect = method == b"CONNECT";
+        let target = match (is_connect, protocol, path, scheme) {
+            // RFC 9113 §8.5: nothing but the authority.
+            (true, None, None, None) => of(authority.ok_or(HeadError::Pseudo)?),
+            (false, None, Some(path), Some(scheme)) => {
+                let is_known =
+                    [&b"http"[..], b"https"].iter().any(|known| of(scheme).eq_ignore_ascii_case(known));
+                let path = of(path);
+                if !is_known || !(path.starts_with(b"/") || path == b"*" && method == b"OPTIONS") {
+                    return Err(HeadError::Pseudo);
+                }
+                path
+            }
+            _ => return Err(HeadError::Pseudo),
+        };
+        for part in [method, b" ", target, b" HTTP/1.1\r\n"] {
+            self.text.extend_from_slice(part);
+        }
+        if let Some(authority) = authority {
+            for part in [b"host: ", of(authority), b"\r\n"] {
+                self.text.extend_from_slice(part);
+            }
+        }
+        Ok(())
+    }
+
+    /// The head of a request; its text begins with it and ends with it. `ends`: no body follows.
+    pub(super) fn request(
+        &mut self,
+        ends: bool,
+        limits: &Limits,
+        head: &mut RequestHead,
+    ) -> Result<(), HeadError> {
+        self.whole()?;
+        if !self.cookies.is_empty() {
+            for part in [b"cookie: ", &self.cookies[..], b"\r\n"] {
+                self.text.extend_from_slice(part);
+            }
+        }
+        let is_connect = self.text.starts_with(b"CONNECT ");
+        if !ends && !self.has_length && !is_connect {
+            self.text.extend_from_slice(CHUNKED_LINE);
+        }
+        self.text.extend_from_slice(b"\r\n");
+        match parse::request(&self.text, limits, head)? {
+            Parsed::Complete => {}
+            // It has its empty line, so this is not reached.
+            Parsed::Partial => return Err(HeadError::Head(ParseError::Start)),
+        }
+        mark(&self.secret, &mut head.headers);
+        match head.framing {
+            Framing::Length(1..) if ends => Err(HeadError::End),
+            _ => Ok(()),
+        }
+    }
+
+    /// The head of a response to a request with `method`.
+    pub(super) fn response(
+        &mut self,
+        ends: bool,
+        method: Method,
+        limits: &Limits,
+        head: &mut ResponseHead,
+    ) -> Result<(), HeadError> {
+        self.whole()?;
+        let status = self.pseudo.status.map(|status| status.of(&self.values));
+        let is_bodyless = method == Method::Head || matches!(status, Some(b"204" | b"304" | [b'1', ..]));
+        let adds_length = ends && !self.has_length && !is_bodyless;
+        if adds_length {
+            self.text.extend_from_slice(EMPTY_LINE_OF_LENGTH);
+        } else if !ends && !self.has_length && !is_bodyless {
+            self.text.extend_from_slice(CHUNKED_LINE);
+        }
+        self.text.extend_from_slice(b"\r\n");
+        match parse::response(&self.text, limits, method, head)? {
+            Parsed::Complete => {}
+            Parsed::Partial => return Err(HeadError::Head(ParseError::Start)),
+        }
+        mark(&self.secret, &mut head.headers);
+        head.has_added_length = adds_length;
+        match head.framing {
+            Framing::Length(1..) if ends => Err(HeadError::End),
+            _ => Ok(()),
+        }
+    }
+
+    /// Trailer lines that may be sent on.
+    pub(super) fn trailers(&mut self, limits: TrailerLimits) -> Result<(), HeadError> {
+        self.whole()?;
+        // The chunked coding's own reader judges them, and leaves those out that go no further.
+        self.values.clear();
+        self.text.extend_from_slice(b"\r\n");
+        let mut reader = Decoder::new(Framing::Chunked, limits);
+        reader.receive(b"0\r\n")?;
+        let mut at = 0;
+        loop {
+            let rest = self.text.get(at..).unwrap_or_default();
+            match reader.receive(rest)? {
+                Step::Trailer(count) => {
+                    self.values.extend_from_slice(rest.get(..count).unwrap_or_default());
+                    at += count;
+                }
+                Step::Data(count) | Step::Skip(count) => at += count,
+                Step::NeedMore | Step::End => return Ok(()),
+            }
+        }
+    }
+
+    /// The text of the last head.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The lines of the last trailers.
+    pub(super) fn trailer_lines(&self) -> &[u8] {
+        &self.values
+    }
+
+    /// The head is refused, whatever its fields.
+    pub(super) fn refuse(&mut self, error: HeadError) {
+        self.error = Some(error);
+    }
+
+    fn whole(&mut self) -> Result<(), HeadError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if !self.has_begun {
+            self.first_lines()?;
+        }
+        Ok(())
+    }
+}
+
+/// Marks the headers whose lines begin at `secret`, which go up.
+fn mark(secret: &[u32], headers: &mut [Header]) {
+    if !secret.is_empty() {
+        for header in headers {
+            header.never_indexed = secret.binary_search(&header.line.start).is_ok();
+        }
+    }
+}
+
+const CHUNKED_LINE: &[u8] = b"transfer-encoding: chunked\r\n";
+const EMPTY_LINE_OF_LENGTH: &[u8] = b"content-length: 0\r\n";
