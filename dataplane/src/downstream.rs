@@ -1,12 +1,14 @@
-//! One downstream connection that speaks HTTP/1.1: bytes in, heads out, keep-alive, end.
+//! One downstream connection: bytes in, heads out, keep-alive, end.
 //!
-//! Faces hostile bytes. A connection at work has everything an exchange needs; one at rest ([`idle`]) has only itself.
+//! Faces hostile bytes. A connection at work has everything an exchange needs; one at rest ([`idle`]) has only itself. This
+//! is HTTP/1.1; a connection that turns out to speak HTTP/2 goes on in [`streams`].
 
 pub(crate) mod idle;
+pub(crate) mod streams;
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use policy::network_filter::{HttpConnectionManager, NetworkFilter, Underscores};
+use policy::network_filter::{Codec, HttpConnectionManager, NetworkFilter, Underscores};
 use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
 use wire::{
     head::{Header, RequestHead, RequestView, ResponseHead},
@@ -14,14 +16,17 @@ use wire::{
         encode::Edit,
         parse::{self, ParseError, Parsed},
     },
+    http2::frame::PREFACE,
 };
 
 use self::idle::{Connection, Next, Rest, Waiting};
 use crate::{
     exchange,
+    http2::Stream,
     origin::Origin,
     respond::ExchangeError,
     telemetry::metrics::HttpStats,
+    upstream::Owner,
     worker::{Bound, Worker},
 };
 
@@ -37,9 +42,9 @@ pub struct Manager {
 }
 
 /// A connection at work, with everything that is reused from one exchange to the next on it.
-pub struct Downstream<I: Io> {
-    /// The connection itself.
-    pub connection: Connection<I>,
+pub struct Downstream<'c, I: Io> {
+    /// Where its requests come from.
+    pub side: Side<'c, I>,
     /// Received bytes; a request head begins at the first.
     pub buffer: Buffer,
     /// The request head.
@@ -69,6 +74,61 @@ pub struct Downstream<I: Io> {
     pub is_last: bool,
     /// When its request must have come whole.
     pub request_until: Deadline,
+}
+
+/// Where a request comes from and its response goes.
+pub enum Side<'c, I: Io> {
+    /// A connection that speaks HTTP/1.1.
+    Http1(&'c mut Connection<I>),
+    /// A stream of one that speaks HTTP/2.
+    Http2(OnStream),
+}
+
+/// A stream and what is known of its connection.
+pub struct OnStream {
+    /// The stream.
+    pub stream: Stream,
+    /// Its connection.
+    pub client: Rc<Client>,
+}
+
+/// What the exchanges of an HTTP/2 connection know of it.
+pub struct Client {
+    /// Where it came from.
+    pub origin: Origin,
+    /// Marks the upstream connections that are its own.
+    pub owner: Owner,
+}
+
+impl<I: Io> Side<'_, I> {
+    /// Where the connection came from.
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Side::Http1(connection) => &connection.origin,
+            Side::Http2(on) => &on.client.origin,
+        }
+    }
+
+    /// Marks the upstream connections that are the connection's own.
+    pub fn owner(&self) -> Owner {
+        match self {
+            Side::Http1(connection) => connection.owner,
+            Side::Http2(on) => on.client.owner,
+        }
+    }
+
+    /// From then on a response ends the connection. One that speaks HTTP/2 is left in another way.
+    pub fn ages_at(&self) -> Deadline {
+        match self {
+            Side::Http1(connection) => connection.ages_at,
+            Side::Http2(_) => Deadline::NEVER,
+        }
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        matches!(self, Side::Http2(_))
+    }
 }
 
 /// Whether a connection carries another exchange.
@@ -110,11 +170,15 @@ pub async fn serve<I: Io>(
     let (mut manager, mut first) = (Some(manager), first);
     let after = loop {
         // Boxed, since it is much: a connection at rest keeps none of it.
-        let at_work = Box::pin(work(&worker, connection, manager.take(), first, (&waiting, &stats)));
-        let (returned, end) = at_work.await;
-        connection = returned;
-        first = match end {
+        let work = Box::pin(work(&worker, &mut connection, manager.take(), first, (&waiting, &stats)));
+        first = match work.await {
             End::Over(after) => break after,
+            End::Http2(bytes) => {
+                let known = (&*waiting, &*stats);
+                // Boxed: a connection that speaks HTTP/1.1 does not pay for its state.
+                Box::pin(streams::serve(&worker, &mut connection, bytes, known)).await;
+                break After::Close;
+            }
             End::AtRest(rest) => {
                 let _at_rest = worker.admission.rest();
                 match connection.rest(&worker, rest, &waiting, &stats).await {
@@ -142,27 +206,39 @@ enum End {
     AtRest(Rest),
     /// It carries no other exchange.
     Over(After),
+    /// It speaks HTTP/2; these bytes are the first that came.
+    Http2(Buffer),
+}
+
+/// What comes next on a connection.
+enum Head {
+    /// A request.
+    Request,
+    /// The beginning of HTTP/2, or what must be taken for it.
+    Preface,
+    /// Nothing.
+    None,
 }
 
 /// Serves exchanges until the connection is over or comes to rest. It begins with the bytes in `first`, if any; without a
 /// manager with the one that is current.
 async fn work<I: Io>(
     worker: &Rc<Worker<I>>,
-    connection: Connection<I>,
+    connection: &mut Connection<I>,
     mut manager: Option<Manager>,
     first: Buffer,
     (waiting, stats): (&Waiting, &HttpStats),
-) -> (Connection<I>, End) {
-    let mut downstream = Downstream::new(worker, connection, first);
+) -> End {
+    let mut downstream = Downstream::new(worker, Side::Http1(connection), first);
     let end = downstream.exchanges(worker, &mut manager, waiting, stats).await;
     worker.buffers.put(std::mem::take(&mut downstream.buffer));
-    (downstream.connection, end)
+    end
 }
 
-impl<I: Io> Downstream<I> {
-    fn new(worker: &Worker<I>, connection: Connection<I>, buffer: Buffer) -> Downstream<I> {
+impl<'c, I: Io> Downstream<'c, I> {
+    fn new(worker: &Worker<I>, side: Side<'c, I>, buffer: Buffer) -> Downstream<'c, I> {
         Downstream {
-            connection,
+            side,
             buffer,
             request: RequestHead::default(),
             response: ResponseHead::default(),
@@ -199,8 +275,9 @@ impl<I: Io> Downstream<I> {
                 return End::Over(After::Close);
             };
             match self.next_head(worker, manager).await {
-                Ok(true) => {}
-                Ok(false) => return End::Over(After::Close),
+                Ok(Head::Request) => {}
+                Ok(Head::Preface) => return End::Http2(std::mem::take(&mut self.buffer)),
+                Ok(Head::None) => return End::Over(After::Close),
                 Err(error) => {
                     match error {
                         ExchangeError::RequestHeadTimeout => {
@@ -214,7 +291,7 @@ impl<I: Io> Downstream<I> {
                     return End::Over(exchange::refuse(worker, manager, self, error).await);
                 }
             }
-            let connection = &mut self.connection;
+            let Side::Http1(connection) = &mut self.side else { return End::Over(After::Close) };
             connection.requests_count += 1;
             if manager
                 .config
@@ -240,7 +317,7 @@ impl<I: Io> Downstream<I> {
         waiting: &Waiting,
     ) -> Option<&'a Manager> {
         if !manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound)) {
-            match Manager::find(worker.bound(), &self.connection.origin) {
+            match Manager::find(worker.bound(), self.side.origin()) {
                 Some(current) => {
                     *manager = Some(current);
                     // Its listener is another one now, under the same name.
@@ -249,7 +326,7 @@ impl<I: Io> Downstream<I> {
                 None => {
                     self.is_last = true;
                     if manager.is_none() {
-                        *manager = Manager::find(waiting.last.take()?, &self.connection.origin);
+                        *manager = Manager::find(waiting.last.take()?, self.side.origin());
                     }
                 }
             }
@@ -257,8 +334,8 @@ impl<I: Io> Downstream<I> {
         manager.as_ref()
     }
 
-    /// Receives until a request head is whole; false when the connection ends before.
-    async fn next_head(&mut self, worker: &Rc<Worker<I>>, manager: &Manager) -> Result<bool, ExchangeError> {
+    /// Receives until a request head is whole, or it is known that HTTP/2 is spoken.
+    async fn next_head(&mut self, worker: &Rc<Worker<I>>, manager: &Manager) -> Result<Head, ExchangeError> {
         let head_bytes_max = manager.config.request_head_bytes_max;
         let head_limits = parse::Limits {
             head_bytes_max,
@@ -270,25 +347,34 @@ impl<I: Io> Downstream<I> {
             |wait: Option<Duration>| wait.map_or(Deadline::NEVER, |wait| Deadline::after(begun, wait));
         self.request_until = after(manager.config.request_timeout);
         let until = after(manager.config.request_headers_timeout).min(self.request_until);
+        let Side::Http1(connection) = &mut self.side else { return Ok(Head::None) };
+        let mut may_be_http2 = manager.config.codec != Codec::Http1 && connection.requests_count == 0;
         loop {
-            match parse::request(self.buffer.filled(), &head_limits, &mut self.request) {
-                Ok(Parsed::Complete) => return self.judge_names(manager).map(|()| true),
-                Ok(Parsed::Partial) => {}
-                Err(error) => return Err(ExchangeError::RequestHead(error)),
+            let received = self.buffer.filled();
+            may_be_http2 &= received.starts_with(PREFACE) || PREFACE.starts_with(received);
+            match may_be_http2 {
+                true if received.len() >= PREFACE.len() => return Ok(Head::Preface),
+                true => {}
+                false if manager.config.codec == Codec::Http2 => return Ok(Head::Preface),
+                false => match parse::request(received, &head_limits, &mut self.request) {
+                    Ok(Parsed::Complete) => return self.judge_names(manager).map(|()| Head::Request),
+                    Ok(Parsed::Partial) => {}
+                    Err(error) => return Err(ExchangeError::RequestHead(error)),
+                },
             }
             if self.buffer.spare() == 0 {
                 self.buffer.compact();
             }
-            match self.connection.recv.recv(&mut self.buffer, until).await {
+            match connection.recv.recv(&mut self.buffer, until).await {
                 Ok(0) => {
-                    self.connection.is_ended = true;
-                    return Ok(false);
+                    connection.is_ended = true;
+                    return Ok(Head::None);
                 }
                 Ok(count) => manager.stats.counters.downstream_cx_rx_bytes_total.add(count as u64),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     return Err(ExchangeError::RequestHeadTimeout);
                 }
-                Err(_) => return Ok(false),
+                Err(_) => return Ok(Head::None),
             }
         }
     }
@@ -320,11 +406,9 @@ impl<I: Io> Downstream<I> {
         let timeout = manager.as_ref().and_then(|manager| manager.config.idle_timeout);
         let is_current = manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound));
         let mut rest = Rest::begin(now, timeout, is_current);
-        match self
-            .connection
-            .bytes(worker, &mut rest, Deadline::after(now, idle::LIKELY), waiting, stats)
-            .await
-        {
+        let Side::Http1(connection) = &mut self.side else { return Err(End::Over(After::Close)) };
+        let likely_until = Deadline::after(now, idle::LIKELY);
+        match connection.bytes(worker, &mut rest, likely_until, waiting, stats).await {
             Next::Bytes(bytes) => {
                 worker.buffers.put(std::mem::replace(&mut self.buffer, bytes));
                 Ok(())

@@ -63,7 +63,7 @@ impl DynamicHosts {
 /// request, and does not change where it goes (as in Envoy). `looked_up` holds what is not in the exchange's snapshot.
 pub async fn find<'a, I: Io>(
     worker: &Worker<I>,
-    downstream: &Downstream<I>,
+    downstream: &Downstream<'_, I>,
     (cluster, deadline): (&'a Cluster, Deadline),
     looked_up: &'a mut Option<Arc<DynamicHost>>,
 ) -> Result<Option<&'a DynamicHost>, ExchangeError> {
@@ -93,7 +93,7 @@ pub async fn find<'a, I: Io>(
         return Err(ExchangeError::HostNotFound);
     }
     // It would come back to us, and again, until no descriptor is left.
-    if endpoints.iter().any(|endpoint| leads_to(&endpoint.spec.address, downstream.connection.origin.local)) {
+    if endpoints.iter().any(|endpoint| leads_to(&endpoint.spec.address, downstream.side.origin().local)) {
         return Err(ExchangeError::ForwardingLoop);
     }
     host.note_use();
@@ -112,7 +112,7 @@ fn leads_to(address: &Address, own: SocketAddr) -> bool {
 /// then all that were taken on are looked up, and this one was not.
 async fn look_up<I: Io>(
     worker: &Worker<I>,
-    downstream: &Downstream<I>,
+    downstream: &Downstream<'_, I>,
     (cluster, hosts_max): (&Arc<str>, usize),
     host: Box<HostName>,
     deadline: Deadline,

@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, rc::Rc};
 
 use policy::{
-    cluster::Cluster,
+    cluster::{Cluster, UpstreamProtocol},
     dynamic_host::DynamicHost,
     endpoint::{Endpoint, EndpointState, WorkerId},
     route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
@@ -32,12 +32,18 @@ use crate::{
     respond::{self, ExchangeError, Phase},
     retry::{Attempts, Sent},
     telemetry::access_log::Record,
-    upstream::{CheckoutError, Connection, Destination, Life, Owner, lending},
+    upstream::{
+        CheckoutError, Connection, Destination, Life, Owner, Upstream, lending, streams::StreamDestination,
+    },
     worker::{BoundCluster, Worker},
 };
 
 /// Runs the exchange whose request head lies at the front of the connection's buffer.
-pub async fn run<I: Io>(worker: &Rc<Worker<I>>, manager: &Manager, downstream: &mut Downstream<I>) -> After {
+pub async fn run<I: Io>(
+    worker: &Rc<Worker<I>>,
+    manager: &Manager,
+    downstream: &mut Downstream<'_, I>,
+) -> After {
     let mut record = Record::begin(&worker.stats, manager, worker.io.now());
     let result = match choose(worker, manager, downstream, &mut record) {
         Ok(Choice::Forward { forward, target }) => {
@@ -59,7 +65,7 @@ pub async fn run<I: Io>(worker: &Rc<Worker<I>>, manager: &Manager, downstream: &
 pub async fn refuse<I: Io>(
     worker: &Rc<Worker<I>>,
     manager: &Manager,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     error: ExchangeError,
 ) -> After {
     let mut record = Record::begin(&worker.stats, manager, worker.io.now());
@@ -87,7 +93,7 @@ enum Choice<'a> {
 fn choose<'a, I: Io>(
     worker: &Worker<I>,
     manager: &'a Manager,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     record: &mut Record<'a>,
 ) -> Result<Choice<'a>, ExchangeError> {
     let counters = &manager.stats.counters;
@@ -147,7 +153,7 @@ fn choose<'a, I: Io>(
 async fn forward_to<'a, I: Io>(
     worker: &Rc<Worker<I>>,
     manager: &'a Manager,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     record: &mut Record<'a>,
     forward: &Forward,
     target: &ForwardTarget,
@@ -176,6 +182,7 @@ async fn forward_to<'a, I: Io>(
             target_bytes_max: 0,
         },
         target,
+        stats: &bound.stats,
     };
     let mut attempts = Attempts::new(forward.connect_retries);
 
@@ -185,11 +192,11 @@ async fn forward_to<'a, I: Io>(
         let (endpoint, upstream) = reached.map_err(nothing_sent)?;
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
         queue_connection_start(downstream, cluster, &upstream);
-        encode_request(worker, manager, downstream, (forward, target), endpoint)
+        send_request(worker, manager, downstream, (forward, target), (endpoint, &upstream))
             .map_err(|error| nothing_sent(error.into()))?;
 
         // ---- Request sent: the relay tells how far it came. ----
-        let was_idle = upstream.reused;
+        let was_idle = upstream.is_reused();
         downstream.done_bytes = downstream.request.end as usize;
         match relay::exchange(worker, manager, downstream, upstream, &plan, record).await {
             Ok(after) => return Ok(after),
@@ -212,12 +219,12 @@ struct Destinations<'a> {
 /// An endpoint that can be reached, and a connection to it. Those that failed in this exchange are passed over.
 async fn reach<'a, I: Io>(
     worker: &Rc<Worker<I>>,
-    downstream: &Downstream<I>,
+    downstream: &Downstream<'_, I>,
     record: &mut Record<'_>,
     to: &Destinations<'a>,
     attempts: &mut Attempts,
     deadline: Deadline,
-) -> Result<(&'a Endpoint, Connection<I>), ExchangeError> {
+) -> Result<(&'a Endpoint, Upstream<I>), ExchangeError> {
     loop {
         let Some(endpoint) = pick(worker, to, attempts) else { return Err(attempts.last_error()) };
         let Address::Socket(address) = endpoint.spec.address else {
@@ -227,8 +234,19 @@ async fn reach<'a, I: Io>(
             record.retry();
         }
         let id = endpoint.state.id();
-        let owner = to.cluster.config.proxy_protocol.map(|_| downstream.connection.owner);
-        match checkout(worker, (&endpoint.state, address, owner), to, (&downstream.alarm, deadline)).await {
+        let wait = (&downstream.alarm, deadline);
+        let is_http2 = match to.cluster.config.protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::Auto => false,
+            UpstreamProtocol::Http2 => true,
+            UpstreamProtocol::Downstream => downstream.side.is_http2(),
+        };
+        let reached = if is_http2 {
+            open_stream(worker, (&endpoint.state, address), to, wait).await
+        } else {
+            let owner = to.cluster.config.proxy_protocol.map(|_| downstream.side.owner());
+            checkout(worker, (&endpoint.state, address, owner), to, wait).await.map(Upstream::Http1)
+        };
+        match reached {
             Ok(upstream) => {
                 record.upstream(address);
                 return Ok((endpoint, upstream));
@@ -284,44 +302,56 @@ async fn checkout<I: Io>(
     worker.pools.connect(&worker.io, to, life, deadline).await
 }
 
+/// A stream of a connection that this worker has to the endpoint, or of a new one.
+async fn open_stream<I: Io>(
+    worker: &Rc<Worker<I>>,
+    (endpoint, address): (&EndpointState, SocketAddr),
+    Destinations { cluster, bound, .. }: &Destinations<'_>,
+    wait: (&Alarm, Deadline),
+) -> Result<Upstream<I>, CheckoutError> {
+    let to = StreamDestination { endpoint, address, config: &cluster.config, stats: &bound.stats };
+    let (stream, is_new) = worker.stream_pools.open((&worker.io, &worker.buffers), &to, wait).await?;
+    Ok(Upstream::Http2 { stream, is_new })
+}
+
 /// Begins the gather for upstream with what a new connection begins with, before any request.
 fn queue_connection_start<I: Io>(
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     cluster: &Cluster,
-    upstream: &Connection<I>,
+    upstream: &Upstream<I>,
 ) {
     downstream.to_upstream.clear();
     if let Some(version) = cluster.config.proxy_protocol
-        && !upstream.reused
+        && !upstream.is_reused()
     {
         downstream.forwarded.clear();
-        proxy_protocol::write(version, &downstream.connection.origin.addresses(), &mut downstream.forwarded);
+        proxy_protocol::write(version, &downstream.side.origin().addresses(), &mut downstream.forwarded);
         downstream.to_upstream.insert(&downstream.forwarded);
     }
 }
 
-/// Adds the request head for upstream to the connection's gather; the buffer goes with it until it was sent.
-fn encode_request<I: Io>(
+/// Adds the request head for upstream to the connection's gather, where the buffer goes with it until it was sent; or sends
+/// it on the stream.
+fn send_request<I: Io>(
     worker: &Worker<I>,
     manager: &Manager,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     (forward, target): (&Forward, &ForwardTarget),
-    endpoint: &Endpoint,
+    (endpoint, upstream): (&Endpoint, &Upstream<I>),
 ) -> Result<(), EncodeError> {
     let authority = match forward.host_rewrite_of(target) {
         Some(HostRewrite::Literal(host)) => Some(&host[..]),
         Some(HostRewrite::EndpointHostname) => endpoint.spec.hostname.as_deref().map(str::as_bytes),
         None => None,
     };
-    let Downstream { request, buffer, to_upstream, text, edits, connection, forwarded, .. } = downstream;
+    let Downstream { request, buffer, to_upstream, text, edits, side, forwarded, .. } = downstream;
     let view = RequestView { head: request, bytes: buffer.filled() };
     let mut request_id = [0; 36];
     if manager.config.generate_request_id {
         let mut rng = worker.rng.borrow_mut();
         head_edits::write_request_id([rng.next_u64(), rng.next_u64()], &mut request_id);
     }
-    let forwarded =
-        Forwarded::write(view, &manager.config.forwarded, &connection.origin, &request_id, forwarded);
+    let forwarded = Forwarded::write(view, &manager.config.forwarded, side.origin(), &request_id, forwarded);
     let mut list = EditList::take(edits);
     head_edits::request(view, &target.request_headers, &manager.config, &forwarded, &mut list);
     let head_edits = HeadEdits {
@@ -331,7 +361,10 @@ fn encode_request<I: Io>(
         close: false,
         upgrade: false,
     };
-    let result = encode::request(view, &head_edits, &mut GatherSink(to_upstream));
+    let result = match upstream {
+        Upstream::Http1(_) => encode::request(view, &head_edits, &mut GatherSink(to_upstream)),
+        Upstream::Http2 { stream, .. } => stream.send_request(view, &head_edits, b"http"),
+    };
     list.give_back(edits);
     result
 }

@@ -19,6 +19,7 @@ pub mod drain;
 pub mod dynamic_host;
 pub mod exchange;
 pub mod head_edits;
+pub mod http2;
 pub mod listener;
 mod listener_filters;
 pub mod memory;

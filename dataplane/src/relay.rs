@@ -8,6 +8,8 @@
 
 mod body;
 mod download;
+mod ends;
+mod streams;
 mod upload;
 
 use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll, time::Duration};
@@ -23,17 +25,18 @@ use wire::{
     },
 };
 
+pub(crate) use self::body::TRAILER_LIMITS;
 use self::{
     body::Body,
     download::Download,
     upload::{Upload, Uploaded},
 };
 use crate::{
-    downstream::{After, Downstream, Manager},
+    downstream::{After, Downstream, Manager, Side},
     exchange::Failed,
     respond::{ExchangeError, Phase},
     telemetry::{access_log::Record, metrics::ClusterStats},
-    upstream::{Connection, End},
+    upstream::{Connection, End, Upstream},
     worker::Worker,
 };
 
@@ -49,6 +52,8 @@ pub struct Plan<'a> {
     pub response_limits: parse::Limits,
     /// Where the request goes and how the response is edited.
     pub target: &'a ForwardTarget,
+    /// Counters of the cluster.
+    pub stats: &'a ClusterStats,
 }
 
 /// Takes the pieces of a head into a gather whose buffer begins with that head.
@@ -64,12 +69,31 @@ impl Sink for GatherSink<'_> {
     }
 }
 
-/// Relays one attempt over `upstream`. The request head is queued in `downstream.to_upstream`, its bytes lie at the front
-/// of `downstream.buffer` and stay there: for another attempt while that is safe, and for the log.
+/// Relays one attempt over `upstream`. The request head was sent on its stream, or is queued in `downstream.to_upstream`;
+/// its bytes lie at the front of `downstream.buffer` and stay there: for another attempt while that is safe, and for the
+/// log.
 pub async fn exchange<I: Io>(
     worker: &Rc<Worker<I>>,
     manager: &Manager,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
+    upstream: Upstream<I>,
+    plan: &Plan<'_>,
+    record: &mut Record<'_>,
+) -> Result<After, Failed> {
+    match upstream {
+        Upstream::Http1(connection) if !downstream.side.is_http2() => {
+            connections(worker, manager, downstream, connection, plan, record).await
+        }
+        // Boxed: exchanges over HTTP/1.1 alone do not pay for its state.
+        upstream => Box::pin(streams::exchange(worker, manager, downstream, upstream, plan, record)).await,
+    }
+}
+
+/// Between two connections that speak HTTP/1.1.
+async fn connections<I: Io>(
+    worker: &Rc<Worker<I>>,
+    manager: &Manager,
+    downstream: &mut Downstream<'_, I>,
     mut upstream: Connection<I>,
     plan: &Plan<'_>,
     record: &mut Record<'_>,
@@ -82,7 +106,7 @@ pub async fn exchange<I: Io>(
     upstream.stats().counters.upstream_rq_total.inc();
 
     let Downstream {
-        connection,
+        side,
         buffer,
         rest,
         request,
@@ -95,6 +119,7 @@ pub async fn exchange<I: Io>(
         request_until,
         ..
     } = downstream;
+    let Side::Http1(connection) = side else { return Ok(After::Close) };
     if (!request_body.ended || !is_first_sent) && rest.capacity() == 0 {
         // The head stays where it is; what follows goes through a buffer of its own, which an attempt before may have made.
         *rest = worker.buffers.take();
@@ -167,7 +192,7 @@ pub async fn exchange<I: Io>(
         response_sent: true,
         upstream_surplus: surplus || (is_touched && upstream.end().is_none()),
         upstream_closed: upstream.end().is_some(),
-        downstream_closed: downstream.connection.is_ended,
+        downstream_closed: connection.is_ended,
     };
     if finished.upstream_reusable(&downstream.response) && !worker.is_draining() {
         worker.pools.give_back(&worker.io, upstream);
@@ -176,7 +201,7 @@ pub async fn exchange<I: Io>(
         0 => downstream.buffer.len().saturating_sub(sent),
         _ => downstream.rest.len(),
     };
-    downstream.connection.is_finished =
+    connection.is_finished =
         !downstream.request.keep_alive && finished.request_received && waiting_bytes == 0;
     let reusable =
         !announced_close && finished.downstream_reusable(&downstream.request, body_out, waiting_bytes);
@@ -205,7 +230,7 @@ fn count_failure(stats: &ClusterStats, error: ExchangeError) {
 /// the buffer are done with.
 async fn send_first<I: Io>(
     worker: &Rc<Worker<I>>,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     upstream: &mut Connection<I>,
     body: &mut Body,
     plan: &Plan<'_>,

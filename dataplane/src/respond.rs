@@ -3,10 +3,10 @@
 //! Every answer of our own comes from here, whatever hop found the trouble. The reason is a stable word; it goes to the
 //! access log and, unless switched off, into `x-ringway-reason`.
 
-use std::time::Duration;
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use policy::route::{Edit, Route};
-use runtime::{Deadline, Io, SendHalf};
+use runtime::{Deadline, Gather, Io, SendHalf};
 use wire::{
     head::{Framing, RequestView},
     http1::{
@@ -18,7 +18,7 @@ use wire::{
 };
 
 use crate::{
-    downstream::{After, Downstream, Manager},
+    downstream::{After, Downstream, Manager, Side},
     exchange::Failed,
     relay::GatherSink,
     telemetry::access_log::Record,
@@ -116,6 +116,12 @@ pub enum ExchangeError {
     /// The connection broke before any byte of a response.
     #[error("upstream reset the connection without an answer")]
     UpstreamReset,
+    /// Upstream has not looked at the request, since it takes no more streams for now.
+    #[error("upstream refused the stream")]
+    UpstreamRefused,
+    /// Upstream has reset the stream before any byte of a response.
+    #[error("upstream reset the stream without an answer")]
+    UpstreamStreamReset,
     /// The response head was refused, or the connection ended inside it.
     #[error("malformed response")]
     ResponseMalformed,
@@ -175,6 +181,8 @@ pub fn row(error: ExchangeError) -> Row {
         E::ConnectTimeout => row(503, "UF", "connect-timeout", Upstream),
         E::UpstreamClosed => row(503, "UC", "upstream-closed", Upstream),
         E::UpstreamReset => row(503, "UC", "upstream-reset", Upstream),
+        E::UpstreamRefused => row(503, "UR", "upstream-refused", Upstream),
+        E::UpstreamStreamReset => row(503, "UR", "upstream-stream-reset", Upstream),
         E::ResponseMalformed => row(502, "UPE", "response-malformed", Upstream),
         E::UpstreamTimeout => row(504, "UT", "upstream-timeout", Upstream),
         E::StreamIdle => row(504, "SI", "stream-idle", Upstream),
@@ -197,7 +205,7 @@ pub struct RouteAnswer<'a> {
 
 impl RouteAnswer<'_> {
     /// Sends the downstream to the path that its request has now.
-    pub fn to_own_path<I: Io>(downstream: &mut Downstream<I>) -> Self {
+    pub fn to_own_path<I: Io>(downstream: &mut Downstream<'_, I>) -> Self {
         let Downstream { text, request, buffer, .. } = downstream;
         let view = RequestView { head: request, bytes: buffer.filled() };
         text.clear();
@@ -217,12 +225,12 @@ impl RouteAnswer<'_> {
 /// Sends the answer that a route gives by itself.
 pub async fn answer_route<I: Io>(
     worker: &Worker<I>,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     record: &mut Record<'_>,
     answer: &RouteAnswer<'_>,
 ) -> Result<After, Failed> {
     let after = after_answer(worker, downstream);
-    let Downstream { to_downstream, text, request, .. } = downstream;
+    let Downstream { side, to_downstream, text, request, .. } = downstream;
     // Cold: a list per answer is fine here.
     let mut headers: Vec<(&[u8], &[u8])> = Vec::new();
     if answer.is_redirect {
@@ -243,26 +251,25 @@ pub async fn answer_route<I: Io>(
             },
         );
     }
-    encode::answer(
-        &Answer {
-            status: answer.status,
-            headers: &headers,
-            body: answer.body,
-            close: after != After::KeepAlive,
-            version: request.version,
-            method: request.method,
-        },
-        &mut GatherSink(to_downstream),
-    );
+    let whole = Answer {
+        status: answer.status,
+        headers: &headers,
+        body: answer.body,
+        close: after != After::KeepAlive,
+        version: request.version,
+        method: request.method,
+    };
+    let done = begin(side, to_downstream, &whole);
     record.response_started(answer.status, worker.io.now());
-    send(worker, downstream, record).await.map(|()| after)
+    let rest = answer.body.get(done..).unwrap_or_default();
+    send(worker, downstream, record, rest).await.map(|()| after)
 }
 
 /// Answers an exchange that failed, as far as an answer is still possible.
 pub async fn answer_failed<I: Io>(
     worker: &Worker<I>,
     manager: &Manager,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     record: &mut Record<'_>,
     failed: Failed,
 ) -> After {
@@ -294,33 +301,32 @@ pub async fn answer_failed<I: Io>(
     let headers: [(&[u8], &[u8]); 2] =
         [(b"content-type", b"text/plain"), (b"x-ringway-reason", row.reason.as_bytes())];
     let text = failed.error.to_string();
-    encode::answer(
-        &Answer {
-            status: row.status,
-            headers: &headers[..if manager.config.reason_header { 2 } else { 1 }],
-            body: text.as_bytes(),
-            close: after != After::KeepAlive,
-            version: downstream.request.version,
-            method: downstream.request.method,
-        },
-        &mut GatherSink(&mut downstream.to_downstream),
-    );
-    match send(worker, downstream, record).await {
+    let answer = Answer {
+        status: row.status,
+        headers: &headers[..if manager.config.reason_header { 2 } else { 1 }],
+        body: text.as_bytes(),
+        close: after != After::KeepAlive,
+        version: downstream.request.version,
+        method: downstream.request.method,
+    };
+    let done = begin(&downstream.side, &mut downstream.to_downstream, &answer);
+    let rest = text.as_bytes().get(done..).unwrap_or_default();
+    match send(worker, downstream, record, rest).await {
         Ok(()) => after,
         Err(_) => After::Close,
     }
 }
 
-fn has_no_body<I: Io>(downstream: &Downstream<I>) -> bool {
+fn has_no_body<I: Io>(downstream: &Downstream<'_, I>) -> bool {
     matches!(downstream.request.framing, Framing::None | Framing::Length(0))
 }
 
 /// Whether the connection lives on after an answer of our own: only when no byte of a body can be left.
-fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<I>) -> After {
+fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<'_, I>) -> After {
     downstream.done_bytes = downstream.request.end as usize;
     let goes_on = downstream.request.keep_alive
         && !downstream.is_last
-        && worker.io.now() < downstream.connection.ages_at.0
+        && worker.io.now() < downstream.side.ages_at().0
         && !worker.is_draining();
     match has_no_body(downstream) && goes_on {
         true => After::KeepAlive,
@@ -331,17 +337,58 @@ fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<I>) -> Af
 /// How long an answer of our own may take to be taken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Queues an answer, or sends it as far as its stream lets it; gives how many bytes of its body are done with.
+fn begin<I: Io>(side: &Side<'_, I>, queue: &mut Gather, answer: &Answer<'_>) -> usize {
+    match side {
+        Side::Http1(_) => encode::answer(answer, &mut GatherSink(queue)),
+        Side::Http2(on) => {
+            let sent = on.stream.send_answer(answer);
+            if !on.stream.has_sent_all() {
+                return sent;
+            }
+        }
+    }
+    answer.body.len()
+}
+
 async fn send<I: Io>(
     worker: &Worker<I>,
-    downstream: &mut Downstream<I>,
+    downstream: &mut Downstream<'_, I>,
     record: &mut Record<'_>,
+    mut rest: &[u8],
 ) -> Result<(), Failed> {
-    let gather = &mut downstream.to_downstream;
-    record.sent_down(gather.unsent_len() as u64);
     let until = Deadline::after(worker.io.now(), ANSWER_TIMEOUT);
-    let result = downstream.connection.send.send_all(gather, until).await;
-    gather.clear();
-    result.map_err(|_| Failed { error: ExchangeError::DownstreamGone, phase: Phase::ResponseStarted })
+    let is_sent = match &mut downstream.side {
+        Side::Http1(connection) => {
+            let gather = &mut downstream.to_downstream;
+            record.sent_down(gather.unsent_len() as u64);
+            let result = connection.send.send_all(gather, until).await;
+            gather.clear();
+            result.is_ok()
+        }
+        Side::Http2(on) => {
+            let alarm = &downstream.alarm;
+            alarm.set(until);
+            poll_fn(|cx| {
+                while !rest.is_empty() {
+                    match on.stream.poll_send(cx, rest, true) {
+                        Poll::Ready(Ok(count)) => {
+                            record.sent_down(count as u64);
+                            rest = rest.get(count..).unwrap_or_default();
+                        }
+                        Poll::Ready(Err(_)) => return Poll::Ready(false),
+                        Poll::Pending => return alarm.poll_rung(cx).map(|_| false),
+                    }
+                }
+                Poll::Ready(on.stream.gone().is_none())
+            })
+            .await
+        }
+    };
+    match is_sent {
+        true => Ok(()),
+        false => Err(Failed { error: ExchangeError::DownstreamGone, phase: Phase::ResponseStarted }),
+    }
 }
 
 #[cfg(test)]
@@ -376,6 +423,8 @@ mod tests {
             E::ConnectTimeout,
             E::UpstreamClosed,
             E::UpstreamReset,
+            E::UpstreamRefused,
+            E::UpstreamStreamReset,
             E::ResponseMalformed,
             E::UpstreamTimeout,
             E::StreamIdle,
@@ -415,6 +464,8 @@ mod tests {
                 "503 UF connect-timeout",
                 "503 UC upstream-closed",
                 "503 UC upstream-reset",
+                "503 UR upstream-refused",
+                "503 UR upstream-stream-reset",
                 "502 UPE response-malformed",
                 "504 UT upstream-timeout",
                 "504 SI stream-idle",

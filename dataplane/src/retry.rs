@@ -107,6 +107,8 @@ impl Again {
     fn after(failed: Failed, sent: Sent) -> Again {
         let closed = matches!(failed.error, ExchangeError::UpstreamClosed | ExchangeError::UpstreamReset);
         match failed.phase {
+            // It is there, and has more to do than it can (RFC 9113 §8.7).
+            Phase::NothingSent if failed.error == ExchangeError::UpstreamRefused => Again::Elsewhere,
             Phase::NothingSent if closed && sent.was_idle => Again::Anywhere,
             Phase::NothingSent if closed => Again::Elsewhere,
             Phase::RequestSent if closed && sent.was_idle && sent.can_repeat => Again::Anywhere,

@@ -10,6 +10,7 @@
 
 pub mod lending;
 mod received;
+pub mod streams;
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +33,7 @@ use policy::{
 use runtime::{BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
 
 pub use self::received::{End, Nothing, Received};
-use crate::{by_number::ByNumber, telemetry::metrics::ClusterStats};
+use crate::{by_number::ByNumber, http2::Stream, telemetry::metrics::ClusterStats};
 
 /// The idle connections of one worker, by endpoint.
 pub struct Pools<I: Io> {
@@ -122,6 +123,29 @@ pub struct Connection<I: Io> {
     /// Bytes came that belong to no response.
     has_surplus: bool,
     open: Open,
+}
+
+/// What an exchange sends its request on.
+pub enum Upstream<I: Io> {
+    /// A connection that speaks HTTP/1.1.
+    Http1(Connection<I>),
+    /// A stream of one that speaks HTTP/2.
+    Http2 {
+        /// The stream.
+        stream: Stream,
+        /// Its connection has carried nothing before.
+        is_new: bool,
+    },
+}
+
+impl<I: Io> Upstream<I> {
+    /// Whether it has carried an exchange before.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Upstream::Http1(connection) => connection.reused,
+            Upstream::Http2 { is_new, .. } => !is_new,
+        }
+    }
 }
 
 /// A connection that is counted as open. Dropping it tells how it ended, and whoever watches it that it did.

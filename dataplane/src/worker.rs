@@ -28,7 +28,7 @@ use runtime::{
 use crate::{
     admission::{Admission, Gate},
     colleagues::{Colleagues, HandedOver},
-    downstream::idle::Waiting,
+    downstream::{idle::Waiting, streams::Exchanges},
     dynamic_host::{DynamicHosts, Wanted},
     listener,
     telemetry::{
@@ -38,6 +38,7 @@ use crate::{
     upstream::{
         Owner, Pools,
         lending::{self, Answer, Ask, Asks},
+        streams::StreamPools,
     },
 };
 
@@ -135,6 +136,10 @@ pub struct Worker<I: Io> {
     pub buffers: BufferPool,
     /// Idle upstream connections.
     pub pools: Rc<Pools<I>>,
+    /// Its connections to upstreams that speak HTTP/2.
+    pub stream_pools: StreamPools,
+    /// Tasks that run the exchanges of streams.
+    pub exchanges: Exchanges<I>,
     /// What it has asked other workers for.
     pub asks: Asks<I>,
     /// For balancing and splits.
@@ -174,6 +179,8 @@ impl<I: Io> Worker<I> {
             io,
             id,
             pools,
+            stream_pools: StreamPools::default(),
+            exchanges: Exchanges::default(),
             asks: Asks::default(),
             buffers,
             rng: RefCell::new(Rng::new(seed)),
@@ -246,6 +253,7 @@ impl<I: Io> Worker<I> {
     fn adopt(self: &Rc<Self>, bound: Box<Bound>, sockets: Vec<(Arc<str>, I::Socket)>, closed: Vec<Arc<str>>) {
         self.stats.counters.snapshot_version.set(bound.snapshot.version);
         self.pools.adopt(endpoints(&bound.snapshot));
+        self.stream_pools.adopt(endpoints(&bound.snapshot));
         let before = self.bound.replace(Rc::from(bound));
         self.hosts.look_again();
         for name in closed {
@@ -274,6 +282,7 @@ impl<I: Io> Worker<I> {
             closes.iter().for_each(ListenerClose::close);
         }
         self.pools.adopt([]);
+        self.stream_pools.adopt([]);
         self.waiting.retire(|_| true, &self.bound());
     }
 }

@@ -132,6 +132,13 @@ const _: () = assert!(HTTP2_STREAMS_DOWNSTREAM_DEFAULT < HTTP2_RESETS_BURST_DEFA
 /// And how many each second (Envoy: `stream_reset_rate`).
 pub const HTTP2_RESETS_PER_SECOND_DEFAULT: u32 = 33;
 
+/// Frames of all kinds that move nothing, such as PING, SETTINGS and WINDOW_UPDATE, at once. Beside what DATA frames earn
+/// ([`HTTP2_WINDOW_UPDATES_PER_DATA_FRAME_DEFAULT`] each), it is for what connections say to each other at rest.
+pub const HTTP2_CHATTER_BURST: u32 = 10_000;
+
+/// And how many each second.
+pub const HTTP2_CHATTER_PER_SECOND: u32 = 1000;
+
 /// Shortest time between two PINGs, and for an answer to one (Envoy's own rule). Timers are not finer.
 pub const HTTP2_KEEPALIVE_MIN: Duration = Duration::from_millis(1);
 

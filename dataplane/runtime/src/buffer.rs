@@ -247,6 +247,14 @@ impl Gather {
         self.push(Source::Inserted, start..self.inserted.len());
     }
 
+    /// Queues what `fill` writes into empty memory, of which nothing is copied. Only when everything before was sent.
+    pub fn fill(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(self.is_sent(), "what is queued would be lost");
+        self.clear();
+        fill(&mut self.inserted);
+        self.push(Source::Inserted, 0..self.inserted.len());
+    }
+
     fn push(&mut self, source: Source, range: Range<usize>) {
         if range.is_empty() {
             return;

@@ -7,7 +7,7 @@ use wire::{
     http1::body::{self, BodyError, ChunkHead, Decoder, Step, TrailerLimits},
 };
 
-const TRAILER_LIMITS: TrailerLimits =
+pub(crate) const TRAILER_LIMITS: TrailerLimits =
     TrailerLimits { bytes_max: limits::TRAILERS_BYTES_MAX, count_max: limits::HEADERS_COUNT_DEFAULT };
 
 /// Longest data of a chunk that is copied. A part of a vectored write costs more than to copy so little; and a body of

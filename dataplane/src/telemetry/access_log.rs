@@ -196,7 +196,7 @@ impl<'a> Record<'a> {
     }
 
     /// Counts the end, and writes the line if one is wanted. The request head lies at the front of the buffer still.
-    pub fn finish<I: Io>(mut self, worker: &Worker<I>, downstream: &Downstream<I>) {
+    pub fn finish<I: Io>(mut self, worker: &Worker<I>, downstream: &Downstream<'_, I>) {
         self.is_finished = true;
         let took = Duration::from_nanos(worker.io.now().saturating_sub(self.begun));
         let waited = match (self.sent, self.response_at) {
@@ -218,7 +218,7 @@ impl<'a> Record<'a> {
     }
 
     /// Allocates; only for exchanges that are logged.
-    fn line<I: Io>(&self, downstream: &Downstream<I>, took: Duration, waited: Duration) -> String {
+    fn line<I: Io>(&self, downstream: &Downstream<'_, I>, took: Duration, waited: Duration) -> String {
         let view = downstream.view();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut line = String::with_capacity(512);
@@ -233,7 +233,7 @@ impl<'a> Record<'a> {
         text(&mut line, "reason", reason.as_bytes());
         let _ = write!(line, ",\"retries\":{},\"bytes_sent\":{}", self.retries, self.bytes_sent);
         let _ = write!(line, ",\"duration_us\":{},\"upstream_us\":{}", took.as_micros(), waited.as_micros());
-        let origin = &downstream.connection.origin;
+        let origin = downstream.side.origin();
         let client = self.manager.config.forwarded.client(&view, origin.remote);
         text(&mut line, "downstream", client.to_string().as_bytes());
         text(&mut line, "downstream_direct", origin.peer().to_string().as_bytes());

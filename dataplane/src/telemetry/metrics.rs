@@ -145,6 +145,8 @@ block! {
         Counter upstream_cx_total,
         /// Connections open now.
         Gauge upstream_cx_active,
+        /// Connections that speak HTTP/2.
+        Counter upstream_cx_http2_total,
         /// Connections that could not be made.
         Counter upstream_cx_connect_fail,
         /// Of these, by timeout.
@@ -222,6 +224,10 @@ block! {
         Counter downstream_cx_total,
         /// Connections open now.
         Gauge downstream_cx_active,
+        /// Connections that speak HTTP/2.
+        Counter downstream_cx_http2_total,
+        /// Of these, those open now.
+        Gauge downstream_cx_http2_active,
         /// Connections that ended with an exchange unfinished.
         Counter downstream_cx_destroy_active_rq,
         /// Connections closed for idleness.

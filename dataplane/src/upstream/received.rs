@@ -1,6 +1,9 @@
 //! What comes on an upstream connection while it is held.
 
-use std::{future::poll_fn, task::Poll};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+};
 
 use runtime::{Buffer, BufferPool, Io, RecvHalf, timer::Alarm};
 
@@ -8,9 +11,9 @@ use crate::telemetry::metrics::Counter;
 
 /// The receiving side of a connection while it is held.
 pub struct Received<'a, I: Io> {
-    pub(super) recv: &'a mut I::Recv,
-    pub(super) end: &'a mut Option<End>,
-    pub(super) count: &'a Counter,
+    pub(crate) recv: &'a mut I::Recv,
+    pub(crate) end: &'a mut Option<End>,
+    pub(crate) count: &'a Counter,
 }
 
 impl<I: Io> Received<'_, I> {
@@ -36,6 +39,41 @@ impl<I: Io> Received<'_, I> {
                 None => {}
             }
             buffers.put(buffer);
+        }
+    }
+}
+
+impl<I: Io> Received<'_, I> {
+    /// Receives behind what `bytes` holds, into a new buffer where it is none; or tells how the receiving ended.
+    pub fn poll_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &BufferPool,
+        bytes: &mut Buffer,
+    ) -> Poll<Result<(), End>> {
+        loop {
+            if let Some(end) = *self.end {
+                return Poll::Ready(Err(end));
+            }
+            if bytes.capacity() > 0 && bytes.spare() == 0 {
+                // What fills a buffer and is still not understood never will be.
+                return Poll::Ready(Err(End::Reset));
+            }
+            if self.recv.poll_readable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if bytes.capacity() == 0 {
+                *bytes = buffers.take();
+            }
+            match self.recv.try_recv(bytes) {
+                Some(Ok(count)) if count > 0 => {
+                    self.count.add(count as u64);
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Ok(_)) => *self.end = Some(End::Closed),
+                Some(Err(_)) => *self.end = Some(End::Reset),
+                None => {}
+            }
         }
     }
 }

@@ -1,0 +1,270 @@
+//! A downstream connection that speaks HTTP/2: one exchange for each of its streams.
+//!
+//! Exchanges run in tasks that a worker keeps: one that is done takes the next stream, of whichever connection. So a request
+//! starts no task and allocates nothing once as many have run side by side before.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use policy::limits;
+use runtime::{Buffer, Gather, Io, RecvHalf, timer::Alarm};
+use wire::{
+    head::{RequestHead, ResponseHead},
+    http1::{encode::Edit, parse::ParseError},
+    http2::error::ErrorCode,
+};
+
+use super::{
+    After, Client, Downstream, Manager, OnStream, Side,
+    idle::{Connection, Waiting},
+};
+use crate::{
+    exchange,
+    http2::{self, Arrived, Drive, Ended, Http2, Owner},
+    respond::ExchangeError,
+    telemetry::metrics::HttpStats,
+    worker::Worker,
+};
+
+/// Serves the streams of a connection whose first bytes are `first`, until it is over.
+pub(super) async fn serve<I: Io>(
+    worker: &Rc<Worker<I>>,
+    connection: &mut Connection<I>,
+    first: Buffer,
+    (waiting, stats): (&Waiting, &HttpStats),
+) {
+    let manager = Manager::find(worker.bound(), &connection.origin);
+    let Some(manager) = manager.or_else(|| Manager::find(waiting.last.take()?, &connection.origin)) else {
+        return worker.buffers.put(first);
+    };
+    let config = http2::downstream_config(&manager.config);
+    let http2 = Http2::new(true, config, worker.buffers.clone(), worker.io.now());
+    let client = Client { origin: connection.origin.clone(), owner: connection.owner };
+    stats.counters.downstream_cx_http2_total.inc();
+    stats.counters.downstream_cx_http2_active.inc();
+    waiting.waits.set(true);
+    let drive = Drive {
+        first,
+        alarm: connection.recv.cancel_handle(),
+        idle_timeout: manager.config.idle_timeout,
+        ages_at: connection.ages_at,
+        send_timeout: manager.config.stream_idle_timeout.unwrap_or(limits::STREAM_IDLE_TIMEOUT_DEFAULT),
+        recv: &mut connection.recv,
+        send: &mut connection.send,
+        received: &stats.counters.downstream_cx_rx_bytes_total,
+        sent: &stats.counters.downstream_cx_tx_bytes_total,
+    };
+    let requests_left = manager.config.max_requests_per_connection.map_or(u32::MAX, |max| max.get());
+    let mut owner = Requests {
+        worker,
+        waiting,
+        stats,
+        requests_left,
+        manager: Rc::new(manager),
+        client: Rc::new(client),
+    };
+    let ended = http2::drive(&http2, &worker.io, drive, &mut owner).await;
+    waiting.waits.set(false);
+    stats.counters.downstream_cx_http2_active.dec();
+    match ended {
+        Ended::Failed(_) => stats.counters.downstream_cx_protocol_error.inc(),
+        Ended::Closed | Ended::Broken => connection.is_ended = true,
+        Ended::Done => {}
+    }
+}
+
+/// Starts the exchanges of one connection.
+struct Requests<'a, I: Io> {
+    worker: &'a Rc<Worker<I>>,
+    waiting: &'a Waiting,
+    stats: &'a HttpStats,
+    requests_left: u32,
+    /// Of the snapshot in use when the last request came.
+    manager: Rc<Manager>,
+    client: Rc<Client>,
+}
+
+impl<I: Io> Owner for Requests<'_, I> {
+    fn arrived(&mut self, arrived: Arrived) {
+        // Routes are looked up in what is current when the request begins, not when the connection did.
+        if !self.worker.is_current(&self.manager.bound)
+            && let Some(current) = Manager::find(self.worker.bound(), &self.client.origin)
+        {
+            self.manager = Rc::new(current);
+        }
+        self.requests_left = self.requests_left.saturating_sub(1);
+        if self.requests_left == 0 {
+            self.stats.counters.downstream_cx_max_requests_reached.inc();
+        }
+        let request = Request { manager: self.manager.clone(), client: self.client.clone(), arrived };
+        self.worker.exchanges.begin(self.worker, request);
+    }
+
+    fn spare(&mut self) -> RequestHead {
+        self.worker.exchanges.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn may_stay(&mut self) -> bool {
+        !self.worker.is_draining() && self.waiting.last.borrow().is_none() && self.requests_left > 0
+    }
+}
+
+/// A request on its way to the task that runs its exchange.
+struct Request {
+    manager: Rc<Manager>,
+    client: Rc<Client>,
+    arrived: Arrived,
+}
+
+/// The tasks of a worker that run exchanges of streams.
+pub struct Exchanges<I: Io> {
+    idle: RefCell<Vec<Rc<Seat<I>>>>,
+    /// Memory for the heads of requests.
+    heads: RefCell<Vec<RequestHead>>,
+}
+
+/// Where a task waits for its next exchange.
+struct Seat<I: Io> {
+    next: Cell<Option<(Rc<Worker<I>>, Request)>>,
+    task: RefCell<Option<Waker>>,
+}
+
+/// Tasks, and heads, that are kept for the next exchange.
+const KEPT_MAX: usize = 256;
+
+impl<I: Io> Default for Exchanges<I> {
+    fn default() -> Self {
+        Exchanges { idle: RefCell::default(), heads: RefCell::default() }
+    }
+}
+
+impl<I: Io> Exchanges<I> {
+    fn begin(&self, worker: &Rc<Worker<I>>, request: Request) {
+        let seat = self.idle.borrow_mut().pop();
+        match seat {
+            Some(seat) => {
+                seat.next.set(Some((worker.clone(), request)));
+                if let Some(task) = seat.task.borrow().as_ref() {
+                    task.wake_by_ref();
+                }
+            }
+            None => {
+                let next = Cell::new(Some((worker.clone(), request)));
+                worker.io.spawn(run(Rc::new(Seat { next, task: RefCell::default() }), Kept::new(worker)));
+            }
+        }
+    }
+}
+
+/// Memory of a task from one exchange to the next.
+struct Kept {
+    response: ResponseHead,
+    to_upstream: Gather,
+    to_downstream: Gather,
+    edits: Vec<Edit<'static>>,
+    text: Vec<u8>,
+    forwarded: Vec<u8>,
+    alarm: Alarm,
+}
+
+impl Kept {
+    fn new<I: Io>(worker: &Worker<I>) -> Kept {
+        Kept {
+            response: ResponseHead::default(),
+            to_upstream: Gather::new(),
+            to_downstream: Gather::new(),
+            edits: Vec::new(),
+            text: Vec::new(),
+            forwarded: Vec::new(),
+            alarm: worker.io.timers().alarm(),
+        }
+    }
+}
+
+/// Runs one exchange after the other; ends when enough others wait for the next.
+async fn run<I: Io>(seat: Rc<Seat<I>>, mut kept: Kept) {
+    loop {
+        let (worker, request) = poll_fn(|cx| match seat.next.take() {
+            Some(next) => Poll::Ready(next),
+            None => {
+                let mut task = seat.task.borrow_mut();
+                task.get_or_insert_with(|| cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await;
+        kept = exchange(&worker, request, kept).await;
+        let mut idle = worker.exchanges.idle.borrow_mut();
+        if idle.len() >= KEPT_MAX {
+            return;
+        }
+        idle.push(seat.clone());
+    }
+}
+
+async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -> Kept {
+    let Request { manager, client, arrived: Arrived { stream, head, bytes, error } } = request;
+    let Kept { response, to_upstream, to_downstream, edits, text, forwarded, alarm } = kept;
+    let until = |wait: Option<Duration>| {
+        wait.map_or(runtime::Deadline::NEVER, |wait| runtime::Deadline::after(worker.io.now(), wait))
+    };
+    let mut downstream = Downstream {
+        side: Side::Http2(OnStream { stream, client }),
+        buffer: bytes,
+        request: head,
+        response,
+        to_upstream,
+        to_downstream,
+        edits,
+        request_is_kept: false,
+        done_bytes: 0,
+        rest: Buffer::default(),
+        text,
+        forwarded,
+        alarm,
+        is_last: false,
+        request_until: until(manager.config.request_timeout),
+    };
+    let refused = error.map(ExchangeError::RequestHead).or_else(|| downstream.judge_names(&manager).err());
+    let after = match refused {
+        None => exchange::run(worker, &manager, &mut downstream).await,
+        Some(error) => {
+            if matches!(
+                error,
+                ExchangeError::RequestHead(ParseError::HeadTooLarge | ParseError::TooManyHeaders)
+            ) {
+                manager.stats.counters.downstream_rq_too_large.inc();
+            }
+            exchange::refuse(worker, &manager, &mut downstream, error).await
+        }
+    };
+    let Downstream {
+        side,
+        buffer,
+        request,
+        response,
+        to_upstream,
+        to_downstream,
+        edits,
+        text,
+        forwarded,
+        alarm,
+        ..
+    } = downstream;
+    if let (After::Reset, Side::Http2(on)) = (after, &side) {
+        on.stream.reset(ErrorCode::INTERNAL_ERROR);
+    }
+    worker.buffers.put(buffer);
+    let mut heads = worker.exchanges.heads.borrow_mut();
+    if heads.len() < KEPT_MAX {
+        let mut request = request;
+        request.clear();
+        heads.push(request);
+    }
+    Kept { response, to_upstream, to_downstream, edits, text, forwarded, alarm }
+}

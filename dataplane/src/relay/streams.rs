@@ -1,0 +1,363 @@
+//! One attempt of an exchange in which one side or both speak HTTP/2: as [`super::exchange`], with streams for ends.
+//!
+//! Both halves wait for bytes and for room only. What ends them before their time is looked for in one place, whenever
+//! either is woken: a downstream that goes away, a time that has passed.
+
+mod response;
+
+use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
+
+use runtime::{Buffer, Deadline, Io, timer::Alarm};
+use wire::{
+    head::{Framing, ResponseHead},
+    http1::{conn::Finished, encode::BodyOut},
+};
+
+use self::response::{Download, From};
+use super::{
+    Plan,
+    body::Body,
+    count_failure,
+    ends::{Broken, Halt, Http1Source, Sink, Source},
+    send_first,
+};
+use crate::{
+    downstream::{After, Downstream, Manager, Side},
+    exchange::Failed,
+    http2::Stream,
+    respond::ExchangeError,
+    telemetry::access_log::Record,
+    upstream::{Connection, End, Received, Upstream},
+    worker::Worker,
+};
+
+/// Relays one attempt. The request head was sent on an upstream stream, or is queued for an upstream connection.
+pub(super) async fn exchange<I: Io>(
+    worker: &Rc<Worker<I>>,
+    manager: &Manager,
+    downstream: &mut Downstream<'_, I>,
+    mut upstream: Upstream<I>,
+    plan: &Plan<'_>,
+    record: &mut Record<'_>,
+) -> Result<After, Failed> {
+    let framing = downstream.request.framing;
+    let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+    if let Upstream::Http1(connection) = &mut upstream {
+        send_first(worker, downstream, connection, &mut Body::new(Framing::None, false), plan).await?;
+    }
+    downstream.request_is_kept = !has_body;
+    record.request_sent(worker.io.now());
+    plan.stats.counters.upstream_rq_total.inc();
+
+    let head_bytes = downstream.request.end as usize;
+    downstream.done_bytes = head_bytes;
+    let Downstream {
+        side, buffer, rest, request, response, to_upstream, to_downstream, edits, alarm, ..
+    } = downstream;
+    let behind = buffer.filled().get(head_bytes..).unwrap_or_default();
+    if !behind.is_empty() && rest.capacity() == 0 {
+        *rest = worker.buffers.take();
+        rest.extend(behind);
+    }
+    let watch = Watch {
+        plan,
+        request_until: downstream.request_until,
+        deadline: Cell::new(if has_body { Deadline::NEVER } else { plan.deadline }),
+        moved: Cell::new(worker.io.now()),
+        uploaded: Cell::new((!has_body).then_some(Uploaded::Whole)),
+        has_taken_body: Cell::new(false),
+        response_begun: Cell::new(false),
+        error: Cell::new(None),
+        halt: Halt::default(),
+    };
+    let counters = &manager.stats.counters;
+    let (mut ended, ages_at) = (None, side.ages_at());
+    let (mut source, down, stream_down) = match side {
+        Side::Http1(connection) => {
+            ended = connection.is_ended.then_some(End::Closed);
+            let count = &counters.downstream_cx_rx_bytes_total;
+            let received = Received { recv: &mut connection.recv, end: &mut ended, count };
+            let source = Http1Source::new(received, std::mem::take(rest), framing);
+            let sent = &counters.downstream_cx_tx_bytes_total;
+            let down =
+                Sink::Http1 { send: &mut connection.send, gather: to_downstream, is_chunked: false, sent };
+            (Source::Http1(source), down, None)
+        }
+        Side::Http2(on) => {
+            let source = Source::Http2 { stream: &on.stream, bytes: Buffer::default() };
+            (source, Sink::Http2(&on.stream), Some(&on.stream))
+        }
+    };
+    let (mut up, from) = match &mut upstream {
+        Upstream::Http1(connection) => {
+            let (send, received, stats) = connection.split();
+            let sent = &stats.counters.upstream_cx_tx_bytes_total;
+            let is_chunked = framing == Framing::Chunked;
+            (Sink::Http1 { send, gather: to_upstream, is_chunked, sent }, From::Http1(received))
+        }
+        Upstream::Http2 { stream, .. } => (Sink::Http2(stream), From::Http2(stream)),
+    };
+    let cancels = [up.cancel_handle(), down.cancel_handle()];
+    let mut download = Download {
+        worker,
+        manager,
+        down,
+        edits,
+        request,
+        head: response,
+        watch: &watch,
+        record,
+        announces_close: downstream.is_last || worker.io.now() >= ages_at.0 || worker.is_draining(),
+        surplus: false,
+    };
+    let downloaded = {
+        let upload = upload(worker, &mut source, &mut up, &watch);
+        both(worker, (upload, download.run(from)), (stream_down, alarm), &cancels, &watch).await
+    };
+    let (surplus, announced_close) = (download.surplus, download.announces_close);
+    let waiting_bytes = match source {
+        Source::Http1(source) => {
+            *rest = source.bytes;
+            rest.len()
+        }
+        Source::Http2 { bytes, .. } => {
+            worker.buffers.put(bytes);
+            0
+        }
+    };
+    if waiting_bytes == 0 {
+        worker.buffers.put(std::mem::take(rest));
+    }
+    let body_out = downloaded.inspect_err(|failed| count_failure(plan.stats, failed.error))?;
+    let is_received = watch.uploaded.get() == Some(Uploaded::Whole);
+    if let Side::Http1(connection) = side {
+        connection.is_ended |= ended.is_some();
+    }
+    let mut finished = Finished {
+        request_received: is_received,
+        request_sent: is_received,
+        response_received: true,
+        response_sent: true,
+        upstream_surplus: surplus,
+        upstream_closed: false,
+        downstream_closed: matches!(side, Side::Http1(connection) if connection.is_ended),
+    };
+    if let Upstream::Http1(connection) = upstream {
+        give_back(worker, connection, response, &mut finished);
+    }
+    let Side::Http1(connection) = side else { return Ok(After::KeepAlive) };
+    connection.is_finished = !request.keep_alive && is_received && waiting_bytes == 0;
+    let reusable = !announced_close && finished.downstream_reusable(request, body_out, waiting_bytes);
+    Ok(if reusable { After::KeepAlive } else { After::Close })
+}
+
+/// Gives a connection back to the pool, where it may carry another exchange.
+fn give_back<I: Io>(
+    worker: &Worker<I>,
+    mut connection: Connection<I>,
+    response: &ResponseHead,
+    finished: &mut Finished,
+) {
+    let is_touched = connection.is_touched(&worker.buffers);
+    finished.upstream_surplus |= is_touched && connection.end().is_none();
+    finished.upstream_closed = connection.end().is_some();
+    if finished.upstream_reusable(response) && !worker.is_draining() {
+        worker.pools.give_back(&worker.io, connection);
+    }
+}
+
+/// How the request body's way up ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Uploaded {
+    /// All of it was sent.
+    Whole,
+    /// Upstream takes no more, or the exchange was over first.
+    Partly,
+}
+
+/// What both halves look at.
+struct Watch<'a> {
+    plan: &'a Plan<'a>,
+    /// When the request must have come whole, unless its response has begun.
+    request_until: Deadline,
+    /// When the exchange must be over.
+    deadline: Cell<Deadline>,
+    /// When bytes moved last, in either direction.
+    moved: Cell<u64>,
+    uploaded: Cell<Option<Uploaded>>,
+    /// Bytes of the request body are gone from where they could be sent again.
+    has_taken_body: Cell<bool>,
+    /// The final response's head came.
+    response_begun: Cell<bool>,
+    /// What ended the exchange from outside of the response.
+    error: Cell<Option<ExchangeError>>,
+    halt: Halt,
+}
+
+impl Watch<'_> {
+    fn fail(&self, error: ExchangeError) {
+        if self.error.get().is_none() {
+            self.error.set(Some(error));
+        }
+        self.halt.stop();
+    }
+
+    fn idle_from(&self, since: u64) -> Deadline {
+        self.plan.idle.map_or(Deadline::NEVER, |wait| Deadline::after(since, wait))
+    }
+
+    fn request_until(&self) -> Deadline {
+        match self.uploaded.get().is_some() || self.response_begun.get() {
+            true => Deadline::NEVER,
+            false => self.request_until,
+        }
+    }
+
+    /// When something is due, if nothing moves before.
+    fn until(&self) -> Deadline {
+        self.idle_from(self.moved.get()).min(self.deadline.get()).min(self.request_until())
+    }
+
+    /// Until when a send that begins `now` may last: one that is given up breaks its connection, so it has a time of its
+    /// own.
+    fn send_until(&self, now: u64) -> Deadline {
+        self.idle_from(now).min(self.deadline.get())
+    }
+
+    /// What has become due `now`.
+    fn due(&self, now: u64) -> Option<ExchangeError> {
+        match now {
+            _ if now >= self.request_until().0 => Some(ExchangeError::RequestBodyTimeout),
+            _ if now >= self.deadline.get().0 => Some(ExchangeError::UpstreamTimeout),
+            _ if now >= self.until().0 => Some(ExchangeError::StreamIdle),
+            _ => None,
+        }
+    }
+}
+
+/// Runs both halves until the response is over, and the upload has ended or was stopped.
+async fn both<I: Io>(
+    worker: &Worker<I>,
+    (upload, download): (impl Future<Output = ()>, impl Future<Output = Result<BodyOut, Failed>>),
+    (down, alarm): (Option<&Stream>, &Alarm),
+    sends: &[Option<Alarm>],
+    watch: &Watch<'_>,
+) -> Result<BodyOut, Failed> {
+    let (mut upload, mut download) = (pin!(upload), pin!(download));
+    let (mut has_uploaded, mut downloaded) = (false, None);
+    let mut is_stopped = false;
+    let result = poll_fn(|cx| {
+        loop {
+            if !watch.halt.is_stopped() {
+                if let Some(error) = watch.due(worker.io.now()) {
+                    watch.fail(error);
+                } else if down.is_some_and(|stream| stream.poll_gone(cx).is_ready()) {
+                    watch.fail(ExchangeError::DownstreamGone);
+                }
+            }
+            if downloaded.is_some() {
+                watch.halt.stop();
+            }
+            // Once: it ends the sends that are in flight, and those that begin look for themselves.
+            if watch.halt.is_stopped() && !std::mem::replace(&mut is_stopped, true) {
+                sends.iter().flatten().for_each(Alarm::cancel);
+            }
+            if !has_uploaded && upload.as_mut().poll(cx).is_ready() {
+                has_uploaded = true;
+                if watch.halt.is_stopped() && !is_stopped {
+                    continue;
+                }
+            }
+            if downloaded.is_none()
+                && let Poll::Ready(end) = download.as_mut().poll(cx)
+            {
+                downloaded = Some(end);
+                if !has_uploaded {
+                    continue;
+                }
+            }
+            if has_uploaded && let Some(end) = downloaded {
+                return Poll::Ready(end);
+            }
+            if watch.halt.is_stopped() {
+                if is_stopped { return Poll::Pending } else { continue }
+            }
+            alarm.set(watch.until());
+            if alarm.poll_rung(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+    alarm.set(Deadline::NEVER);
+    result
+}
+
+/// The request body's way up; then a look at a downstream connection, which may go away while its response is waited for.
+async fn upload<I: Io>(
+    worker: &Worker<I>,
+    source: &mut Source<'_, I>,
+    up: &mut Sink<'_, I>,
+    watch: &Watch<'_>,
+) {
+    if watch.uploaded.get().is_none() {
+        let uploaded = send_body(worker, source, up, watch).await;
+        let now = worker.io.now();
+        watch.uploaded.set(Some(uploaded));
+        watch.deadline.set(watch.plan.deadline_from(now));
+    }
+    let Source::Http1(source) = source else { return };
+    // A FIN is no sign that it went, since HTTP/1.1 clients may send it behind their last request; and when there is no room
+    // for the requests that it sends ahead, nothing is looked for.
+    let is_reset = poll_fn(|cx| {
+        loop {
+            let is_full = source.bytes.capacity() > 0 && source.bytes.spare() == 0;
+            if watch.halt.is_stopped() || is_full {
+                return Poll::Ready(false);
+            }
+            match std::task::ready!(source.received.poll_into(cx, &worker.buffers, &mut source.bytes)) {
+                Ok(()) => {}
+                Err(end) => return Poll::Ready(end == End::Reset),
+            }
+        }
+    })
+    .await;
+    if is_reset {
+        watch.fail(ExchangeError::DownstreamGone);
+    }
+}
+
+async fn send_body<I: Io>(
+    worker: &Worker<I>,
+    source: &mut Source<'_, I>,
+    up: &mut Sink<'_, I>,
+    watch: &Watch<'_>,
+) -> Uploaded {
+    let mut trailers = Vec::new();
+    loop {
+        let part = match source.next(&worker.buffers, &mut trailers, &watch.halt).await {
+            Ok(part) => part,
+            Err(error) => {
+                match error {
+                    Broken::Malformed(error) => watch.fail(ExchangeError::RequestBody(error)),
+                    Broken::Over => watch.fail(ExchangeError::DownstreamGone),
+                    Broken::Halted => {}
+                }
+                return Uploaded::Partly;
+            }
+        };
+        watch.moved.set(worker.io.now());
+        watch.has_taken_body.set(true);
+        let what = (source.bytes(part), part.ends, &trailers[..]);
+        let sent = up.send(what, &worker.buffers, || watch.send_until(worker.io.now()), &watch.halt).await;
+        watch.moved.set(worker.io.now());
+        source.done(part, &worker.buffers);
+        if sent.is_err() {
+            // Upstream may have answered before it took no more.
+            return Uploaded::Partly;
+        }
+        if part.ends {
+            return Uploaded::Whole;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Connections to endpoints that speak HTTP/2: few, each shared by the exchanges of its worker.
+//!
+//! One connection per endpoint, and another when it has as many streams as it may. Exchanges that need one at the same time
+//! wait for the one that is being made. Its driver is a task of its own.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use policy::{
+    cluster::ClusterConfig,
+    endpoint::{EndpointId, EndpointState},
+    limits,
+};
+use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
+use wire::head::RequestHead;
+
+use super::{CheckoutError, SHORTAGES};
+use crate::{
+    by_number::ByNumber,
+    http2::{self, Arrived, Drive, Ended, Http2, Owner, Stream},
+    telemetry::metrics::ClusterStats,
+};
+
+/// The HTTP/2 connections of one worker, by endpoint.
+#[derive(Default)]
+pub struct StreamPools {
+    /// Has every endpoint of the snapshot in use that has, or had, a connection.
+    by_endpoint: RefCell<ByNumber<EndpointId, Shared>>,
+}
+
+/// The connections to one endpoint.
+#[derive(Default)]
+struct Shared {
+    connections: Vec<Rc<Http2>>,
+    /// One is being made; these wait for it.
+    connecting: Option<Rc<Connecting>>,
+}
+
+/// A connection that is being made.
+#[derive(Default)]
+struct Connecting {
+    waiting: RefCell<Vec<Waker>>,
+    /// How it ended; `None` within: nobody knows, since who made it had no more time.
+    ended: Cell<Option<Option<CheckoutError>>>,
+}
+
+/// What a checkout has to know.
+pub struct StreamDestination<'a> {
+    /// The endpoint.
+    pub endpoint: &'a EndpointState,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its cluster.
+    pub config: &'a ClusterConfig,
+    /// Counters of the cluster.
+    pub stats: &'a Arc<ClusterStats>,
+}
+
+impl StreamPools {
+    /// A stream to the endpoint, and whether its connection is new. Waits until there is one, until `deadline`.
+    pub async fn open<I: Io>(
+        &self,
+        (io, buffers): (&I, &BufferPool),
+        to: &StreamDestination<'_>,
+        (alarm, deadline): (&Alarm, Deadline),
+    ) -> Result<(Stream, bool), CheckoutError> {
+        let id = to.endpoint.id();
+        let timed_out = CheckoutError::TimedOut { endpoint: to.address };
+        loop {
+            let connecting = {
+                let mut pools = self.by_endpoint.borrow_mut();
+                let shared = pools.entry(id).or_default();
+                shared.connections.retain(|connection| !connection.is_over());
+                if let Some(stream) = shared.connections.iter().find_map(|connection| connection.open()) {
+                    return Ok((stream, false));
+                }
+                shared.connecting.clone()
+            };
+            match connecting {
+                Some(connecting) => {
+                    if let Some(error) = connecting.wait(alarm, deadline).await? {
+                        return Err(error);
+                    }
+                    if io.now() >= deadline.0 {
+                        return Err(timed_out);
+                    }
+                }
+                None => {
+                    let connecting = Rc::<Connecting>::default();
+                    if let Some(shared) = self.by_endpoint.borrow_mut().get_mut(&id) {
+                        shared.connecting = Some(connecting.clone());
+                    }
+                    // Boxed: it happens once per connection, and every exchange would carry its size.
+                    let made = Box::pin(connect(io, buffers, to, deadline)).await;
+                    let mut pools = self.by_endpoint.borrow_mut();
+                    if let Some(shared) = pools.get_mut(&id) {
+                        shared.connecting = None;
+                        shared.connections.extend(made.as_ref().ok().cloned());
+                    }
+                    drop(pools);
+                    let had_no_time = io.now() >= deadline.0;
+                    connecting.end(made.as_ref().err().copied().filter(|_| !had_no_time));
+                    let opened = made?.open();
+                    return opened
+                        .map(|stream| (stream, true))
+                        .ok_or(CheckoutError::Failed { endpoint: to.address });
+                }
+            }
+        }
+    }
+
+    /// Takes on the endpoints of a snapshot; connections to others end when their streams have.
+    pub fn adopt<'a>(&self, endpoints: impl IntoIterator<Item = &'a Arc<EndpointState>>) {
+        let mut pools = self.by_endpoint.borrow_mut();
+        if pools.is_empty() {
+            return;
+        }
+        let mut before = std::mem::take(&mut *pools);
+        for endpoint in endpoints {
+            if let Some(known) = before.remove(&endpoint.id()) {
+                pools.insert(endpoint.id(), known);
+            }
+        }
+        before
+            .into_values()
+            .flat_map(|removed| removed.connections)
+            .for_each(|connection| connection.retire());
+    }
+}
+
+impl Connecting {
+    /// Waits for its end; gives the error that everybody gets who needs it.
+    async fn wait(&self, alarm: &Alarm, deadline: Deadline) -> Result<Option<CheckoutError>, CheckoutError> {
+        alarm.set(deadline);
+        let ended = poll_fn(|cx| match self.ended.get() {
+            Some(error) => Poll::Ready(error),
+            None => {
+                self.waiting.borrow_mut().push(cx.waker().clone());
+                alarm.poll_rung(cx).map(|_| None)
+            }
+        })
+        .await;
+        alarm.set(Deadline::NEVER);
+        Ok(ended)
+    }
+
+    fn end(&self, error: Option<CheckoutError>) {
+        self.ended.set(Some(error));
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+}
+
+async fn connect<I: Io>(
+    io: &I,
+    buffers: &BufferPool,
+    to: &StreamDestination<'_>,
+    deadline: Deadline,
+) -> Result<Rc<Http2>, CheckoutError> {
+    let counters = &to.stats.counters;
+    let begun = io.now();
+    counters.upstream_cx_total.inc();
+    let until = Deadline::after(begun, to.config.connect_timeout).min(deadline);
+    let (recv, mut send) = io.connect(to.address, until).await.map_err(|error| {
+        counters.upstream_cx_connect_fail.inc();
+        let is_shortage = error.raw_os_error().is_some_and(|error| SHORTAGES.contains(&error));
+        match error.kind() {
+            std::io::ErrorKind::TimedOut => {
+                counters.upstream_cx_connect_timeout.inc();
+                CheckoutError::TimedOut { endpoint: to.address }
+            }
+            _ if is_shortage => CheckoutError::Shortage { endpoint: to.address },
+            _ => CheckoutError::Failed { endpoint: to.address },
+        }
+    })?;
+    send.limit_unsent(to.config.unsent_bytes_max);
+    to.stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
+    counters.upstream_cx_active.inc();
+    counters.upstream_cx_http2_total.inc();
+    let http2 = Http2::new(false, http2::upstream_config(to.config), buffers.clone(), io.now());
+    let life = Life {
+        idle_timeout: to.config.idle_timeout,
+        ages_at: to
+            .config
+            .max_connection_duration
+            .map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)),
+        stats: to.stats.clone(),
+    };
+    io.spawn(drive(http2.clone(), io.clone(), (recv, send), life));
+    Ok(http2)
+}
+
+struct Life {
+    idle_timeout: Option<Duration>,
+    ages_at: Deadline,
+    stats: Arc<ClusterStats>,
+}
+
+/// The task of a connection.
+async fn drive<I: Io>(http2: Rc<Http2>, io: I, (mut recv, mut send): (I::Recv, I::Send), life: Life) {
+    let counters = &life.stats.counters;
+    let drive = Drive {
+        alarm: recv.cancel_handle(),
+        recv: &mut recv,
+        send: &mut send,
+        first: Buffer::default(),
+        idle_timeout: life.idle_timeout,
+        ages_at: life.ages_at,
+        send_timeout: limits::STREAM_IDLE_TIMEOUT_DEFAULT,
+        received: &counters.upstream_cx_rx_bytes_total,
+        sent: &counters.upstream_cx_tx_bytes_total,
+    };
+    match http2::drive(&http2, &io, drive, &mut NoRequests).await {
+        Ended::Closed | Ended::Broken => counters.upstream_cx_destroy_remote.inc(),
+        Ended::Failed(_) => {
+            counters.upstream_cx_protocol_error.inc();
+            counters.upstream_cx_destroy_local.inc();
+        }
+        Ended::Done => counters.upstream_cx_destroy_local.inc(),
+    }
+    counters.upstream_cx_active.dec();
+}
+
+/// A server sends no requests.
+struct NoRequests;
+
+impl Owner for NoRequests {
+    fn arrived(&mut self, _: Arrived) {}
+
+    fn spare(&mut self) -> RequestHead {
+        RequestHead::default()
+    }
+
+    fn may_stay(&mut self) -> bool {
+        true
+    }
+}
