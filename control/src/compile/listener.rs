@@ -14,7 +14,7 @@ use proto::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use proto::pb::envoy::extensions::filters::http::router::v3::Router;
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    RouteSpecifier, ServerHeaderTransformation,
+    RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
@@ -144,6 +144,11 @@ fn manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
         server_header_transformation: ServerHeaderTransformation::PassThrough as i32,
         // `/open/../shut` is `/shut` to most applications, so it must be so to their routes.
         normalize_path: Some(BoolValue { value: true }),
+        // Applications that speak it do so without a word to anybody.
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..UpgradeConfig::default()
+        }],
         ..HttpConnectionManager::default()
     }
 }
