@@ -208,7 +208,8 @@ fn port_row(port: &model::ServicePort) -> PortRow {
         port: port.port,
         name: port.name.as_deref().unwrap_or_default().to_owned(),
         protocol: match port.protocol {
-            Protocol::Http => "http",
+            Protocol::Http | Protocol::Http1 => "http",
+            Protocol::Http2 => "http2",
             Protocol::Tcp => "tcp",
         }
         .to_owned(),

@@ -186,22 +186,30 @@ pub enum GatewayPort {
 /// What a port of a service carries, as far as we tell protocols apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// HTTP/1.1: routed per request.
+    /// HTTP, and nothing says which version: HTTP/1.1 is spoken.
     Http,
+    /// HTTP/1.1, as is declared.
+    Http1,
+    /// HTTP/2, as is declared.
+    Http2,
     /// Anything else: forwarded per connection.
     Tcp,
 }
 
 impl Protocol {
     /// What `appProtocol` of a Service port, or a registration, declares; `None` if it declares nothing we know.
-    /// HTTP/2 and gRPC are forwarded per connection as long as the proxy does not route their requests.
     pub fn from_app_protocol(declared: &str) -> Option<Self> {
         match declared {
-            "http" | "http/1.1" | "kubernetes.io/ws" | "ws" => Some(Self::Http),
-            "http2" | "h2c" | "kubernetes.io/h2c" | "grpc" | "tcp" | "tls" | "https"
-            | "kubernetes.io/wss" | "wss" => Some(Self::Tcp),
+            "http" | "http/1.1" | "kubernetes.io/ws" | "ws" | "grpc-web" => Some(Self::Http1),
+            "http2" | "h2c" | "kubernetes.io/h2c" | "grpc" => Some(Self::Http2),
+            "tcp" | "tls" | "https" | "kubernetes.io/wss" | "wss" => Some(Self::Tcp),
             _ => None,
         }
+    }
+
+    /// Whether requests are routed, one by one.
+    pub fn is_http(self) -> bool {
+        self != Self::Tcp
     }
 }
 

@@ -183,7 +183,7 @@ mod tests {
         let Ok(Client::Sidecar(sidecar)) = Client::from_metadata(&metadata) else { panic!("not a sidecar") };
         assert_eq!(sidecar.to[0].port, 80);
         assert_eq!(sidecar.outbound, Some("127.0.0.1:15002".parse().unwrap()));
-        assert_eq!(sidecar.protocol(), Protocol::Http);
+        assert_eq!(sidecar.protocol(), Protocol::Http, "nothing is declared");
     }
 
     #[test]

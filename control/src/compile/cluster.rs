@@ -1,5 +1,6 @@
 //! Clusters: one per port of a service, a sidecar's own application, and everything outside the mesh.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +10,40 @@ use proto::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use proto::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use proto::pb::envoy::config::core::v3::Http2ProtocolOptions;
 use proto::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use proto::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource};
-use proto::pb::google::protobuf::UInt32Value;
+use proto::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use proto::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use proto::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+};
+use proto::pb::google::protobuf::{Any, UInt32Value};
 use proto::well_known::to_duration;
 
+use super::resource::any;
 use super::{Resource, dynamic_forward, endpoint, name};
-use crate::model::Target;
+use crate::model::{Protocol, Target};
 
 /// How long connecting may take. A lost SYN is sent again after one second, so two cover one loss.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Where Envoy looks for [`HttpProtocolOptions`].
+const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
 /// The cluster of a port of a service. Its endpoints are a resource of their own: they change most.
-pub(super) fn outbound(target: &Target) -> Arc<Resource> {
+pub(super) fn outbound(target: &Target, protocol: Protocol) -> Arc<Resource> {
+    let speaks = match protocol {
+        Protocol::Http2 => speaks(http2()),
+        // HTTP/1.1 is what is spoken without a word.
+        Protocol::Http | Protocol::Http1 | Protocol::Tcp => HashMap::new(),
+    };
     let name = name::service_port(target);
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
         lb_policy: LbPolicy::LeastRequest as i32,
+        typed_extension_protocol_options: speaks,
         ..base(&name)
     };
     Resource::encode(name, &cluster)
@@ -42,15 +59,40 @@ pub(super) fn outside() -> Arc<Resource> {
     Resource::encode(name::OUTSIDE.to_owned(), &cluster)
 }
 
-/// The cluster of the application a sidecar is beside.
-pub(super) fn inbound(application: SocketAddr) -> Arc<Resource> {
+/// The cluster of the application a sidecar is beside. Where nobody said which HTTP it speaks, the callers know: they speak
+/// HTTP/2 to it only if its Service says so.
+pub(super) fn inbound(application: SocketAddr, protocol: Protocol) -> Arc<Resource> {
+    let speaks = match protocol {
+        Protocol::Http => {
+            let options = UseDownstreamHttpConfig {
+                http2_protocol_options: Some(Http2ProtocolOptions::default()),
+                ..UseDownstreamHttpConfig::default()
+            };
+            speaks(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options))
+        }
+        Protocol::Http2 => speaks(http2()),
+        Protocol::Http1 | Protocol::Tcp => HashMap::new(),
+    };
     let name = name::application(application);
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         load_assignment: Some(endpoint::single(&name, application)),
+        typed_extension_protocol_options: speaks,
         ..base(&name)
     };
     Resource::encode(name, &cluster)
+}
+
+/// HTTP/2 and nothing else.
+fn http2() -> UpstreamProtocolOptions {
+    let protocol_config = Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()));
+    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })
+}
+
+fn speaks(protocol: UpstreamProtocolOptions) -> HashMap<String, Any> {
+    let options =
+        HttpProtocolOptions { upstream_protocol_options: Some(protocol), ..HttpProtocolOptions::default() };
+    HashMap::from([(PROTOCOL_OPTIONS.to_owned(), any(&options))])
 }
 
 /// What all clusters have in common.

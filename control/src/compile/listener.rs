@@ -41,7 +41,7 @@ pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
     let name = name::inbound(sidecar.inbound);
     let cluster = name::application(sidecar.app);
     let filter = match sidecar.protocol() {
-        Protocol::Http => {
+        Protocol::Http | Protocol::Http1 | Protocol::Http2 => {
             let routes = RouteConfiguration {
                 name: cluster.clone(),
                 virtual_hosts: vec![VirtualHost {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::model::{GatewayPort, Model, Name, Protocol, Rule, Target};
+use crate::model::{GatewayPort, Model, Name, Rule, Target};
 
 mod carry;
 mod client;
@@ -96,7 +96,7 @@ pub fn refusal(rule: &Rule) -> Option<String> {
 fn sidecar(model: &Model, shared: &Shared, sidecar: &Sidecar) -> View {
     let mut view = View::default();
     let mut targets = BTreeSet::new();
-    let own = cluster::inbound(sidecar.app);
+    let own = cluster::inbound(sidecar.app, sidecar.protocol());
     view.add_listener(listener::inbound(sidecar));
     view.clusters.insert(Arc::clone(&own.name), own);
 
@@ -121,7 +121,7 @@ fn dependency(model: &Model, sidecar: &Sidecar, to: &To, view: &mut View, target
     let target = Target { service: Name::new(to.namespace.as_str(), to.service.as_str()), port: to.port };
     let port = model.services.get(&target.service).and_then(|service| service.port(to.port));
     match port {
-        Some(port) if port.protocol == Protocol::Http => {
+        Some(port) if port.protocol.is_http() => {
             let (routes, used) = route_table::dependency(port, &target, &sidecar.namespace);
             view.add_listener(listener::dependency_http(to.local, &target, &routes.name));
             view.add_routes(routes);

@@ -8,7 +8,7 @@ use proto::pb::envoy::config::core::v3::data_source::Specifier;
 use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 
 use super::{Resource, name, route};
-use crate::model::{self, Action, Model, Name, Protocol, Rule, ServicePort, Target};
+use crate::model::{self, Action, Model, Name, Rule, ServicePort, Target};
 
 /// A form of a service's name, and whether only callers of its own namespace may use it.
 type Form = (bool, fn(&Name) -> String);
@@ -98,7 +98,7 @@ struct Domains {
 
 impl Domains {
     fn add(&mut self, service: &Name, ports: &[ServicePort], domain: &str) {
-        let http = || ports.iter().filter(|port| port.protocol == Protocol::Http).map(|port| port.port);
+        let http = || ports.iter().filter(|port| port.protocol.is_http()).map(|port| port.port);
         let default = http().find(|port| *port == HTTP_PORT).or_else(|| http().min());
         for port in http() {
             let plain = (default == Some(port)).then(|| domain.to_owned());

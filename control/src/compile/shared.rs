@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Resource, cluster, endpoint, route_table};
-use crate::model::{Gateway, GatewayPort, Model, Name, Target};
+use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Target};
 
 /// A cluster with its endpoints.
 type Encoded = (Arc<Resource>, Arc<Resource>);
@@ -23,8 +23,8 @@ pub struct Shared {
 impl Shared {
     /// The cluster of a port of a service, and its endpoints.
     pub(super) fn target(&self, model: &Model, target: &Target) -> Encoded {
-        let encode = |target: &Target, endpoints: &[_]| {
-            (cluster::outbound(target), endpoint::outbound(target, endpoints))
+        let encode = |target: &Target, protocol, endpoints: &[_]| {
+            (cluster::outbound(target, protocol), endpoint::outbound(target, endpoints))
         };
         let all = self.targets.get_or_init(|| {
             let services = model.services.iter();
@@ -33,13 +33,13 @@ impl Shared {
             ports
                 .map(|(name, port)| {
                     let target = Target { service: name.clone(), port: port.port };
-                    let encoded = encode(&target, &port.endpoints);
+                    let encoded = encode(&target, port.protocol, &port.endpoints);
                     (target, encoded)
                 })
                 .collect()
         });
         // One that is declared and not known yet has no endpoints.
-        all.get(target).cloned().unwrap_or_else(|| encode(target, &[]))
+        all.get(target).cloned().unwrap_or_else(|| encode(target, Protocol::Http, &[]))
     }
 
     /// The cluster of all hosts outside the mesh.

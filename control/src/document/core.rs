@@ -101,8 +101,9 @@ pub struct ServicePort {
     /// `TCP` if absent; other ports are not served.
     #[serde(default, deserialize_with = "absent_if_null")]
     pub protocol: Transport,
-    /// What it carries: `http`, if absent and the name does not begin with `tcp`, or `tcp`, `grpc`,
-    /// `kubernetes.io/h2c`…; all but HTTP/1.1 are forwarded per connection.
+    /// What it carries: `http`, `kubernetes.io/ws` (HTTP/1.1), `http2`, `grpc`, `kubernetes.io/h2c` (HTTP/2) or
+    /// anything else, which is forwarded per connection. If absent, what the name begins with (`grpc-cart`, `tcp`),
+    /// else HTTP.
     pub app_protocol: Option<String>,
     /// Not used.
     pub node_port: Unused,

@@ -360,12 +360,24 @@ fn service_port(written: &document::ServicePort) -> ServicePort {
 
 /// What a port carries: what is declared, else what its name begins with, as is the custom, else HTTP.
 fn protocol(app_protocol: Option<&str>, name: Option<&str>) -> Protocol {
-    let prefix = name.and_then(|name| name.split('-').next());
     match app_protocol {
         // Declared, and not one of those we route: forwarded as it is.
         Some(declared) => Protocol::from_app_protocol(declared).unwrap_or(Protocol::Tcp),
-        None => prefix.and_then(Protocol::from_app_protocol).unwrap_or(Protocol::Http),
+        None => name.and_then(protocol_of_name).unwrap_or(Protocol::Http),
     }
+}
+
+/// A port is called `http` whichever version it carries.
+fn protocol_of_name(name: &str) -> Option<Protocol> {
+    let begins_with =
+        |word: &str| name.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    if begins_with("http") {
+        return Some(Protocol::Http);
+    }
+    if begins_with("grpc-web") {
+        return Protocol::from_app_protocol("grpc-web");
+    }
+    Protocol::from_app_protocol(name.split('-').next()?)
 }
 
 fn slice_endpoints(slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
@@ -395,4 +407,38 @@ fn slice_endpoints(slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_carries_what_is_declared_else_what_its_name_begins_with_else_http() {
+        use Protocol::{Http, Http1, Http2, Tcp};
+        for (declared, name, expected) in [
+            (None, None, Http),
+            (None, Some("web"), Http),
+            (None, Some("http"), Http),
+            (None, Some("http-api"), Http),
+            (None, Some("httpbin"), Http),
+            (None, Some("ws-chat"), Http1),
+            (None, Some("grpc"), Http2),
+            (None, Some("grpc-cart"), Http2),
+            (None, Some("http2-cart"), Http2),
+            (None, Some("grpc-web"), Http1),
+            (None, Some("grpc-web-cart"), Http1),
+            (None, Some("grpc-website"), Http2),
+            (None, Some("tcp-sql"), Tcp),
+            (None, Some("https"), Tcp),
+            (Some("http"), Some("grpc"), Http1),
+            (Some("kubernetes.io/ws"), None, Http1),
+            (Some("kubernetes.io/h2c"), Some("http"), Http2),
+            (Some("grpc"), None, Http2),
+            (Some("kubernetes.io/wss"), None, Tcp),
+            (Some("example.com/else"), Some("http"), Tcp),
+        ] {
+            assert_eq!(protocol(declared, name), expected, "{declared:?} {name:?}");
+        }
+    }
 }
