@@ -18,12 +18,15 @@ mod gateway;
 mod host;
 mod http_route;
 mod others;
+mod request_route;
 mod rule;
 mod service;
 mod virtual_host;
 
 pub use host::HostPattern;
-pub use rule::{Action, Backend, Forward, PathMatch, PathRewrite, RequestMatch, Rule, Target, ValueMatch};
+pub use rule::{
+    Action, Backend, Forward, GrpcMethod, PathMatch, PathRewrite, RequestMatch, Rule, Target, ValueMatch,
+};
 pub use virtual_host::VirtualHost;
 
 /// What the documents and registrations mean together.
@@ -35,7 +38,7 @@ pub struct Model {
     pub gateways: BTreeMap<Name, Gateway>,
 }
 
-/// Asked of each rule of an HTTPRoute: why the proxies would not take it, if they would not.
+/// Asked of each rule of an HTTPRoute or a GRPCRoute: why the proxies would not take it, if they would not.
 pub type Refusal = fn(&Rule) -> Option<String>;
 
 /// The model of `documents` and `registrations`, and what became of each of them. What proxies take is not known
@@ -46,7 +49,13 @@ pub fn build(documents: &Documents, registrations: &Registrations, refusal: Refu
     let mut services = service::collect(documents, registrations, &mut conditions);
     let mut gateways = gateway::collect(documents);
     let routes = attach::attach(documents, &services, &mut gateways, refusal, &mut conditions);
-    for (target, scope, rules) in routes {
+    for target in routes.called_by_grpc {
+        let port = services.get_mut(&target.service).and_then(|service| service.port_mut(target.port));
+        if let Some(port) = port.filter(|port| port.protocol == Protocol::Http) {
+            port.protocol = Protocol::Http2;
+        }
+    }
+    for (target, scope, rules) in routes.mesh {
         let port = services.get_mut(&target.service).and_then(|service| service.port_mut(target.port));
         if let Some(port) = port {
             port.add_rules(&scope, rules);
@@ -186,11 +195,11 @@ pub enum GatewayPort {
 /// What a port of a service carries, as far as we tell protocols apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// HTTP, and nothing says which version: HTTP/1.1 is spoken.
+    /// HTTP, and nothing says which version: HTTP/1.1 is spoken, unless a GRPCRoute leads there.
     Http,
     /// HTTP/1.1, as is declared.
     Http1,
-    /// HTTP/2, as is declared.
+    /// HTTP/2, as is declared or because a GRPCRoute leads there.
     Http2,
     /// Anything else: forwarded per connection.
     Tcp,

@@ -60,7 +60,7 @@ pub(super) fn outside() -> Arc<Resource> {
 }
 
 /// The cluster of the application a sidecar is beside. Where nobody said which HTTP it speaks, the callers know: they speak
-/// HTTP/2 to it only if its Service says so.
+/// HTTP/2 to it only if its Service or a GRPCRoute says so.
 pub(super) fn inbound(application: SocketAddr, protocol: Protocol) -> Arc<Resource> {
     let speaks = match protocol {
         Protocol::Http => {

@@ -16,8 +16,10 @@ use proto::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use proto::pb::envoy::config::route::v3::route::Action as EnvoyAction;
-use proto::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HostRewriteSpecifier};
-use proto::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use proto::pb::envoy::config::route::v3::route_action::{
+    ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+};
+use proto::pb::envoy::config::route::v3::route_match::{GrpcRouteMatchOptions, PathSpecifier};
 use proto::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use proto::pb::envoy::config::route::v3::{
     DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction, RetryPolicy, Route,
@@ -32,7 +34,9 @@ use proto::well_known::to_duration;
 
 use super::name;
 use crate::document::{Header, HeaderModifier, PathModifierType, Port, RequestRedirect, Scheme};
-use crate::model::{Action, Backend, Forward, PathMatch, PathRewrite, RequestMatch, Rule, ValueMatch};
+use crate::model::{
+    Action, Backend, Forward, GrpcMethod, PathMatch, PathRewrite, RequestMatch, Rule, ValueMatch,
+};
 
 /// How often a request that found no connection is tried elsewhere. It never reached anybody, so this is always safe.
 const CONNECT_RETRIES: u32 = 2;
@@ -43,7 +47,7 @@ pub(super) fn routes(rule: &Rule, listener_port: u16) -> Vec<Route> {
     match &*rule.action {
         Action::Fail => {
             let matching = path_specifier(&rule.matching.path);
-            vec![route(rule, matching, EnvoyAction::DirectResponse(answer(500)))]
+            vec![route(rule, matching, EnvoyAction::DirectResponse(failure(rule)))]
         }
         Action::Redirect { to, response_headers } => paths(rule, redirected_prefix(to))
             .into_iter()
@@ -106,6 +110,11 @@ fn answer(status: u32) -> DirectResponseAction {
     DirectResponseAction { status, ..DirectResponseAction::default() }
 }
 
+/// How a rule that cannot be followed is answered. gRPC has no 500, and 503 is its `UNAVAILABLE`.
+fn failure(rule: &Rule) -> DirectResponseAction {
+    answer(if rule.matching.is_grpc() { 503 } else { 500 })
+}
+
 fn route(rule: &Rule, path: PathSpecifier, action: EnvoyAction) -> Route {
     let RequestMatch { path: _, method, headers, query } = &rule.matching;
     let method = method.map(|method| HeaderMatcher {
@@ -128,6 +137,7 @@ fn route(rule: &Rule, path: PathSpecifier, action: EnvoyAction) -> Route {
             path_specifier: Some(path),
             headers: method.into_iter().chain(headers).collect(),
             query_parameters: query.collect(),
+            grpc: rule.matching.is_grpc().then(GrpcRouteMatchOptions::default),
             ..RouteMatch::default()
         }),
         action: Some(action),
@@ -187,12 +197,30 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
         PathMatch::Prefix(prefix) if prefix.is_empty() => PathSpecifier::Prefix("/".to_owned()),
         PathMatch::Prefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
         PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern)),
+        PathMatch::Grpc(method) => grpc_path(method),
+    }
+}
+
+/// The paths of methods: `/SERVICE/METHOD`.
+fn grpc_path(GrpcMethod { service, method, regex: is_regex }: &GrpcMethod) -> PathSpecifier {
+    match (service, method, is_regex) {
+        (None, None, _) => PathSpecifier::Prefix("/".to_owned()),
+        (Some(service), Some(method), false) => PathSpecifier::Path(format!("/{service}/{method}")),
+        (Some(service), None, false) => PathSpecifier::Prefix(format!("/{service}/")),
+        // A name without an expression is of letters, digits, `_` and dots, and there is none with a dot here.
+        (None, Some(_), false) | (_, _, true) => {
+            let part = |name: &Option<String>| {
+                name.as_ref().map_or("[^/]+".to_owned(), |pattern| format!("(?:{pattern})"))
+            };
+            PathSpecifier::SafeRegex(regex(&format!("/{}/{}", part(service), part(method))))
+        }
     }
 }
 
 fn forward_action(rule: &Rule, forward: &Forward, path: &Path) -> RouteAction {
     let good: Vec<&Backend> = forward.backends.iter().filter(|backend| backend.target.is_some()).collect();
     let mut action = RouteAction {
+        max_stream_duration: rule.matching.is_grpc().then(clients_own_duration),
         cluster_specifier: Some(clusters(&good)),
         host_rewrite_specifier: forward.rewrite_host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
         prefix_rewrite: path.replacement.clone().unwrap_or_default(),
@@ -229,6 +257,14 @@ fn route_action(timeout: Option<Duration>) -> RouteAction {
             ..RetryPolicy::default()
         }),
         ..RouteAction::default()
+    }
+}
+
+/// As long as the call's `grpc-timeout` says: who called has given up then, and what is left to do is for nobody.
+fn clients_own_duration() -> MaxStreamDuration {
+    MaxStreamDuration {
+        grpc_timeout_header_max: Some(to_duration(Duration::ZERO)),
+        ..MaxStreamDuration::default()
     }
 }
 
@@ -277,7 +313,7 @@ fn broken_share(rule: &Rule, forward: &Forward) -> Option<Route> {
         denominator: DenominatorType::Million as i32,
     };
     let mut route =
-        route(rule, path_specifier(&rule.matching.path), EnvoyAction::DirectResponse(answer(500)));
+        route(rule, path_specifier(&rule.matching.path), EnvoyAction::DirectResponse(failure(rule)));
     if let Some(matching) = &mut route.r#match {
         matching.runtime_fraction =
             Some(RuntimeFractionalPercent { default_value: Some(fraction), runtime_key: String::new() });

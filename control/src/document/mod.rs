@@ -7,6 +7,7 @@ use std::sync::Arc;
 mod core;
 mod filter;
 mod gateway;
+mod grpc_route;
 mod locate;
 mod meta;
 mod parse;
@@ -26,6 +27,10 @@ pub use filter::{
 pub use gateway::{
     AllowedRoutes, FromNamespaces, GatewayClassSpec, GatewayInfrastructure, GatewaySpec, Listener,
     ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
+};
+pub use grpc_route::{
+    GrpcBackendRef, GrpcFilterType, GrpcMethodMatch, GrpcRouteFilter, GrpcRouteMatch, GrpcRouteRule,
+    GrpcRouteSpec,
 };
 pub use meta::{
     Envelope, Ignored, LabelOperator, LabelRequirement, LabelSelector, Metadata, Port, Unused, UnusedField,
@@ -116,6 +121,8 @@ pub enum Object {
     /// `gateway.networking.k8s.io/v1`.
     HttpRoute(Envelope<HttpRouteSpec>),
     /// `gateway.networking.k8s.io/v1`.
+    GrpcRoute(Envelope<GrpcRouteSpec>),
+    /// `gateway.networking.k8s.io/v1`.
     TcpRoute(Envelope<TcpRouteSpec>),
     /// `gateway.networking.k8s.io/v1`.
     ReferenceGrant(Envelope<ReferenceGrantSpec>),
@@ -160,6 +167,7 @@ impl Object {
             Self::GatewayClass(object) => &object.api_version,
             Self::Gateway(object) => &object.api_version,
             Self::HttpRoute(object) => &object.api_version,
+            Self::GrpcRoute(object) => &object.api_version,
             Self::TcpRoute(object) => &object.api_version,
             Self::ReferenceGrant(object) => &object.api_version,
             Self::Namespace(object) => &object.api_version,
@@ -176,6 +184,7 @@ impl Object {
             Self::GatewayClass(object) => &object.metadata,
             Self::Gateway(object) => &object.metadata,
             Self::HttpRoute(object) => &object.metadata,
+            Self::GrpcRoute(object) => &object.metadata,
             Self::TcpRoute(object) => &object.metadata,
             Self::ReferenceGrant(object) => &object.metadata,
             Self::Namespace(object) => &object.metadata,

@@ -112,6 +112,7 @@ impl Reader<'_> {
             (GATEWAY_GROUP, "GatewayClass") => self.object(&key, Object::GatewayClass),
             (GATEWAY_GROUP, "Gateway") => self.object(&key, Object::Gateway),
             (GATEWAY_GROUP, "HTTPRoute") => self.object(&key, Object::HttpRoute),
+            (GATEWAY_GROUP, "GRPCRoute") => self.object(&key, Object::GrpcRoute),
             (GATEWAY_GROUP, "TCPRoute") => self.object(&key, Object::TcpRoute),
             (GATEWAY_GROUP, "ReferenceGrant") => self.object(&key, Object::ReferenceGrant),
             ("", "Namespace") => self.object(&key, Object::Namespace),
@@ -193,7 +194,7 @@ fn versions(group: &str) -> Option<&'static [&'static str]> {
 fn is_not_used(key: &ObjectKey) -> bool {
     match &*key.group {
         GATEWAY_GROUP => {
-            matches!(&*key.kind, "GRPCRoute" | "TLSRoute" | "UDPRoute" | "BackendTLSPolicy" | "ListenerSet")
+            matches!(&*key.kind, "TLSRoute" | "UDPRoute" | "BackendTLSPolicy" | "ListenerSet")
         }
         "gateway.networking.x-k8s.io" => true,
         RINGWAY_GROUP => matches!(
@@ -300,6 +301,7 @@ spec: {ports: [{port: 81}]}
     #[test]
     fn what_is_wrong_is_told_with_line_and_column() {
         let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n";
+        let grpc = route.replace("HTTPRoute", "GRPCRoute");
         let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n";
         let cases = [
             (format!("{route}  rules:\n  - nme: x\n"), "mesh.yaml:6:5: unknown field `nme`, expected one of"),
@@ -324,6 +326,34 @@ spec: {ports: [{port: 81}]}
             (
                 format!("{route}  rules:\n  - matches:\n    - path: {{value: a}}\n"),
                 "mesh.yaml:7:21: spec.rules[0].matches[0].path.value: `a` does not start with `/`",
+            ),
+            (
+                format!("{grpc}  rules:\n  - matches:\n    - {{method: {{service: 'a..B'}}}}\n"),
+                "mesh.yaml:7:26: spec.rules[0].matches[0].method.service: `a..B` is not the name of a service",
+            ),
+            (
+                format!("{grpc}  rules:\n  - matches:\n    - method: {{method: a/b}}\n"),
+                "mesh.yaml:7:24: spec.rules[0].matches[0].method.method: `a/b` is not the name of a method",
+            ),
+            (
+                format!("{grpc}  rules:\n  - matches:\n    - method: {{service: '', type: Exact}}\n"),
+                "mesh.yaml:7:15: spec.rules[0].matches[0].method: needs `service`, `method` or both",
+            ),
+            (
+                format!("{grpc}  rules:\n  - matches: [{{path: {{value: /}}}}]\n"),
+                "mesh.yaml:6:16: unknown field `path`, expected one of method, headers",
+            ),
+            (
+                format!("{grpc}  rules:\n  - filters: [{{type: URLRewrite}}]\n"),
+                "mesh.yaml:6:22: unknown variant `URLRewrite`, expected one of",
+            ),
+            (
+                format!("{grpc}  rules:\n  - filters: [{{type: RequestHeaderModifier}}]\n"),
+                "mesh.yaml:6:15: spec.rules[0].filters[0]: type RequestHeaderModifier needs `requestHeaderModifier`",
+            ),
+            (
+                format!("{grpc}  rules:\n  - backendRefs: [{{name: a}}]\n"),
+                "mesh.yaml:6:19: spec.rules[0].backendRefs[0]: a reference to a Service needs a port",
             ),
             (
                 "apiVersion: v2\nkind: Service\nmetadata: {name: a}\n".to_owned(),
@@ -372,7 +402,7 @@ status: {loadBalancer: {}}
 
     #[test]
     fn a_kind_of_a_later_version_is_accepted_as_it_is() {
-        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: a}\n\
+        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\n\
                     spec: {parentRefs: [{name: edge}], rules: [{anything: {at: all}}]}\n";
         let Some(Ok(Document { object: Object::NotUsed(object), .. })) = read(text).pop() else { panic!() };
         assert_eq!(object.spec.parent_refs[0].name, "edge");

@@ -8,8 +8,8 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::{Value, json};
 
 use super::{
-    EndpointSlice, Envelope, GatewayClassSpec, GatewaySpec, HttpRouteSpec, Metadata, Namespace,
-    ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, WorkloadSpec,
+    EndpointSlice, Envelope, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, Metadata,
+    Namespace, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, WorkloadSpec,
 };
 
 /// A kind of document.
@@ -31,6 +31,7 @@ pub fn kinds() -> Vec<Kind> {
         kind::<Envelope<WorkloadSpec>>("Workload", "ringway.io/v1alpha1"),
         kind::<EndpointSlice>("EndpointSlice", "discovery.k8s.io/v1"),
         kind::<Envelope<HttpRouteSpec>>("HTTPRoute", GATEWAY),
+        kind::<Envelope<GrpcRouteSpec>>("GRPCRoute", GATEWAY),
         kind::<Envelope<TcpRouteSpec>>("TCPRoute", GATEWAY),
         kind::<Envelope<GatewaySpec>>("Gateway", GATEWAY),
         kind::<Envelope<GatewayClassSpec>>("GatewayClass", GATEWAY),

@@ -196,7 +196,7 @@ pub struct HttpBackendRef {
     pub filters: Vec<HttpRouteFilter>,
 }
 
-fn weight_one() -> u32 {
+pub(super) fn weight_one() -> u32 {
     1
 }
 

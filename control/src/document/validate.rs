@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{
-    AddressType, EndpointSlice, GatewaySpec, HeaderModifier, HttpPathMatch, HttpRouteFilter, HttpRouteRule,
-    HttpRouteSpec, HttpValueMatch, Metadata, Object, PathMatchType, PathModifier, PathModifierType, Port,
-    ServiceSpec, ServiceType, TcpRouteSpec, WorkloadSpec,
+    AddressType, EndpointSlice, GatewaySpec, GrpcFilterType, GrpcMethodMatch, GrpcRouteFilter, GrpcRouteRule,
+    GrpcRouteSpec, HeaderModifier, HttpPathMatch, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
+    HttpValueMatch, Metadata, Object, PathMatchType, PathModifier, PathModifierType, Port, ServiceSpec,
+    ServiceType, TcpRouteSpec, ValueMatchType, WorkloadSpec,
 };
 use crate::document::FilterType;
 
@@ -22,9 +23,13 @@ pub(super) struct Violation {
 
 type Verdict = Result<(), Violation>;
 
-/// Most rules of one HTTPRoute, as Gateway API bounds it.
+/// Most rules of one HTTPRoute or GRPCRoute, as Gateway API bounds it.
 const RULES_MAX: usize = 16;
-/// Most matches of one HTTPRoute over all its rules, as Gateway API bounds it.
+/// Most matches of one GRPCRoute's rule, as Gateway API bounds it.
+const GRPC_MATCHES_MAX: usize = 64;
+/// Longest name of a service or method of gRPC, in bytes, as Gateway API bounds it.
+const GRPC_NAME_BYTES_MAX: usize = 1024;
+/// Most matches of one HTTPRoute or GRPCRoute over all its rules, as Gateway API bounds it.
 const MATCHES_MAX: usize = 128;
 /// Most entries of a list of filters or backends, as Gateway API bounds it.
 const LIST_MAX: usize = 16;
@@ -40,6 +45,7 @@ pub(super) fn validate(object: &Object) -> Verdict {
     match object {
         Object::Gateway(object) => gateway(&object.spec),
         Object::HttpRoute(object) => http_route(&object.spec),
+        Object::GrpcRoute(object) => grpc_route(&object.spec),
         Object::TcpRoute(object) => tcp_route(&object.spec),
         Object::Service(object) => service(&object.spec),
         Object::EndpointSlice(slice) => endpoint_slice(slice),
@@ -220,10 +226,15 @@ fn filter_fields(filter: &HttpRouteFilter, at: &str) -> Verdict {
         (FilterType::ExternalAuth, "externalAuth", filter.external_auth.is_some()),
         (FilterType::ExtensionRef, "extensionRef", filter.extension_ref.is_some()),
     ];
-    for (kind, field, set) in fields {
-        check(set == (kind == filter.kind), at, || match set {
-            true => format!("`{field}` does not go with type {}", filter.kind.as_str()),
-            false => format!("type {} needs `{field}`", filter.kind.as_str()),
+    only_the_field_of(filter.kind, filter.kind.as_str(), &fields, at)
+}
+
+/// Of the fields of all types, each with whether it is set, only that of one `type` is.
+fn only_the_field_of<T: PartialEq>(kind: T, name: &str, fields: &[(T, &str, bool)], at: &str) -> Verdict {
+    for (of, field, set) in fields {
+        check(*set == (*of == kind), at, || match set {
+            true => format!("`{field}` does not go with type {name}"),
+            false => format!("type {name} needs `{field}`"),
         })?;
     }
     Ok(())
@@ -270,6 +281,86 @@ fn path_modifier(modifier: Option<&PathModifier>, rule: &HttpRouteRule, at: &str
         |path: &Option<HttpPathMatch>| path.as_ref().is_none_or(|p| p.kind == PathMatchType::PathPrefix);
     let one_prefix = matches!(&rule.matches[..], [only] if prefix(&only.path)) || rule.matches.is_empty();
     check(one_prefix, at, || "ReplacePrefixMatch needs exactly one match, of type PathPrefix".to_owned())
+}
+
+fn grpc_route(spec: &GrpcRouteSpec) -> Verdict {
+    for (i, name) in spec.hostnames.iter().enumerate() {
+        hostname(name, &format!("spec.hostnames[{i}]"))?;
+    }
+    bound(spec.rules.len(), RULES_MAX, "spec.rules")?;
+    let matches = spec.rules.iter().map(|rule| rule.matches.len()).sum();
+    bound(matches, MATCHES_MAX, "spec.rules")?;
+    distinct(spec.rules.iter().map(|rule| rule.name.as_ref()), "spec.rules", "name")?;
+    for (i, rule) in spec.rules.iter().enumerate() {
+        grpc_rule(rule, &format!("spec.rules[{i}]"))?;
+    }
+    Ok(())
+}
+
+fn grpc_rule(rule: &GrpcRouteRule, at: &str) -> Verdict {
+    bound(rule.matches.len(), GRPC_MATCHES_MAX, &format!("{at}.matches"))?;
+    for (i, one) in rule.matches.iter().enumerate() {
+        let at = format!("{at}.matches[{i}]");
+        if let Some(method) = &one.method {
+            grpc_method(method, &format!("{at}.method"))?;
+        }
+        value_matches(&one.headers, &format!("{at}.headers"))?;
+    }
+    grpc_filters(&rule.filters, &format!("{at}.filters"))?;
+    bound(rule.backend_refs.len(), LIST_MAX, &format!("{at}.backendRefs"))?;
+    for (i, backend) in rule.backend_refs.iter().enumerate() {
+        let at = format!("{at}.backendRefs[{i}]");
+        weight(backend.weight, &at)?;
+        has_port(backend.kind.as_deref(), backend.group.as_deref(), backend.port, &at)?;
+        grpc_filters(&backend.filters, &format!("{at}.filters"))?;
+    }
+    Ok(())
+}
+
+fn grpc_method(written: &GrpcMethodMatch, at: &str) -> Verdict {
+    let given = |name: &Option<String>| name.as_deref().is_some_and(|name| !name.is_empty());
+    check(given(&written.service) || given(&written.method), at, || {
+        "needs `service`, `method` or both".to_owned()
+    })?;
+    for (field, name) in [("service", &written.service), ("method", &written.method)] {
+        let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else { continue };
+        let at = format!("{at}.{field}");
+        bound(name.len(), GRPC_NAME_BYTES_MAX, &at)?;
+        let whole = match field {
+            // A package may be written from the root, with a dot in front.
+            "service" => name.strip_prefix('.').unwrap_or(name).split('.').all(is_identifier),
+            _ => is_identifier(name),
+        };
+        check(whole || written.kind == ValueMatchType::RegularExpression, &at, || {
+            format!("`{name}` is not the name of a {field}")
+        })?;
+    }
+    Ok(())
+}
+
+fn grpc_filters(filters: &[GrpcRouteFilter], at: &str) -> Verdict {
+    bound(filters.len(), LIST_MAX, at)?;
+    let mut seen = Vec::new();
+    for (i, filter) in filters.iter().enumerate() {
+        use GrpcFilterType::{ExtensionRef, RequestHeaderModifier, RequestMirror, ResponseHeaderModifier};
+        let at = format!("{at}[{i}]");
+        let GrpcRouteFilter { request_header_modifier: request, response_header_modifier: response, .. } =
+            filter;
+        let fields = [
+            (RequestHeaderModifier, "requestHeaderModifier", request.is_some()),
+            (ResponseHeaderModifier, "responseHeaderModifier", response.is_some()),
+            (RequestMirror, "requestMirror", filter.request_mirror.is_some()),
+            (ExtensionRef, "extensionRef", filter.extension_ref.is_some()),
+        ];
+        only_the_field_of(filter.kind, &format!("{:?}", filter.kind), &fields, &at)?;
+        let repeatable = matches!(filter.kind, RequestMirror | ExtensionRef);
+        check(repeatable || !seen.contains(&filter.kind), &at, || format!("a second {:?}", filter.kind))?;
+        seen.push(filter.kind);
+        for modifier in [request, response].into_iter().flatten() {
+            header_modifier(modifier, &at)?;
+        }
+    }
+    Ok(())
 }
 
 fn tcp_route(spec: &TcpRouteSpec) -> Verdict {
@@ -366,6 +457,13 @@ fn is_dns_label(label: &str) -> bool {
         && label.bytes().all(inner)
         && !label.starts_with('-')
         && !label.ends_with('-')
+}
+
+/// A name in the language of protobuf.
+fn is_identifier(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// RFC 9110 §5.6.2.

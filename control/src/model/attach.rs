@@ -1,6 +1,6 @@
 //! Routes and their parents: which listeners of which Gateways, or which ports of which Services, take which routes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,17 +8,27 @@ use serde_json::{Value, json};
 use super::backend::{Backends, Broken, Reference, Referrer, Side};
 use super::gateway::{Draft, ListenerDraft, TcpAttached};
 use super::host::HostPattern;
-use super::http_route::{self, Rules};
-use super::rule::{Backend, Rule, Target};
+use super::http_route::Rules;
+use super::request_route::{GRPC_ROUTE, HTTP_ROUTE, RequestRoute};
+use super::rule::{Action, Backend, Rule, Target, older_first};
 use super::{Name, Refusal, Scope, Service};
 use crate::conditions::{CONTROLLER, Condition, Conditions, Say};
 use crate::document::{
-    Documents, Envelope, FromNamespaces, GATEWAY_GROUP, HeaderModifier, HttpRouteSpec, Object, ObjectKey,
-    ParentRef, Port, TcpRouteSpec,
+    Documents, Envelope, FromNamespaces, GATEWAY_GROUP, HeaderModifier, Object, ObjectKey, ParentRef, Port,
+    TcpRouteSpec,
 };
 
-/// Rules that are for calls to a port of a service, and whose calls.
-pub(super) type MeshRules = Vec<(Target, Scope, Vec<Rule>)>;
+/// What routes mean beside what is attached to Gateways.
+#[derive(Default)]
+pub(super) struct Routed {
+    /// Rules that are for calls to a port of a service, and whose calls.
+    pub(super) mesh: Vec<(Target, Scope, Vec<Rule>)>,
+    /// Where GRPCRoutes lead.
+    pub(super) called_by_grpc: BTreeSet<Target>,
+}
+
+/// Gateway API wants one of two conflicting routes not to be accepted, and has no reason for it.
+const CONFLICT: &str = "RouteConflict";
 
 /// Why a parent does not take a route: reason and message of the route's `Accepted`.
 struct Refused {
@@ -33,18 +43,38 @@ pub(super) fn attach(
     gateways: &mut BTreeMap<Name, Draft<'_>>,
     refusal: Refusal,
     conditions: &mut Conditions,
-) -> MeshRules {
+) -> Routed {
     let backends = Backends::new(documents, services);
-    let mut attacher = Attacher { documents, services, gateways, refusal, mesh: Vec::new() };
-    for (key, document) in &documents.objects {
-        let status = match &document.object {
-            Object::HttpRoute(route) => attacher.http_route(key, route, &backends),
-            Object::TcpRoute(route) => attacher.tcp_route(key, route, &backends),
-            _ => continue,
-        };
-        conditions.objects.insert(key.clone(), status);
+    let mut routes: Vec<_> = documents
+        .objects
+        .iter()
+        .filter_map(|(key, document)| Some((key, RequestRoute::of(&document.object)?)))
+        .collect();
+    // Of an HTTPRoute and a GRPCRoute for the same hosts the older is attached; of two equally old ones the first by
+    // namespace and name.
+    routes.sort_by(|(a_key, a), (b_key, b)| {
+        let name =
+            |key: &ObjectKey| (Arc::clone(&key.namespace), Arc::clone(&key.name), Arc::clone(&key.kind));
+        older_first(a.created(), b.created()).then_with(|| name(a_key).cmp(&name(b_key)))
+    });
+    let mut attacher = Attacher {
+        documents,
+        services,
+        gateways,
+        refusal,
+        routed: Routed::default(),
+        ports_of_grpc: BTreeSet::new(),
+    };
+    attacher.ports_of_grpc = attacher.ports_of_grpc(&routes, &backends);
+    for (key, route) in routes {
+        conditions.objects.insert(key.clone(), attacher.request_route(key, route, &backends));
     }
-    attacher.mesh
+    for (key, document) in &documents.objects {
+        if let Object::TcpRoute(route) = &document.object {
+            conditions.objects.insert(key.clone(), attacher.tcp_route(key, route, &backends));
+        }
+    }
+    attacher.routed
 }
 
 struct Attacher<'a, 'd> {
@@ -52,7 +82,9 @@ struct Attacher<'a, 'd> {
     services: &'a BTreeMap<Name, Service>,
     gateways: &'a mut BTreeMap<Name, Draft<'d>>,
     refusal: Refusal,
-    mesh: MeshRules,
+    routed: Routed,
+    /// The ports of Services, for these callers, that GRPCRoutes are attached to: those of HTTPRoutes give way.
+    ports_of_grpc: BTreeSet<(Target, Scope)>,
 }
 
 /// What is the same for all parents of a route.
@@ -62,7 +94,7 @@ struct Route<'a> {
     hostnames: &'a [String],
 }
 
-/// The rules of an HTTPRoute for one side, and what is wrong with them.
+/// The rules of a route for one side, and what is wrong with them.
 struct Judged {
     rules: Vec<Rule>,
     broken: Vec<Broken>,
@@ -73,8 +105,8 @@ struct Judged {
 }
 
 impl Judged {
-    fn new(Rules { rules, broken, unsupported }: Rules, document: &Envelope<HttpRouteSpec>) -> Self {
-        let nothing_left = !unsupported.is_empty() && unsupported.len() == document.spec.rules.len();
+    fn new(Rules { rules, broken, unsupported }: Rules, rules_count: usize) -> Self {
+        let nothing_left = !unsupported.is_empty() && unsupported.len() == rules_count;
         let dropped =
             unsupported.iter().map(|(position, what)| format!("spec.rules[{position}]: {what}")).collect();
         Self { rules, broken, dropped, nothing_left }
@@ -82,28 +114,28 @@ impl Judged {
 }
 
 impl<'d> Attacher<'_, 'd> {
-    fn http_route(
+    fn request_route(
         &mut self,
         key: &ObjectKey,
-        document: &Envelope<HttpRouteSpec>,
+        document: RequestRoute<'_>,
         backends: &Backends<'_>,
     ) -> Value {
-        let route = Route { name: key.into(), kind: "HTTPRoute", hostnames: &document.spec.hostnames };
-        let say = Say::of(&document.metadata);
-        let refusal = self.refusal;
+        let route = Route { name: key.into(), kind: document.kind(), hostnames: document.hostnames() };
+        let say = Say::of(document.metadata());
         let mut sides = BTreeMap::new();
         let mut statuses = Vec::new();
-        for parent in &document.spec.parent_refs {
+        for parent in document.parents() {
             let side = if is_service(parent) { Side::Mesh } else { Side::Gateway };
-            let referrer = Referrer { route: &route.name, kind: route.kind, side };
-            let Judged { rules, broken, dropped, nothing_left } = sides.entry(side).or_insert_with(|| {
-                Judged::new(http_route::rules(referrer, document, backends, refusal), document)
-            });
+            let judged = sides.entry(side).or_insert_with(|| self.judge(&route, document, side, backends));
+            let Judged { rules, broken, dropped, nothing_left } = judged;
             let attached = match nothing_left {
                 true => Err(Refused { reason: "UnsupportedValue", message: dropped.join("; ") }),
-                false => self.http_parent(&route, parent, rules),
+                false => self.request_parent(&route, parent, rules),
             };
             if let Some(attached) = attached.transpose() {
+                if attached.is_ok() && route.kind == GRPC_ROUTE {
+                    self.routed.called_by_grpc.extend(targets(rules));
+                }
                 let mut conditions = route_conditions(say, attached, broken);
                 if conditions[0].status && !dropped.is_empty() {
                     let message = format!("Dropped Rule: {}", dropped.join("; "));
@@ -115,8 +147,42 @@ impl<'d> Attacher<'_, 'd> {
         json!({ "parents": statuses })
     }
 
+    fn judge(
+        &self,
+        route: &Route<'_>,
+        document: RequestRoute<'_>,
+        side: Side,
+        backends: &Backends<'_>,
+    ) -> Judged {
+        let referrer = Referrer { route: &route.name, kind: route.kind, side };
+        Judged::new(document.rules(referrer, backends, self.refusal), document.rules_count())
+    }
+
+    /// Every port of a Service, and for which callers, that some GRPCRoute of `routes` will be attached to.
+    fn ports_of_grpc(
+        &self,
+        routes: &[(&ObjectKey, RequestRoute<'_>)],
+        backends: &Backends<'_>,
+    ) -> BTreeSet<(Target, Scope)> {
+        let mut ports = BTreeSet::new();
+        for (key, document) in routes.iter().filter(|(_, document)| document.kind() == GRPC_ROUTE) {
+            let route = Route { name: (*key).into(), kind: GRPC_ROUTE, hostnames: document.hostnames() };
+            let mut parents = document.parents().iter().filter(|parent| is_service(parent)).peekable();
+            if parents.peek().is_none() || self.judge(&route, *document, Side::Mesh, backends).nothing_left {
+                continue;
+            }
+            let of_parents = parents.filter_map(|parent| self.service_ports(&route, parent).ok());
+            ports.extend(
+                of_parents.flat_map(|(targets, scope)| {
+                    targets.into_iter().map(move |target| (target, scope.clone()))
+                }),
+            );
+        }
+        ports
+    }
+
     /// Attaches to one parent. `None` for a parent that is another controller's.
-    fn http_parent(
+    fn request_parent(
         &mut self,
         route: &Route<'_>,
         parent: &ParentRef,
@@ -127,22 +193,35 @@ impl<'d> Attacher<'_, 'd> {
             return Ok(Some(message));
         }
         let Some(listeners) = self.listeners(route, parent)? else { return Ok(None) };
-        let mut hosts_in_common = false;
+        let mut is_attached = false;
+        let mut taken_by = None;
         let own: Vec<_> = route.hostnames.iter().map(|name| HostPattern::parse(Some(name))).collect();
         for listener in listeners {
             let common: Vec<HostPattern> = match own.is_empty() {
                 true => vec![listener.host.clone()],
                 false => own.iter().filter_map(|host| listener.host.intersect(host).cloned()).collect(),
             };
-            if !common.is_empty() {
-                hosts_in_common = true;
-                listener.attached.insert((route.kind, route.name.clone()));
-                listener.http.routes.push((common, rules.to_vec()));
+            if common.is_empty() {
+                continue;
             }
+            if let Some(other) = listener.taken_by_other_kind(route.kind, &common) {
+                taken_by = Some(other);
+                continue;
+            }
+            is_attached = true;
+            listener.attached.insert((route.kind, route.name.clone()));
+            listener.taken.push((route.kind, common.clone()));
+            listener.http.routes.push((common, rules.to_vec()));
         }
-        match hosts_in_common {
-            true => Ok(Some("attached".to_owned())),
-            false => Err(Refused {
+        match (is_attached, taken_by) {
+            (true, _) => Ok(Some("attached".to_owned())),
+            (false, Some(other)) => {
+                let message = format!(
+                    "a {other} that goes before it has hostnames of the route, and they are not merged"
+                );
+                Err(Refused { reason: CONFLICT, message })
+            }
+            (false, None) => Err(Refused {
                 reason: "NoMatchingListenerHostname",
                 message: "no listener has a hostname in common with the route".to_owned(),
             }),
@@ -266,6 +345,25 @@ impl<'d> Attacher<'_, 'd> {
         parent: &ParentRef,
         rules: &[Rule],
     ) -> Result<String, Refused> {
+        let (mut targets, scope) = self.service_ports(route, parent)?;
+        if route.kind == HTTP_ROUTE {
+            targets.retain(|target| !self.ports_of_grpc.contains(&(target.clone(), scope.clone())));
+        }
+        if targets.is_empty() {
+            let message = "a GRPCRoute is attached to the same ports, and they are not merged".to_owned();
+            return Err(Refused { reason: CONFLICT, message });
+        }
+        let message = match &scope {
+            Scope::Producer => "attached for callers of every namespace".to_owned(),
+            Scope::Consumer(namespace) => format!("attached for callers in namespace {namespace}"),
+        };
+        let attached = targets.into_iter().map(|target| (target, scope.clone(), rules.to_vec()));
+        self.routed.mesh.extend(attached);
+        Ok(message)
+    }
+
+    /// The ports of a Service of the mesh that `parent` names, and for which callers.
+    fn service_ports(&self, route: &Route<'_>, parent: &ParentRef) -> Result<(Vec<Target>, Scope), Refused> {
         let name = parent_name(route, parent);
         let refused = |message| Err(Refused { reason: "NoMatchingParent", message });
         let Some(service) = self.services.get(&name) else {
@@ -284,16 +382,18 @@ impl<'d> Attacher<'_, 'd> {
             true => Scope::Producer,
             false => Scope::Consumer(Arc::clone(&route.name.namespace)),
         };
-        let message = match &scope {
-            Scope::Producer => "attached for callers of every namespace".to_owned(),
-            Scope::Consumer(namespace) => format!("attached for callers in namespace {namespace}"),
-        };
-        for port in ports {
-            let target = Target { service: name.clone(), port };
-            self.mesh.push((target, scope.clone(), rules.to_vec()));
-        }
-        Ok(message)
+        let target = |port| Target { service: name.clone(), port };
+        Ok((ports.into_iter().map(target).collect(), scope))
     }
+}
+
+/// Where rules lead.
+fn targets(rules: &[Rule]) -> impl Iterator<Item = Target> {
+    let forwards = rules.iter().filter_map(|rule| match &*rule.action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect { .. } | Action::Fail => None,
+    });
+    forwards.flat_map(|forward| &forward.backends).filter_map(|backend| backend.target.clone())
 }
 
 fn is_service(parent: &ParentRef) -> bool {

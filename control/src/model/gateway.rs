@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::host::HostPattern;
+use super::request_route::{GRPC_ROUTE, HTTP_ROUTE};
 use super::rule::{Backend, older_first};
 use super::virtual_host::{Attached, virtual_hosts};
 use super::{Gateway, GatewayPort, Name};
@@ -43,8 +44,10 @@ pub(super) struct ListenerDraft<'a> {
     pub(super) kinds: Vec<&'static str>,
     /// Routes that are attached and accepted; counted even where the listener is not served.
     pub(super) attached: BTreeSet<(&'static str, Name)>,
-    /// HTTPRoutes, as far as hosts are in common.
+    /// HTTPRoutes and GRPCRoutes, as far as hosts are in common.
     pub(super) http: Attached,
+    /// The kind of each of those, and these hosts.
+    pub(super) taken: Vec<(&'static str, Vec<HostPattern>)>,
     /// TCPRoutes, of which the first serves.
     pub(super) tcp: Vec<TcpAttached>,
     /// Kinds in `allowedRoutes` that the protocol cannot carry.
@@ -120,9 +123,9 @@ fn class(documents: &Documents, name: &str) -> Class {
 impl<'a> ListenerDraft<'a> {
     fn new(listener: &'a Listener) -> Self {
         let (possible, served): (&[&'static str], bool) = match listener.protocol.as_str() {
-            "HTTP" => (&["HTTPRoute"], true),
+            "HTTP" => (&[HTTP_ROUTE, GRPC_ROUTE], true),
             "TCP" => (&["TCPRoute"], true),
-            "HTTPS" => (&["HTTPRoute"], false),
+            "HTTPS" => (&[HTTP_ROUTE, GRPC_ROUTE], false),
             _ => (&[], false),
         };
         let wanted = &listener.allowed_routes.kinds;
@@ -146,10 +149,20 @@ impl<'a> ListenerDraft<'a> {
             host,
             kinds,
             attached: BTreeSet::new(),
+            taken: Vec::new(),
             tcp: Vec::new(),
             invalid_kinds,
             problem: (!served).then_some(Problem::Protocol),
         }
+    }
+
+    /// The kind of a route that has some of `hosts` already, if it is not `kind`.
+    pub(super) fn taken_by_other_kind(&self, kind: &str, hosts: &[HostPattern]) -> Option<&'static str> {
+        let in_common = |theirs: &[HostPattern]| {
+            theirs.iter().any(|theirs| hosts.iter().any(|ours| ours.intersect(theirs).is_some()))
+        };
+        let other = self.taken.iter().find(|(other, theirs)| *other != kind && in_common(theirs));
+        other.map(|(kind, _)| *kind)
     }
 
     fn is_served(&self) -> bool {

@@ -1,14 +1,16 @@
-//! From the rules of one HTTPRoute to [`Rule`]s, and what is wrong with them.
+//! From the rules of one HTTPRoute, or of a GRPCRoute in its words, to [`Rule`]s, and what is wrong with them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::Refusal;
 use super::backend::{Backends, Broken, Reference, Referrer};
 use super::rule::{Action, Backend, Forward, PathRewrite, RequestMatch, Rule};
 use crate::document::{
-    Envelope, FilterType, GatewayDuration, HeaderModifier, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
-    PathModifier, Port,
+    FilterType, GatewayDuration, HeaderModifier, HttpRouteFilter, HttpRouteRule, PathModifier, Port,
 };
 
 /// The rules of one route.
@@ -21,24 +23,27 @@ pub(super) struct Rules {
     pub(super) unsupported: Vec<(usize, String)>,
 }
 
-/// The rules of the route that refers.
+/// A rule as it is written: which requests, and what happens to them in the words of an HTTPRoute.
+pub(super) struct WrittenRule<'a> {
+    pub(super) matches: Vec<RequestMatch>,
+    pub(super) rule: Cow<'a, HttpRouteRule>,
+}
+
+/// The rules of the route that refers, and was `created` then.
 ///
 /// Many routes share one table, and a proxy takes a table as a whole: so each rule is first shown to the proxy's own
 /// code alone, and one that it refuses is refused here, with its reason, before it can hold back its neighbours.
 pub(super) fn rules(
     referrer: Referrer<'_>,
-    route: &Envelope<HttpRouteSpec>,
+    created: Option<Timestamp>,
+    written: &mut dyn Iterator<Item = WrittenRule<'_>>,
     backends: &Backends<'_>,
     refusal: Refusal,
 ) -> Rules {
     let mut outcome = Rules { rules: Vec::new(), broken: Vec::new(), unsupported: Vec::new() };
-    for (position, rule) in route.spec.rules.iter().enumerate() {
-        let matches: Vec<RequestMatch> = match rule.matches.is_empty() {
-            true => vec![RequestMatch::all()],
-            false => rule.matches.iter().map(RequestMatch::from_document).collect(),
-        };
+    for (position, WrittenRule { matches, rule }) in written.enumerate() {
         let mut problem = None;
-        let action = match action(rule, referrer, backends, &mut outcome.broken) {
+        let action = match action(&rule, referrer, backends, &mut outcome.broken) {
             Ok(action) => action,
             Err(what) => {
                 problem = Some(what);
@@ -50,7 +55,7 @@ pub(super) fn rules(
             let good = Rule {
                 route: referrer.route.clone(),
                 position: (position, index),
-                created: route.metadata.creation_timestamp,
+                created,
                 matching,
                 action: Arc::clone(&action),
             };

@@ -36,6 +36,7 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             }
             Object::Gateway(_)
             | Object::HttpRoute(_)
+            | Object::GrpcRoute(_)
             | Object::TcpRoute(_)
             | Object::Service(_)
             | Object::EndpointSlice(_)

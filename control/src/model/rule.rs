@@ -1,4 +1,4 @@
-//! The rules of HTTPRoutes, one per match, in the order in which they are tried.
+//! The rules of HTTPRoutes and GRPCRoutes, one per match, in the order in which they are tried.
 
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::Name;
 use crate::document::{
-    HeaderModifier, HttpMethod, HttpPathMatch, HttpRouteMatch, HttpValueMatch, PathMatchType,
-    RequestRedirect, ValueMatchType,
+    GrpcMethodMatch, GrpcRouteMatch, HeaderModifier, HttpMethod, HttpPathMatch, HttpRouteMatch,
+    HttpValueMatch, PathMatchType, RequestRedirect, ValueMatchType,
 };
 
 /// One match of one rule of a route with what happens to the requests it matches.
@@ -37,7 +37,12 @@ impl Rule {
     /// document whose fields were checked cannot say anything there that a proxy refuses.
     pub(crate) fn is_plain(&self) -> bool {
         let RequestMatch { path, method: _, headers, query } = &self.matching;
-        let plain_match = !matches!(path, PathMatch::Regex(_)) && headers.is_empty() && query.is_empty();
+        let plain_path = match path {
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
+            PathMatch::Regex(_) => false,
+            PathMatch::Grpc(method) => !method.regex,
+        };
+        let plain_match = plain_path && headers.is_empty() && query.is_empty();
         let none = HeaderModifier::default();
         let changes_nothing = match &*self.action {
             Action::Fail => true,
@@ -111,14 +116,30 @@ pub enum PathMatch {
     Prefix(String),
     /// The whole path by this regular expression.
     Regex(String),
+    /// That of this method, and the request is gRPC.
+    Grpc(GrpcMethod),
+}
+
+/// Which methods of gRPC. What is absent may be anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GrpcMethod {
+    /// The service.
+    pub service: Option<String>,
+    /// The method.
+    pub method: Option<String>,
+    /// They are regular expressions over the whole name.
+    pub regex: bool,
 }
 
 impl PathMatch {
-    fn rank(&self) -> (u8, Reverse<usize>) {
+    /// Rules of HTTPRoutes and of GRPCRoutes are never tried together.
+    fn rank(&self) -> (u8, Reverse<usize>, Reverse<usize>) {
+        let length = |name: &Option<String>| Reverse(name.as_ref().map_or(0, String::len));
         match self {
-            Self::Exact(_) => (0, Reverse(0)),
-            Self::Regex(pattern) => (1, Reverse(pattern.len())),
-            Self::Prefix(prefix) => (2, Reverse(prefix.len())),
+            Self::Exact(_) => (0, Reverse(0), Reverse(0)),
+            Self::Regex(pattern) => (1, Reverse(pattern.len()), Reverse(0)),
+            Self::Prefix(prefix) => (2, Reverse(prefix.len()), Reverse(0)),
+            Self::Grpc(method) => (3, length(&method.service), length(&method.method)),
         }
     }
 }
@@ -143,6 +164,33 @@ impl RequestMatch {
     /// Whether nothing can be left for rules after this one.
     pub fn is_all(&self) -> bool {
         *self == Self::all()
+    }
+
+    /// Every request that is gRPC.
+    pub(super) fn all_grpc() -> Self {
+        Self { path: PathMatch::Grpc(GrpcMethod::default()), ..Self::all() }
+    }
+
+    pub(super) fn from_grpc_document(written: &GrpcRouteMatch) -> Self {
+        let name = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+        let method = match &written.method {
+            None => GrpcMethod::default(),
+            Some(GrpcMethodMatch { kind, service, method }) => GrpcMethod {
+                service: name(service),
+                method: name(method),
+                regex: *kind == ValueMatchType::RegularExpression,
+            },
+        };
+        Self {
+            path: PathMatch::Grpc(method),
+            headers: distinct(&written.headers, str::eq_ignore_ascii_case),
+            ..Self::all()
+        }
+    }
+
+    /// Whether it can only be gRPC.
+    pub fn is_grpc(&self) -> bool {
+        matches!(self.path, PathMatch::Grpc(_))
     }
 
     pub(super) fn from_document(written: &HttpRouteMatch) -> Self {
@@ -190,7 +238,7 @@ pub enum Action {
         /// Changes of the answer's headers.
         response_headers: HeaderModifier,
     },
-    /// It is answered with 500: nothing of what the rule wants can be done.
+    /// It is answered with 500, or `UNAVAILABLE` by gRPC: nothing of what the rule wants can be done.
     Fail,
 }
 
@@ -245,6 +293,34 @@ pub struct Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_of_grpc_are_tried_by_service_then_method_then_headers() {
+        let grpc = |written: &str, route: &str, created: Option<i64>| Rule {
+            matching: RequestMatch::from_grpc_document(&serde_saphyr::from_str(written).unwrap()),
+            ..rule("{}", route, created)
+        };
+        let order = [
+            grpc("{method: {service: shop.Carts}}", "z", None),
+            grpc("{method: {service: shop.Cart, method: Remove}}", "z", None),
+            grpc("{method: {service: shop.Cart, method: Add}, headers: [{name: a, value: b}]}", "z", None),
+            grpc(
+                "{method: {service: shop.Cart, method: Add}, headers: [{name: a, value: b}, {name: A, value: c}]}",
+                "zz",
+                None,
+            ),
+            grpc("{method: {service: shop.Cart, method: Add}}", "z", Some(1)),
+            grpc("{method: {service: shop.Cart, method: Add}}", "a", Some(2)),
+            grpc("{method: {service: shop.Cart, method: Add}}", "a", None),
+            grpc("{method: {service: 'shop.Car.', type: RegularExpression}}", "a", None),
+            grpc("{method: {service: '', method: Remove}}", "a", None),
+            grpc("{headers: [{name: a, value: b}]}", "a", None),
+            grpc("{}", "a", None),
+        ];
+        for (i, pair) in order.windows(2).enumerate() {
+            assert_eq!(pair[0].precedence(&pair[1]), Ordering::Less, "{i} before {}", i + 1);
+        }
+    }
 
     fn rule(matching: &str, route: &str, created: Option<i64>) -> Rule {
         let written: HttpRouteMatch = serde_saphyr::from_str(matching).unwrap();

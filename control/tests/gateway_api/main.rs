@@ -7,6 +7,7 @@
 mod attachment;
 mod backends;
 mod filters;
+mod grpc;
 mod hostnames;
 mod matching;
 mod mesh;

@@ -49,6 +49,16 @@ pub(crate) fn route_at(name: &str, parent: &str, spec: &str) -> String {
     )
 }
 
+/// A GRPCRoute of namespace `infra` at Gateway `edge`: its name and the rest of its `spec`.
+pub(crate) fn grpc_route(name: &str, spec: &str) -> String {
+    grpc_route_at(name, "{name: edge}", spec)
+}
+
+/// A GRPCRoute of namespace `infra` with this parent.
+pub(crate) fn grpc_route_at(name: &str, parent: &str, spec: &str) -> String {
+    route_at(name, parent, spec).replace("kind: HTTPRoute", "kind: GRPCRoute")
+}
+
 /// Documents with what they mean.
 pub(crate) struct Mesh {
     model: model::Model,
@@ -93,6 +103,20 @@ impl Mesh {
 
     /// What becomes of requests of an application in `namespace` through its sidecar.
     pub(crate) fn sidecar(&self, namespace: &str) -> Routes {
+        Routes::of(&self.sidecar_view(namespace), &format!("outbound|http|{namespace}"))
+    }
+
+    /// Whether a sidecar speaks HTTP/2 to a cluster, if it has that.
+    pub(crate) fn speaks_http2_in_sidecar(&self, cluster: &str) -> Option<bool> {
+        speaks_http2(&self.sidecar_view("infra"), cluster)
+    }
+
+    /// The same of a Gateway of `infra`.
+    pub(crate) fn speaks_http2_at_gateway(&self, gateway: &str, cluster: &str) -> Option<bool> {
+        speaks_http2(&self.gateway(gateway), cluster)
+    }
+
+    fn sidecar_view(&self, namespace: &str) -> View {
         let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let sidecar = Client::Sidecar(Sidecar {
             namespace: namespace.to_owned(),
@@ -104,7 +128,7 @@ impl Mesh {
             outbound: Some(address(3)),
             to: Vec::new(),
         });
-        Routes::of(&compile(&self.model, &Shared::default(), &sidecar), &format!("outbound|http|{namespace}"))
+        compile(&self.model, &Shared::default(), &sidecar)
     }
 
     fn gateway(&self, name: &str) -> View {
@@ -144,6 +168,15 @@ pub(crate) fn conditions(of: &Value) -> String {
         write!(text, "{}={}/{} ", field("type"), field("status"), field("reason")).unwrap();
     }
     text.trim_end().to_owned()
+}
+
+fn speaks_http2(view: &View, cluster: &str) -> Option<bool> {
+    match translated(proto::type_url::CLUSTER, view.clusters.get(cluster)?) {
+        Update::Cluster(accepted) => {
+            Some(accepted.value.protocol == policy::cluster::UpstreamProtocol::Http2)
+        }
+        other => panic!("the cluster became {other:?}"),
+    }
 }
 
 /// A route table as the proxy has it.
