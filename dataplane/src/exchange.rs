@@ -4,12 +4,13 @@
 //! attempt only where a repeat cannot do harm), *response started* (only closing is left). The phase is a value, so that
 //! whether to try again is decided by pure functions ([`retry`](crate::retry)).
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll};
 
 use policy::{
     cluster::{Cluster, UpstreamProtocol},
     dynamic_host::DynamicHost,
     endpoint::{Endpoint, EndpointState, WorkerId},
+    grpc,
     route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
     snapshot::Address,
 };
@@ -17,7 +18,7 @@ use runtime::{Deadline, Io, timer::Alarm};
 use wire::{
     head::{Method, RequestView},
     http1::{
-        encode::{self, EncodeError, HeadEdits},
+        encode::{self, Edit, EncodeError, HeadEdits},
         parse,
     },
     path::{self, Normalized, PathError},
@@ -28,10 +29,12 @@ use crate::{
     downstream::{After, Downstream, Manager},
     dynamic_host,
     head_edits::{self, EditList, Forwarded},
+    http2::Stream,
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
     retry::{Attempts, Sent},
     telemetry::access_log::Record,
+    upgrade,
     upstream::{
         CheckoutError, Connection, Destination, Life, Owner, Upstream, lending, streams::StreamDestination,
     },
@@ -164,13 +167,20 @@ async fn forward_to<'a, I: Io>(
         return Err(nothing_sent(ExchangeError::NoCluster));
     };
     record.cluster(bound);
+    let is_upgrade =
+        upgrade::is_wanted(&downstream.view(), downstream.side.is_http2(), forward, &manager.config)
+            .map_err(nothing_sent)?;
+    let ends_at = ends_at(worker.io.now(), manager, &downstream.view(), forward);
     let deadline = forward.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
+    let deadline = deadline.min(ends_at);
     let mut looked_up = None;
     let host = dynamic_host::find(worker, downstream, (cluster, deadline), &mut looked_up).await;
     let destinations = Destinations { cluster, bound, host: host.map_err(nothing_sent)? };
     let plan = Plan {
         request_timeout: forward.timeout,
         deadline,
+        ends_at,
+        is_upgrade,
         idle: match forward.idle_timeout {
             IdleTimeout::Inherit => manager.config.stream_idle_timeout,
             IdleTimeout::Off => None,
@@ -190,9 +200,12 @@ async fn forward_to<'a, I: Io>(
         // ---- Nothing sent: any endpoint may be tried, any answer given. ----
         let reached = reach(worker, downstream, record, &destinations, &mut attempts, deadline).await;
         let (endpoint, upstream) = reached.map_err(nothing_sent)?;
+        if let (true, Upstream::Http2 { stream, .. }) = (is_upgrade, &upstream) {
+            takes_protocols(stream, &downstream.alarm, deadline).await.map_err(nothing_sent)?;
+        }
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
         queue_connection_start(downstream, cluster, &upstream);
-        send_request(worker, manager, downstream, (forward, target), (endpoint, &upstream))
+        send_request(worker, manager, downstream, (forward, &plan), (endpoint, &upstream))
             .map_err(|error| nothing_sent(error.into()))?;
 
         // ---- Request sent: the relay tells how far it came. ----
@@ -206,6 +219,32 @@ async fn forward_to<'a, I: Io>(
             }
         }
     }
+}
+
+/// Waits until upstream has said that it takes protocols that a request asks for.
+async fn takes_protocols(stream: &Stream, alarm: &Alarm, deadline: Deadline) -> Result<(), ExchangeError> {
+    alarm.set(deadline);
+    let answer = poll_fn(|cx| match stream.poll_takes_protocols(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => alarm.poll_rung(cx).map(|_| None),
+    });
+    match answer.await {
+        Some(Ok(true)) => Ok(()),
+        Some(Ok(false)) => Err(ExchangeError::UpgradeNotAllowed),
+        Some(Err(_)) => Err(ExchangeError::UpstreamClosed),
+        None => Err(ExchangeError::UpstreamTimeout),
+    }
+}
+
+/// When the exchange must be over, whatever moves.
+fn ends_at(now: u64, manager: &Manager, view: &RequestView<'_>, forward: &Forward) -> Deadline {
+    let duration = &forward.stream_duration;
+    let asked = match duration.grpc_timeout {
+        Some(_) => view.header_values(b"grpc-timeout").next().and_then(grpc::timeout),
+        None => None,
+    };
+    let limit = duration.limit(manager.config.max_stream_duration, asked);
+    limit.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait))
 }
 
 /// Where the request may go.
@@ -336,10 +375,10 @@ fn send_request<I: Io>(
     worker: &Worker<I>,
     manager: &Manager,
     downstream: &mut Downstream<'_, I>,
-    (forward, target): (&Forward, &ForwardTarget),
+    (forward, plan): (&Forward, &Plan<'_>),
     (endpoint, upstream): (&Endpoint, &Upstream<I>),
 ) -> Result<(), EncodeError> {
-    let authority = match forward.host_rewrite_of(target) {
+    let authority = match forward.host_rewrite_of(plan.target) {
         Some(HostRewrite::Literal(host)) => Some(&host[..]),
         Some(HostRewrite::EndpointHostname) => endpoint.spec.hostname.as_deref().map(str::as_bytes),
         None => None,
@@ -353,13 +392,24 @@ fn send_request<I: Io>(
     }
     let forwarded = Forwarded::write(view, &manager.config.forwarded, side.origin(), &request_id, forwarded);
     let mut list = EditList::take(edits);
-    head_edits::request(view, &target.request_headers, &manager.config, &forwarded, &mut list);
+    head_edits::request(view, &plan.target.request_headers, &manager.config, &forwarded, &mut list);
+    let mut key = [0; upgrade::KEY_CHARACTERS];
+    if plan.is_upgrade {
+        match upstream {
+            Upstream::Http1(_) if side.is_http2() => {
+                upgrade::write_key(&mut worker.rng.borrow_mut(), &mut key);
+                list.push(Edit::Set { name: upgrade::KEY, value: &key });
+            }
+            Upstream::Http2 { .. } if !side.is_http2() => list.push(Edit::Remove(upgrade::KEY)),
+            _ => {}
+        }
+    }
     let head_edits = HeadEdits {
         path_and_query: (!text.is_empty()).then_some(&text[..]),
         authority,
         headers: list.as_slice(),
         close: false,
-        upgrade: false,
+        upgrade: plan.is_upgrade,
     };
     let result = match upstream {
         Upstream::Http1(_) => encode::request(view, &head_edits, &mut GatherSink(to_upstream)),

@@ -37,6 +37,11 @@ impl<'a> EditList<'a> {
         &self.0
     }
 
+    /// Adds one edit behind the others.
+    pub fn push(&mut self, edit: Edit<'a>) {
+        self.0.push(edit);
+    }
+
     /// Gives a header this value. Adding is cheaper where there is nothing to leave out.
     fn set(&mut self, is_present: bool, name: &'a [u8], value: &'a [u8]) {
         self.0.push(if is_present { Edit::Set { name, value } } else { Edit::Append { name, value } });

@@ -31,6 +31,7 @@ pub mod retry;
 pub mod state;
 pub mod tcp;
 pub mod telemetry;
+pub mod upgrade;
 pub mod upstream;
 pub mod watchdog;
 pub mod worker;

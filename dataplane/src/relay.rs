@@ -46,6 +46,10 @@ pub struct Plan<'a> {
     pub request_timeout: Option<Duration>,
     /// The end of the exchange, for a request that was whole when it began.
     pub deadline: Deadline,
+    /// When it must be over, whatever moves.
+    pub ends_at: Deadline,
+    /// The request goes on as the upgrade that it asks for.
+    pub is_upgrade: bool,
     /// How long nothing may move.
     pub idle: Option<Duration>,
     /// Bounds of the response head.
@@ -81,10 +85,10 @@ pub async fn exchange<I: Io>(
     record: &mut Record<'_>,
 ) -> Result<After, Failed> {
     match upstream {
-        Upstream::Http1(connection) if !downstream.side.is_http2() => {
+        Upstream::Http1(connection) if !downstream.side.is_http2() && !plan.is_upgrade => {
             connections(worker, manager, downstream, connection, plan, record).await
         }
-        // Boxed: exchanges over HTTP/1.1 alone do not pay for its state.
+        // Boxed: common exchanges over HTTP/1.1 do not pay for its state.
         upstream => Box::pin(streams::exchange(worker, manager, downstream, upstream, plan, record)).await,
     }
 }
@@ -130,7 +134,7 @@ async fn connections<I: Io>(
     let progress = Progress {
         alarm,
         idle: plan.idle,
-        deadline: Cell::new(if request_body.ended { plan.deadline } else { Deadline::NEVER }),
+        deadline: Cell::new(if request_body.ended { plan.deadline } else { plan.ends_at }),
         moved: Cell::new(now),
         watch_from: Cell::new(Deadline::NEVER),
         is_slow: Cell::new(false),
@@ -279,7 +283,7 @@ async fn send_first<I: Io>(
 impl Plan<'_> {
     /// The end of the exchange when the request's last byte was seen `now`.
     fn deadline_from(&self, now: u64) -> Deadline {
-        self.request_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait))
+        self.request_timeout.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait)).min(self.ends_at)
     }
 }
 

@@ -447,6 +447,11 @@ impl<I: Io> Connection<I> {
         self.open.end
     }
 
+    /// Makes its close a RST.
+    pub fn reset(&mut self) {
+        self.send.reset();
+    }
+
     /// Whose counters this connection moves.
     pub fn stats(&self) -> &ClusterStats {
         &self.open.stats

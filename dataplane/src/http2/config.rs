@@ -1,6 +1,8 @@
 //! What the configuration says of HTTP/2, as the protocol's own types have it.
 
-use policy::{cluster::ClusterConfig, http2::Http2Options, limits, network_filter::HttpConnectionManager};
+use policy::{
+    cluster::ClusterConfig, http2::Http2Options, limits, network_filter::HttpConnectionManager, upgrade,
+};
 use wire::{
     http1::parse,
     http2::{Config, Keepalive, budget::Allowance, settings::Settings},
@@ -15,7 +17,10 @@ pub fn downstream_config(manager: &HttpConnectionManager) -> Config {
         headers_count_max: manager.headers_count_max,
         target_bytes_max: manager.request_head_bytes_max,
     };
-    config(&manager.http2, head)
+    let mut config = config(&manager.http2, head);
+    let mut kinds = manager.upgrades.rules().filter(|(kind, _)| *kind != upgrade::CONNECT);
+    config.settings.connect_protocol |= kinds.any(|(_, is_allowed)| is_allowed);
+    config
 }
 
 /// A connection of ours to an upstream.

@@ -78,6 +78,15 @@ impl Stream {
         }
     }
 
+    /// Whether the other end takes protocols that a request asks for (RFC 8441), which it says when it begins.
+    pub fn poll_takes_protocols(&self, cx: &mut Context<'_>) -> Poll<Result<bool, Gone>> {
+        let known = self.http2.state.borrow().wire.peer_takes_protocols();
+        match known {
+            Some(takes) => Poll::Ready(Ok(takes)),
+            None => self.poll_gone(cx).map(Err),
+        }
+    }
+
     // ---- receiving ----
 
     /// The next response head, with its bytes, in exchange for what `head` was.

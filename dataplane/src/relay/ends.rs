@@ -157,6 +157,13 @@ impl<'a, I: Io> Http1Source<'a, I> {
 }
 
 impl<I: Io> Source<'_, I> {
+    /// From now on everything is data, up to the end.
+    pub(super) fn become_tunnel(&mut self) {
+        if let Source::Http1(source) = self {
+            source.decoder = Decoder::new(Framing::UntilClose, TRAILER_LIMITS);
+        }
+    }
+
     /// The next part; its bytes are at the front of [`Source::bytes`], the trailer lines in `trailers` when it ends.
     pub(super) async fn next(
         &mut self,
@@ -238,6 +245,8 @@ pub(super) enum Sink<'a, I: Io> {
         gather: &'a mut Gather,
         /// The body goes in chunks.
         is_chunked: bool,
+        /// Its end is the end of what is sent.
+        is_tunnel: bool,
         /// Counts bytes that were sent.
         sent: &'a Counter,
     },
@@ -257,6 +266,13 @@ pub(super) enum Refused {
 }
 
 impl<I: Io> Sink<'_, I> {
+    /// From now on everything is data, up to the end.
+    pub(super) fn become_tunnel(&mut self) {
+        if let Sink::Http1 { is_chunked, is_tunnel, .. } = self {
+            (*is_chunked, *is_tunnel) = (false, true);
+        }
+    }
+
     /// Sends a part, and the end with its trailers if it `ends`. `until` bounds each send.
     pub(super) async fn send(
         &mut self,
@@ -279,7 +295,13 @@ impl<I: Io> Sink<'_, I> {
                     gather.insert(trailers);
                     gather.insert(body::TRAILERS_END);
                 }
-                self.flush(buffers, until, halt).await
+                self.flush(buffers, until, halt).await?;
+                match self {
+                    Sink::Http1 { send, is_tunnel: true, .. } if ends => {
+                        send.shutdown().map_err(|_| Refused::Over)
+                    }
+                    _ => Ok(()),
+                }
             }
             Sink::Http2(stream) => {
                 let (mut rest, ends_with_data) = (bytes, ends && trailers.is_empty());

@@ -62,11 +62,12 @@ pub(super) async fn exchange<I: Io>(
     let watch = Watch {
         plan,
         request_until: downstream.request_until,
-        deadline: Cell::new(if has_body { Deadline::NEVER } else { plan.deadline }),
+        deadline: Cell::new(if has_body { plan.ends_at } else { plan.deadline }),
         moved: Cell::new(worker.io.now()),
         uploaded: Cell::new((!has_body).then_some(Uploaded::Whole)),
         has_taken_body: Cell::new(false),
         response_begun: Cell::new(false),
+        is_switched: Cell::new(false),
         error: Cell::new(None),
         halt: Halt::default(),
     };
@@ -79,8 +80,13 @@ pub(super) async fn exchange<I: Io>(
             let received = Received { recv: &mut connection.recv, end: &mut ended, count };
             let source = Http1Source::new(received, std::mem::take(rest), framing);
             let sent = &counters.downstream_cx_tx_bytes_total;
-            let down =
-                Sink::Http1 { send: &mut connection.send, gather: to_downstream, is_chunked: false, sent };
+            let down = Sink::Http1 {
+                send: &mut connection.send,
+                gather: to_downstream,
+                is_chunked: false,
+                is_tunnel: false,
+                sent,
+            };
             (Source::Http1(source), down, None)
         }
         Side::Http2(on) => {
@@ -93,7 +99,10 @@ pub(super) async fn exchange<I: Io>(
             let (send, received, stats) = connection.split();
             let sent = &stats.counters.upstream_cx_tx_bytes_total;
             let is_chunked = framing == Framing::Chunked;
-            (Sink::Http1 { send, gather: to_upstream, is_chunked, sent }, From::Http1(received))
+            (
+                Sink::Http1 { send, gather: to_upstream, is_chunked, is_tunnel: false, sent },
+                From::Http1(received),
+            )
         }
         Upstream::Http2 { stream, .. } => (Sink::Http2(stream), From::Http2(stream)),
     };
@@ -104,6 +113,7 @@ pub(super) async fn exchange<I: Io>(
         down,
         edits,
         request,
+        request_bytes: buffer.filled(),
         head: response,
         watch: &watch,
         record,
@@ -128,7 +138,20 @@ pub(super) async fn exchange<I: Io>(
     if waiting_bytes == 0 {
         worker.buffers.put(std::mem::take(rest));
     }
-    let body_out = downloaded.inspect_err(|failed| count_failure(plan.stats, failed.error))?;
+    let body_out = match downloaded {
+        Ok(body_out) => body_out,
+        Err(failed) => {
+            count_failure(plan.stats, failed.error);
+            // What broke a tunnel on one side breaks it on the other.
+            if let (true, Upstream::Http1(connection)) = (watch.is_switched.get(), &mut upstream) {
+                connection.reset();
+            }
+            return Err(failed);
+        }
+    };
+    if watch.is_switched.get() {
+        return Ok(After::Close);
+    }
     let is_received = watch.uploaded.get() == Some(Uploaded::Whole);
     if let Side::Http1(connection) = side {
         connection.is_ended |= ended.is_some();
@@ -189,6 +212,8 @@ struct Watch<'a> {
     has_taken_body: Cell<bool>,
     /// The final response's head came.
     response_begun: Cell<bool>,
+    /// Upstream granted the upgrade: both directions are bytes.
+    is_switched: Cell<bool>,
     /// What ended the exchange from outside of the response.
     error: Cell<Option<ExchangeError>>,
     halt: Halt,
@@ -200,6 +225,13 @@ impl Watch<'_> {
             self.error.set(Some(error));
         }
         self.halt.stop();
+    }
+
+    /// The upgrade was granted: from now on only silence ends it.
+    fn switch(&self) {
+        self.is_switched.set(true);
+        self.response_begun.set(true);
+        self.deadline.set(self.plan.ends_at);
     }
 
     fn idle_from(&self, since: u64) -> Deadline {
@@ -255,7 +287,9 @@ async fn both<I: Io>(
                     watch.fail(ExchangeError::DownstreamGone);
                 }
             }
-            if downloaded.is_some() {
+            // What became a tunnel ends one direction after the other.
+            let is_half_closed = watch.is_switched.get() && matches!(downloaded, Some(Ok(_)));
+            if downloaded.is_some() && !is_half_closed {
                 watch.halt.stop();
             }
             // Once: it ends the sends that are in flight, and those that begin look for themselves.
@@ -268,11 +302,16 @@ async fn both<I: Io>(
                     continue;
                 }
             }
-            if downloaded.is_none()
-                && let Poll::Ready(end) = download.as_mut().poll(cx)
-            {
-                downloaded = Some(end);
-                if !has_uploaded {
+            if downloaded.is_none() {
+                let was_switched = watch.is_switched.get();
+                if let Poll::Ready(end) = download.as_mut().poll(cx) {
+                    downloaded = Some(end);
+                    if !has_uploaded {
+                        continue;
+                    }
+                }
+                // The upload waits for this.
+                if watch.is_switched.get() != was_switched {
                     continue;
                 }
             }
@@ -293,7 +332,8 @@ async fn both<I: Io>(
     result
 }
 
-/// The request body's way up; then a look at a downstream connection, which may go away while its response is waited for.
+/// The request body's way up; then a look at a downstream connection, which may go away while its response is waited for, and
+/// where the request is granted an upgrade, whatever comes behind it.
 async fn upload<I: Io>(
     worker: &Worker<I>,
     source: &mut Source<'_, I>,
@@ -304,27 +344,38 @@ async fn upload<I: Io>(
         let uploaded = send_body(worker, source, up, watch).await;
         let now = worker.io.now();
         watch.uploaded.set(Some(uploaded));
-        watch.deadline.set(watch.plan.deadline_from(now));
+        if !watch.is_switched.get() {
+            watch.deadline.set(watch.plan.deadline_from(now));
+        }
     }
-    let Source::Http1(source) = source else { return };
-    // A FIN is no sign that it went, since HTTP/1.1 clients may send it behind their last request; and when there is no room
-    // for the requests that it sends ahead, nothing is looked for.
-    let is_reset = poll_fn(|cx| {
+    if wait_for_response(worker, source, watch).await {
+        source.become_tunnel();
+        up.become_tunnel();
+        watch.uploaded.set(Some(send_body(worker, source, up, watch).await));
+    }
+}
+
+/// Receives ahead while a response is waited for, as far as there is room; whether everything behind the request goes up.
+async fn wait_for_response<I: Io>(worker: &Worker<I>, source: &mut Source<'_, I>, watch: &Watch<'_>) -> bool {
+    poll_fn(|cx| {
         loop {
-            let is_full = source.bytes.capacity() > 0 && source.bytes.spare() == 0;
-            if watch.halt.is_stopped() || is_full {
-                return Poll::Ready(false);
+            if watch.is_switched.get() || watch.halt.is_stopped() {
+                return Poll::Ready(watch.is_switched.get() && !watch.halt.is_stopped());
+            }
+            // A stream that goes away is noticed by whoever polls this.
+            let Source::Http1(source) = &mut *source else { return Poll::Pending };
+            if source.bytes.capacity() > 0 && source.bytes.spare() == 0 {
+                return Poll::Pending;
             }
             match std::task::ready!(source.received.poll_into(cx, &worker.buffers, &mut source.bytes)) {
                 Ok(()) => {}
-                Err(end) => return Poll::Ready(end == End::Reset),
+                Err(End::Reset) => watch.fail(ExchangeError::DownstreamGone),
+                // No sign that it went: HTTP/1.1 clients may send FIN behind their last request.
+                Err(End::Closed) => return Poll::Pending,
             }
         }
     })
-    .await;
-    if is_reset {
-        watch.fail(ExchangeError::DownstreamGone);
-    }
+    .await
 }
 
 async fn send_body<I: Io>(

@@ -4,7 +4,7 @@ use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use runtime::{Buffer, Io};
 use wire::{
-    head::{Framing, RequestHead, ResponseHead, ResponseView},
+    head::{Framing, RequestHead, RequestView, ResponseHead, ResponseView},
     http1::{
         conn::{self, Interim, Next},
         encode::{self, BodyOut, Edit, ResponseEdits},
@@ -26,6 +26,7 @@ use crate::{
     http2::{Gone, Stream},
     respond::{ExchangeError, Phase},
     telemetry::access_log::Record,
+    upgrade,
     upstream::{End, Received},
     worker::Worker,
 };
@@ -42,6 +43,8 @@ pub(super) struct Download<'a, 'r, I: Io> {
     pub(super) down: Sink<'a, I>,
     pub(super) edits: &'a mut Vec<Edit<'static>>,
     pub(super) request: &'a RequestHead,
+    /// The bytes of the request head.
+    pub(super) request_bytes: &'a [u8],
     pub(super) head: &'a mut ResponseHead,
     pub(super) watch: &'a Watch<'a>,
     pub(super) record: &'a mut Record<'r>,
@@ -55,10 +58,15 @@ impl<I: Io> Download<'_, '_, I> {
     pub(super) async fn run(&mut self, from: From<'_, I>) -> Result<BodyOut, Failed> {
         let (mut source, head_bytes) = self.final_head(from).await?;
         self.watch.response_begun.set(true);
+        let is_switched = self.watch.is_switched.get();
         self.record.response_started(self.head.status, self.worker.io.now());
         let body_out = BodyOut::choose(self.head.framing, self.request.version);
-        let ends = matches!(self.head.framing, Framing::None | Framing::Length(0));
-        self.send_final_head(head_bytes, body_out, ends);
+        let ends = !is_switched && matches!(self.head.framing, Framing::None | Framing::Length(0));
+        let is_stream = matches!(source, Source::Http2 { .. });
+        self.send_final_head(head_bytes, (body_out, ends), is_stream);
+        if is_switched {
+            self.down.become_tunnel();
+        }
         let mut trailers = Vec::new();
         let mut is_over = ends;
         while !is_over {
@@ -104,11 +112,18 @@ impl<I: Io> Download<'_, '_, I> {
                 From::Http2(stream) => self.stream_head(stream).await?,
             };
             self.watch.moved.set(self.worker.io.now());
-            match interim.receive(self.head, self.request.version, false) {
-                Ok(Next::Final) => {
+            match interim.receive(self.head, self.request.version, self.watch.plan.is_upgrade) {
+                Ok(next @ (Next::Final | Next::Switch)) => {
+                    if next == Next::Switch {
+                        self.watch.switch();
+                    }
+                    let framing = match next {
+                        Next::Switch => Framing::UntilClose,
+                        _ => self.head.framing,
+                    };
                     let source = match from {
                         From::Http1(connection) => {
-                            Source::Http1(Http1Source::new(connection, received, self.head.framing))
+                            Source::Http1(Http1Source::new(connection, received, framing))
                         }
                         From::Http2(stream) => Source::Http2 { stream, bytes: Buffer::default() },
                     };
@@ -128,7 +143,7 @@ impl<I: Io> Download<'_, '_, I> {
                     self.flush().await?;
                 }
                 Ok(Next::Drop) => self.worker.buffers.put(head_bytes),
-                Ok(Next::Switch) | Err(_) => {
+                Err(_) => {
                     self.worker.buffers.put(head_bytes);
                     return Err(self.failed(ExchangeError::ResponseMalformed));
                 }
@@ -194,13 +209,26 @@ impl<I: Io> Download<'_, '_, I> {
         })
     }
 
-    fn send_final_head(&mut self, head_bytes: Buffer, body: BodyOut, ends: bool) {
+    fn send_final_head(&mut self, head_bytes: Buffer, (body, ends): (BodyOut, bool), is_stream: bool) {
         let view = ResponseView { head: self.head, bytes: head_bytes.filled() };
         let mut list = EditList::take(self.edits);
         let server = &self.manager.config.server_header;
         head_edits::response(view, &self.watch.plan.target.response_headers, server, &mut list);
         let is_received = self.watch.uploaded.get() == Some(Uploaded::Whole);
         self.announces_close |= conn::must_close(self.request, is_received, body);
+        let mut accept = [0; upgrade::ACCEPT_CHARACTERS];
+        if self.watch.is_switched.get() {
+            self.announces_close = false;
+            let key = RequestView { head: self.request, bytes: self.request_bytes };
+            match (&self.down, is_stream, key.header_values(upgrade::KEY).next()) {
+                (Sink::Http1 { .. }, true, Some(key)) => {
+                    upgrade::write_accept(key, &mut accept);
+                    list.push(Edit::Set { name: upgrade::ACCEPT, value: &accept });
+                }
+                (Sink::Http2(_), ..) => list.push(Edit::Remove(upgrade::ACCEPT)),
+                _ => {}
+            }
+        }
         let edits = ResponseEdits {
             headers: list.as_slice(),
             body,

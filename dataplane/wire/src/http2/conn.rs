@@ -118,6 +118,8 @@ pub struct Connection {
     pub(super) is_server: bool,
     pub(super) config: Config,
     pub(super) peer: Settings,
+    /// The peer has said what it takes.
+    pub(super) peer_is_known: bool,
     pub(super) decoder: Decoder,
     pub(super) encoder: Encoder,
     pub(super) out: Vec<u8>,
@@ -197,12 +199,13 @@ impl Connection {
             is_server,
             config,
             peer: Settings::default(),
+            peer_is_known: false,
             decoder: Decoder::new(config.settings.table_bytes),
             encoder: Encoder::new(Settings::default().table_bytes),
             out,
             reading: Reading::begin(is_server),
             block: Vec::new(),
-            writer: Writer::new(),
+            writer: Writer::new(config.settings.connect_protocol),
             request: RequestHead::default(),
             response: ResponseHead::default(),
             streams: Streams::default(),
@@ -285,6 +288,7 @@ impl Connection {
             recv_window: RecvWindow::new(self.config.settings.window_bytes),
             body_left: None,
             method: Method::Get,
+            protocol: None,
         }))
     }
 
@@ -318,9 +322,9 @@ impl Connection {
         self.streams.live_count()
     }
 
-    /// Whether the peer takes CONNECT with a protocol.
-    pub fn peer_takes_protocols(&self) -> bool {
-        self.peer.connect_protocol
+    /// Whether the peer takes CONNECT with a protocol; `None` before it has said what it takes.
+    pub fn peer_takes_protocols(&self) -> Option<bool> {
+        self.peer_is_known.then_some(self.peer.connect_protocol)
     }
 
     /// Whether the request, or the response, has been received to its end.

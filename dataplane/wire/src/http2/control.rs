@@ -22,6 +22,7 @@ impl Connection {
             self.chatter(now)?;
         }
         self.reading = Reading::Frame;
+        self.peer_is_known = true;
         let before = self.peer;
         self.peer.read(payload, !self.is_server)?;
         let shift = i64::from(self.peer.window_bytes) - i64::from(before.window_bytes);

@@ -25,18 +25,24 @@ pub(super) fn check_request(edits: &HeadEdits<'_>) -> Result<(), EncodeError> {
     Ok(())
 }
 
-/// Writes the fields of a request head; the edits were checked.
+/// Writes the fields of a request head; the edits were checked. With a `protocol` it is an extended CONNECT.
 pub(super) fn request(
     view: RequestView<'_>,
     edits: &HeadEdits<'_>,
-    scheme: &[u8],
+    (scheme, protocol): (&[u8], Option<&[u8]>),
     encoder: &mut Encoder,
     out: &mut Vec<u8>,
 ) {
     let head = view.head;
     let authority = edits.authority.unwrap_or_else(|| view.authority());
     encoder.begin(out);
-    encoder.method(view.method(), out);
+    match protocol {
+        Some(protocol) => {
+            encoder.method(b"CONNECT", out);
+            encoder.protocol(protocol, out);
+        }
+        None => encoder.method(view.method(), out),
+    }
     if head.form != TargetForm::Authority {
         encoder.scheme(scheme, out);
     }
@@ -103,7 +109,7 @@ pub(super) fn response(
     let head = view.head;
     let is_interim = head.status < 200;
     encoder.begin(out);
-    encoder.status(head.status, out);
+    encoder.status(if head.status == 101 { 200 } else { head.status }, out);
     let filter = Filter::new(&head.headers, view.bytes, head.options, edits.headers);
     for header in &head.headers {
         let goes_on = match header.known {
@@ -136,7 +142,8 @@ pub(super) fn answer(answer: &Answer<'_>, encoder: &mut Encoder, out: &mut Vec<u
             encoder.field(name, value, 0, Indexing::Allowed, out);
         }
     }
-    if !matches!(answer.status, 204 | 304) {
+    // Without a body the end of the stream says it.
+    if !answer.body.is_empty() && !matches!(answer.status, 204 | 304) {
         let mut text = [0; DIGITS_MAX];
         encoder.field(
             b"content-length",

@@ -5,6 +5,9 @@
 //! written to an HTTP/1.1 upstream, whatever trick brought it here (FAILURES DG-01 to DG-08). Bytes that could forge the
 //! text, and what RFC 9113 §8 forbids besides, are refused before.
 //!
+//! What HTTP/2 asks for with an extended CONNECT (RFC 8441) is the upgrade that HTTP/1.1 asks for with GET, and the answer
+//! that grants it is a 101.
+//!
 //! What HTTP/1.1 says by framing is added: `transfer-encoding: chunked` where a body of unknown length follows,
 //! `content-length: 0` where a response ends without one.
 
@@ -44,6 +47,8 @@ pub(super) struct Writer {
     /// All `cookie` fields, which HTTP/1.1 has in one (RFC 9113 §8.2.3).
     cookies: Vec<u8>,
     has_length: bool,
+    /// Whether an extended CONNECT is understood.
+    takes_protocols: bool,
     /// Where lines begin whose values no table may keep.
     secret: Vec<u32>,
     error: Option<HeadError>,
@@ -60,7 +65,7 @@ struct Pseudo {
 }
 
 impl Writer {
-    pub(super) fn new() -> Writer {
+    pub(super) fn new(takes_protocols: bool) -> Writer {
         Writer {
             role: Role::Request,
             text: Vec::new(),
@@ -69,6 +74,7 @@ impl Writer {
             has_begun: false,
             cookies: Vec::new(),
             has_length: false,
+            takes_protocols,
             secret: Vec::new(),
             error: None,
         }
@@ -183,22 +189,30 @@ impl Writer {
         let of = |span: Span| span.of(&self.values);
         let method = of(method.ok_or(HeadError::Pseudo)?);
         let is_connect = method == b"CONNECT";
-        let target = match (is_connect, protocol, path, scheme) {
+        let is_known = |scheme: Span| {
+            let scheme = of(scheme);
+            [&b"http"[..], b"https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+        };
+        let (method, target) = match (is_connect, protocol, path, scheme) {
             // RFC 9113 §8.5: nothing but the authority.
-            (true, None, None, None) => of(authority.ok_or(HeadError::Pseudo)?),
-            (false, None, Some(path), Some(scheme)) => {
-                let is_known =
-                    [&b"http"[..], b"https"].iter().any(|known| of(scheme).eq_ignore_ascii_case(known));
-                let path = of(path);
-                if !is_known || !(path.starts_with(b"/") || path == b"*" && method == b"OPTIONS") {
-                    return Err(HeadError::Pseudo);
-                }
-                path
+            (true, None, None, None) => (method, of(authority.ok_or(HeadError::Pseudo)?)),
+            (true, Some(_), Some(path), Some(scheme)) if self.takes_protocols && is_known(scheme) => {
+                (&b"GET"[..], of(path))
             }
+            (false, None, Some(path), Some(scheme)) if is_known(scheme) => (method, of(path)),
             _ => return Err(HeadError::Pseudo),
         };
+        let is_origin_form = target.starts_with(b"/") || target == b"*" && method == b"OPTIONS";
+        if !is_origin_form && path.is_some() {
+            return Err(HeadError::Pseudo);
+        }
         for part in [method, b" ", target, b" HTTP/1.1\r\n"] {
             self.text.extend_from_slice(part);
+        }
+        if let Some(protocol) = protocol {
+            for part in [b"connection: upgrade\r\nupgrade: ", of(protocol), b"\r\n"] {
+                self.text.extend_from_slice(part);
+            }
         }
         if let Some(authority) = authority {
             for part in [b"host: ", of(authority), b"\r\n"] {
@@ -221,8 +235,11 @@ impl Writer {
                 self.text.extend_from_slice(part);
             }
         }
-        let is_connect = self.text.starts_with(b"CONNECT ");
-        if !ends && !self.has_length && !is_connect {
+        let is_tunnel = self.pseudo.protocol.is_some() || self.text.starts_with(b"CONNECT ");
+        if is_tunnel && (ends || self.has_length) {
+            return Err(HeadError::End);
+        }
+        if !ends && !self.has_length && !is_tunnel {
             self.text.extend_from_slice(CHUNKED_LINE);
         }
         self.text.extend_from_slice(b"\r\n");
@@ -234,20 +251,25 @@ impl Writer {
         mark(&self.secret, &mut head.headers);
         match head.framing {
             Framing::Length(1..) if ends => Err(HeadError::End),
+            // Such as `h2c`, which is no upgrade to anybody.
+            _ if self.pseudo.protocol.is_some() && !head.upgrade => Err(HeadError::Pseudo),
             _ => Ok(()),
         }
     }
 
-    /// The head of a response to a request with `method`.
+    /// The head of a response to a request with `method`, which asked for `protocol`.
     pub(super) fn response(
         &mut self,
         ends: bool,
-        method: Method,
+        (method, protocol): (Method, Option<&[u8]>),
         limits: &Limits,
         head: &mut ResponseHead,
     ) -> Result<(), HeadError> {
         self.whole()?;
         let status = self.pseudo.status.map(|status| status.of(&self.values));
+        if let (Some(protocol), Some([b'2', ..]), false) = (protocol, status, ends) {
+            return self.switching(protocol, limits, head);
+        }
         let is_bodyless = method == Method::Head || matches!(status, Some(b"204" | b"304" | [b'1', ..]));
         let adds_length = ends && !self.has_length && !is_bodyless;
         if adds_length {
@@ -266,6 +288,26 @@ impl Writer {
             Framing::Length(1..) if ends => Err(HeadError::End),
             _ => Ok(()),
         }
+    }
+
+    /// The head of a response that grants a protocol.
+    fn switching(
+        &mut self,
+        protocol: &[u8],
+        limits: &Limits,
+        head: &mut ResponseHead,
+    ) -> Result<(), HeadError> {
+        if self.has_length {
+            return Err(HeadError::End);
+        }
+        if let Some(status) = self.text.get_mut(STATUS_AT..STATUS_AT + 3) {
+            status.copy_from_slice(b"101");
+        }
+        for part in [b"connection: upgrade\r\nupgrade: ", protocol, b"\r\n\r\n"] {
+            self.text.extend_from_slice(part);
+        }
+        parse::response(&self.text, limits, Method::Get, head)?;
+        Ok(())
     }
 
     /// Trailer lines that may be sent on.
@@ -325,5 +367,7 @@ fn mark(secret: &[u32], headers: &mut [Header]) {
     }
 }
 
+/// Where the status is in a status line.
+const STATUS_AT: usize = b"HTTP/1.1 ".len();
 const CHUNKED_LINE: &[u8] = b"transfer-encoding: chunked\r\n";
 const EMPTY_LINE_OF_LENGTH: &[u8] = b"content-length: 0\r\n";

@@ -433,6 +433,7 @@ impl Connection {
             recv_window: RecvWindow::new(self.config.settings.window_bytes),
             body_left,
             method: Method::Get,
+            protocol: None,
         });
         Ok(Some(match too_large {
             Some(error) => Event::TooLarge { stream, error },
@@ -455,7 +456,8 @@ impl Connection {
             Half::Body if !block.ends || matches!(stream.body_left, Some(1..)) => Err(HeadError::End),
             Half::Body => self.writer.trailers(self.config.trailers),
             Half::Head => {
-                self.writer.response(block.ends, stream.method, &self.config.head, &mut self.response)
+                let asked = (stream.method, stream.protocol.as_deref());
+                self.writer.response(block.ends, asked, &self.config.head, &mut self.response)
             }
         };
         if written.is_err() {
@@ -465,7 +467,8 @@ impl Connection {
             stream.receiving = Half::Ended;
             return Ok(Some(Event::Trailers { stream: key }));
         }
-        let is_interim = self.response.status < 200;
+        let is_switch = self.response.status == 101;
+        let is_interim = self.response.status < 200 && !is_switch;
         if is_interim && block.ends {
             return self.stream_error(key, ErrorCode::PROTOCOL_ERROR, now);
         }
@@ -474,6 +477,7 @@ impl Connection {
             // To HEAD, and with 304, the length says what the body would have.
             stream.body_left = match self.response.framing {
                 Framing::Length(length) => Some(length),
+                Framing::None if is_switch => None,
                 Framing::None => Some(0),
                 Framing::Chunked | Framing::UntilClose => None,
             };

@@ -28,12 +28,16 @@ impl Connection {
             return Ok(());
         };
         self.own_next += 2;
-        let ends = matches!(view.head.framing, Framing::None | Framing::Length(0));
+        let protocol = view.head.upgrade.then(|| view.header_values(b"upgrade").next()).flatten();
+        let protocol = protocol.filter(|_| edits.upgrade);
+        let is_tunnel = protocol.is_some() || view.head.method == Method::Connect;
+        let ends = !is_tunnel && matches!(view.head.framing, Framing::None | Framing::Length(0));
         stream.method = view.head.method;
+        stream.protocol = protocol.map(Into::into);
         stream.sending = if ends { Half::Ended } else { Half::Body };
         let encoder = &mut self.encoder;
         encode::write_block(&mut self.out, (id, ends, payload_max), |out| {
-            encode::request(view, edits, scheme, encoder, out);
+            encode::request(view, edits, (scheme, protocol), encoder, out);
         });
         Ok(())
     }
@@ -46,7 +50,8 @@ impl Connection {
         edits: &ResponseEdits<'_>,
         ends: bool,
     ) {
-        let is_interim = view.head.status < 200;
+        // What grants a protocol is final here (RFC 8441 §5.1).
+        let is_interim = view.head.status < 200 && view.head.status != 101;
         let Some(id) = self.head_goes_out(key, is_interim, ends) else { return };
         let (payload_max, encoder) = (self.payload_max(), &mut self.encoder);
         encode::write_block(&mut self.out, (id, ends, payload_max), |out| {

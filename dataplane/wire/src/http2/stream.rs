@@ -3,7 +3,7 @@
 //! A stream keeps its place until its owner releases it, however it ended on the wire. So a peer that resets its streams,
 //! or makes us reset them, gets no new ones before the work for the old ones is really over.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 use super::flow::{RecvWindow, SendWindow};
 use crate::head::Method;
@@ -47,6 +47,8 @@ pub(super) struct Stream {
     pub(super) body_left: Option<u64>,
     /// Of the request.
     pub(super) method: Method,
+    /// What the request asked for instead of a response (RFC 8441).
+    pub(super) protocol: Option<Box<[u8]>>,
 }
 
 /// The streams of a connection.
@@ -217,6 +219,7 @@ mod tests {
             recv_window: RecvWindow::new(0),
             body_left: None,
             method: Method::Get,
+            protocol: None,
         }
     }
 
