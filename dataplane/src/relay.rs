@@ -171,7 +171,8 @@ async fn connections<I: Io>(
         gather: to_upstream,
         first: Buffer::default(),
         body: &mut request_body,
-        behind: buffer.filled().get(sent..).unwrap_or_default(),
+        // In one place only, or it would be read twice when `rest` is empty and given up.
+        behind: buffer.filled().get(sent..).filter(|_| rest.capacity() == 0).unwrap_or_default(),
         rest,
         progress: &progress,
         plan,

@@ -115,6 +115,40 @@ fn requests_behind_a_slow_one_are_answered_in_order() {
     slow().on_sim(pipelined_behind_a_slow_one);
 }
 
+/// The end of a body that came in two pieces is read once, however often the client is looked at while the answer is slow.
+async fn the_end_of_a_body_in_two_pieces(mesh: &Mesh<sim::SimIo>) {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let mut peer = mesh.peer().await;
+    let head = "POST /0 HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n";
+    // Half a line of the trailers has to wait for its other half, after the rest was sent.
+    peer.send(format!("{head}1\r\nz\r\n0\r\nx-a: b")).await;
+    let mut origin = mesh.accept().await;
+    origin.recv_until(b"z\r\n").await;
+    peer.send("c\r\n\r\n").await;
+    let end = origin.recv_until(b"\r\n\r\n").await;
+    assert!(end.ends_with(b"x-a: bc\r\n\r\n"), "{}", end.escape_ascii());
+    // Long enough to be looked at and for a buffer that stays empty to be given up.
+    mesh.pass(10 * SLOW).await;
+    peer.send(Ask::get("shop", "/1", 1).bytes()).await;
+    mesh.pass(SLOW).await;
+    origin.send(ANSWER).await;
+    let next = origin.recv_until(b"\r\n\r\n").await;
+    assert!(next.starts_with(b"GET /1 "), "{}", next.escape_ascii());
+    origin.send(ANSWER).await;
+    answers(&mut peer, &["POST", "GET"]).await;
+}
+
+#[test]
+fn what_was_read_of_a_slow_request_is_not_read_again() {
+    let setup = Setup::new(Behaviour::default()).played(1);
+    setup.on_sim(the_end_of_a_body_in_two_pieces);
+    for seed in 0..16 {
+        let sim = Sim::with_seed(seed);
+        sim.late_completions(500);
+        setup.on(&sim, &the_end_of_a_body_in_two_pieces);
+    }
+}
+
 #[test]
 fn more_than_a_buffer_behind_a_slow_request_waits_in_the_kernel() {
     slow().on(&Sim::with_seed(0), &async |mesh: &Mesh<_>| {
