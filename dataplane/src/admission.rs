@@ -62,6 +62,8 @@ pub struct Admission {
     most: u64,
     /// Descriptors that connections may need before accepting pauses.
     descriptors: u64,
+    /// Connections for which there is memory before accepting pauses.
+    memory: AtomicU64,
 }
 
 /// What a connection at work may need: its own descriptor, one to upstream and one that is being closed. One at rest
@@ -88,15 +90,24 @@ impl Admission {
     /// At most `most` connections, and none accepted while those that are open may need `descriptors`.
     pub fn new(most: Option<u64>, descriptors: u64) -> Admission {
         let most = most.unwrap_or(u64::MAX);
-        Admission { gate: Arc::default(), at_rest: AtomicU64::new(0), most, descriptors }
+        let (gate, at_rest, memory) = (Arc::default(), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Admission { gate, at_rest, most, descriptors, memory }
     }
 
-    /// Whether there are descriptors for one more.
+    /// There is memory for so many connections more, until that is said anew; gives how many there are.
+    pub fn allow(&self, more: u64) -> u64 {
+        let open = self.gate.open();
+        self.memory.store(open.saturating_add(more), Ordering::Relaxed);
+        open
+    }
+
+    /// Whether there are descriptors, and memory, for one more.
     pub fn has_room(&self) -> bool {
         let open = self.gate.open();
         let at_work = open.saturating_sub(self.at_rest.load(Ordering::Relaxed));
         // Always one, or nobody would ever be served.
-        open == 0 || open + (at_work + 1) * (DESCRIPTORS_AT_WORK - 1) < self.descriptors
+        let has_descriptors = open + (at_work + 1) * (DESCRIPTORS_AT_WORK - 1) < self.descriptors;
+        open == 0 || has_descriptors && open < self.memory.load(Ordering::Relaxed)
     }
 
     /// Counts a connection as one at rest.
@@ -178,6 +189,10 @@ mod tests {
             let passes: Vec<_> = (0..at_rest + at_work).map_while(|_| admission.enter()).collect();
             let resting: Vec<_> = (0..at_rest).map(|_| admission.rest()).collect();
             assert_eq!(admission.has_room(), has_room, "{descriptors} for {at_rest} and {at_work}");
+            assert_eq!(admission.allow(0), passes.len() as u64);
+            assert_eq!(admission.has_room(), passes.is_empty(), "always one");
+            admission.allow(1);
+            assert_eq!(admission.has_room(), has_room);
             drop(resting);
             drop(passes);
             assert!(admission.has_room());

@@ -286,6 +286,7 @@ impl<'c, I: Io> Downstream<'c, I> {
                         ExchangeError::RequestHead(ParseError::HeadTooLarge | ParseError::TooManyHeaders) => {
                             stats.counters.downstream_rq_too_large.inc()
                         }
+                        ExchangeError::Overloaded => stats.counters.downstream_rq_overload_close.inc(),
                         _ => stats.counters.downstream_cx_protocol_error.inc(),
                     }
                     return End::Over(exchange::refuse(worker, manager, self, error).await);
@@ -358,12 +359,16 @@ impl<'c, I: Io> Downstream<'c, I> {
                 false if manager.config.codec == Codec::Http2 => return Ok(Head::Preface),
                 false => match parse::request(received, &head_limits, &mut self.request) {
                     Ok(Parsed::Complete) => return self.judge_names(manager).map(|()| Head::Request),
+                    // Told what it would be told when its head is whole.
+                    Ok(Parsed::Partial) if worker.is_short_of_memory() => {
+                        return Err(ExchangeError::Overloaded);
+                    }
                     Ok(Parsed::Partial) => {}
                     Err(error) => return Err(ExchangeError::RequestHead(error)),
                 },
             }
             if self.buffer.spare() == 0 {
-                self.buffer.compact();
+                worker.buffers.make_room(&mut self.buffer);
             }
             match connection.recv.recv(&mut self.buffer, until).await {
                 Ok(0) => {

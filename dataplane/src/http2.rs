@@ -166,8 +166,7 @@ impl Http2 {
                 None => return Ok(done),
                 Some(Event::Request { stream }) => {
                     let mut head = owner.spare();
-                    let mut bytes = self.buffers.take();
-                    bytes.extend(state.wire.take_request(&mut head));
+                    let bytes = self.buffers.take_with(state.wire.take_request(&mut head));
                     state.place(stream).is_ended = state.wire.has_received_all(stream);
                     arrived.push(Arrived {
                         stream: Stream::new(self.clone(), stream),
@@ -212,8 +211,8 @@ impl State {
     fn note(&mut self, event: Event<'_>, buffers: &BufferPool) {
         match event {
             Event::Response { stream } => {
-                let (mut head, mut bytes) = (ResponseHead::default(), buffers.take());
-                bytes.extend(self.wire.take_response(&mut head));
+                let mut head = ResponseHead::default();
+                let bytes = buffers.take_with(self.wire.take_response(&mut head));
                 let is_ended = self.wire.has_received_all(stream);
                 let place = self.place(stream);
                 place.is_ended = is_ended;

@@ -133,6 +133,7 @@ impl<I: Io> Reading<'_, I> {
                 self.is_retiring = true;
                 self.until = self.until.min(idle::retire_at(self.worker, limits::DRAIN_TIMEOUT_DEFAULT));
             }
+            self.worker.buffers.make_room(bytes);
             return match self.recv.recv(bytes, self.until).await.map_err(|error| error.kind()) {
                 Ok(0) => Err(Unknown::NotTold),
                 Ok(_) => Ok(Goes::On),

@@ -126,9 +126,8 @@ async fn connections<I: Io>(
     let Side::Http1(connection) = side else { return Ok(After::Close) };
     if (!request_body.ended || !is_first_sent) && rest.capacity() == 0 {
         // The head stays where it is; what follows goes through a buffer of its own, which an attempt before may have made.
-        *rest = worker.buffers.take();
         let received = if is_first_sent { buffer.filled() } else { to_upstream.buffer().filled() };
-        rest.extend(received.get(sent..).unwrap_or_default());
+        *rest = worker.buffers.take_with(received.get(sent..).unwrap_or_default());
     }
     let now = worker.io.now();
     let progress = Progress {
@@ -259,7 +258,8 @@ async fn send_first<I: Io>(
             let until = plan
                 .idle
                 .map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait))
-                .min(plan.deadline);
+                .min(plan.deadline)
+                .min(worker.send_until());
             let (to_up, ..) = upstream.split();
             let result = to_up.send(gather, until).await;
             let unsent = gather.unsent_len();

@@ -190,7 +190,8 @@ impl<I: Io> Pump<'_, I> {
             if !self.buffer.is_empty() {
                 gather.keep(0..self.buffer.len());
                 gather.put_buffer(std::mem::take(&mut self.buffer));
-                let result = self.send.send_all(&mut gather, self.idle_until()).await;
+                let until = self.idle_until().min(self.worker.send_until());
+                let result = self.send.send_all(&mut gather, until).await;
                 self.buffer = gather.take_buffer();
                 self.buffer.clear();
                 match result {

@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -20,7 +21,7 @@ use policy::{
     snapshot::Snapshot,
 };
 use runtime::{
-    BufferPool, Io, Listener,
+    BufferPool, Deadline, Io, Listener,
     io::ListenerClose,
     mailbox::{self, Mailbox},
 };
@@ -168,6 +169,13 @@ const _: () = assert!(limits::RECV_BUFFER_BYTES == runtime::kernel::PROVIDED_BYT
 /// Buffers that a worker keeps when they are free: as many as connections can be busy in one turn.
 const BUFFERS_KEPT_MAX: usize = 1024;
 
+/// How long a buffer is kept at least that nobody needs, where memory is limited.
+const BUFFER_KEPT: Duration = Duration::from_secs(1);
+
+/// Buffers that are freed at a time for which the kernel is given back what the allocator keeps: a MiB of them. It takes a
+/// moment, in which the worker does nothing else.
+const BUFFERS_GIVEN_BACK_MIN: usize = 16;
+
 impl<I: Io> Worker<I> {
     /// A worker with nothing to do yet.
     pub fn new(io: I, seat: Seat<I>, bound: Box<Bound>, seed: u64, outlets: Outlets) -> Rc<Worker<I>> {
@@ -199,6 +207,7 @@ impl<I: Io> Worker<I> {
 
     /// Serves until told to stop: the worker's main future.
     pub async fn run(self: Rc<Self>, mailbox: Mailbox<Order<I>>) {
+        let mut trim_at = Deadline(0);
         loop {
             while let Some(order) = mailbox.take() {
                 match order {
@@ -213,6 +222,15 @@ impl<I: Io> Worker<I> {
             }
             let busy = self.io.turn().await;
             self.stats.turn(busy);
+            let allowed = self.stats.buffers_allowed.get();
+            self.buffers.allow(allowed);
+            // A worker without work ends a turn now and then, since it is looked after.
+            if allowed != u64::MAX && self.io.now() >= trim_at.0 {
+                trim_at = Deadline::after(self.io.now(), BUFFER_KEPT);
+                if self.buffers.trim() >= BUFFERS_GIVEN_BACK_MIN {
+                    runtime::memory::give_back();
+                }
+            }
             self.stats.counters.completion_overflows.set(self.io.overflow_count());
             self.stats.counters.buffers_out.set(self.buffers.out_count() as u64);
             self.stats.counters.buffers_kept.set(self.buffers.kept_count() as u64);
@@ -240,9 +258,26 @@ impl<I: Io> Worker<I> {
         Owner(self.owners.get())
     }
 
-    /// Whether connections hold as many buffers as they may, so that no request is taken.
+    /// Whether connections hold so many buffers that no request is taken.
     pub fn is_short_of_memory(&self) -> bool {
-        self.stats.buffers_allowed.is_exceeded_by(self.buffers.out_count())
+        self.holds_more_than(limits::BUFFERS_REFUSE_PERCENT)
+    }
+
+    /// Whether connections hold so many buffers that none may be held for long.
+    pub fn is_tight(&self) -> bool {
+        self.holds_more_than(limits::BUFFERS_TIGHT_PERCENT)
+    }
+
+    fn holds_more_than(&self, percent: u64) -> bool {
+        self.stats.buffers_allowed.is_exceeded_by(self.buffers.out_count(), percent)
+    }
+
+    /// Until when a send of a buffer that begins now may last for the sake of others.
+    pub fn send_until(&self) -> Deadline {
+        match self.is_tight() {
+            true => Deadline::after(self.io.now(), limits::SEND_TIME_WHEN_TIGHT),
+            false => Deadline::NEVER,
+        }
     }
 
     /// Whether nothing is left to drain.

@@ -10,7 +10,7 @@ use std::{
 use policy::endpoint::WorkerId;
 use runtime::{
     affinity,
-    kernel::{Driver, Kernel},
+    kernel::{Driver, Holdings, Kernel},
     mailbox::{Bell, Mailbox, Sender, mailbox},
 };
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub is_pinned: bool,
     /// Seeds the workers' random numbers.
     pub seed: u64,
+    /// What the loop of each may hold.
+    pub holdings: Option<Holdings>,
     /// What each of them has to tell others something.
     pub outlets: Outlets,
 }
@@ -233,6 +235,9 @@ impl Birth {
         let pinned_to = self.cpu.filter(|cpu| affinity::pin_to(*cpu));
         let _ = self.started.send((self.worker, Ok((own_thread_id(), pinned_to))));
         drop(self.started);
+        if let Some(holdings) = self.options.holdings {
+            io.limit(holdings);
+        }
         let id = WorkerId(u16::try_from(self.worker).unwrap_or(u16::MAX));
         let seed = self.options.seed.wrapping_add(u64::from(id.0));
         let colleagues = Colleagues::new(self.worker, self.colleagues);

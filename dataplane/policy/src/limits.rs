@@ -154,12 +154,51 @@ pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// The same for each worker: its loop, its mailbox, its listeners, and a spare of each of them.
 pub const DESCRIPTORS_PER_WORKER: u64 = 16;
 
-/// Share of the memory of a cgroup above which requests are refused, in percent. What is left is for what the kernel
-/// accounts late, and for exchanges that run.
+/// Share of the memory of a cgroup that is used, in percent. What is left is for what the kernel accounts late, for the small
+/// buffers of exchanges that run when there are no others, and for what is not foreseen.
 pub const MEMORY_SHARE_PERCENT: u64 = 80;
 
 /// Buffers that a worker may always use, however much memory others take, so that some requests get through.
 pub const BUFFERS_ALWAYS: u64 = 16;
+
+/// Share of the buffers that there may be above which requests are refused, in percent. An exchange holds one from its
+/// beginning and takes up to three more for its bodies, some of which are small when all are used: at half, all exchanges
+/// that were taken have room to end.
+pub const BUFFERS_REFUSE_PERCENT: u64 = 50;
+
+/// Share of the buffers that there may be above which nobody keeps one for long, in percent: sends are given
+/// [`SEND_TIME_WHEN_TIGHT`], and who waits for bytes waits without one. Below half of the share above which requests are refused
+/// what is held for long leaves as much for what is not.
+pub const BUFFERS_TIGHT_PERCENT: u64 = 25;
+const _: () = assert!(2 * BUFFERS_TIGHT_PERCENT <= BUFFERS_REFUSE_PERCENT && BUFFERS_REFUSE_PERCENT <= 50);
+
+/// How long a send of a buffer may last then: who takes less than 13 KB a second is in the way of others.
+pub const SEND_TIME_WHEN_TIGHT: Duration = Duration::from_secs(5);
+
+/// What comes with a buffer, in bytes: a part of the task of its connection, of its sockets, and what the allocator makes of
+/// that.
+pub const BYTES_BESIDE_BUFFER: u64 = 16 * 1024;
+
+/// What a connection costs that holds no buffer, in bytes: its task, its socket, and a name in the poll or ring.
+pub const CONNECTION_BYTES: u64 = 8 * 1024;
+
+/// Share of the memory that is left which new connections may take before it is looked again what is left, as a divisor.
+pub const NEW_CONNECTIONS_SHARE: u64 = 4;
+
+/// Share of the memory that may be in buffers which io_uring receives into and nobody has taken, as a divisor. They are 16 MiB
+/// for each worker at most; of much memory that is little.
+pub const PROVIDED_SHARE: u64 = 16;
+
+/// What the kernel may hold of a connection each way, in bytes of messages, where its memory counts as ours: this share of the
+/// memory, as a divisor, within bounds. Left alone it goes up to megabytes for one connection whose other end does not read.
+pub const HELD_SHARE: u64 = 4096;
+
+/// The least of it: half of a buffer, so that a send and the acknowledgement of the one before can overlap.
+pub const HELD_BYTES_MIN: u64 = RECV_BUFFER_BYTES as u64 / 2;
+
+/// The most of it: with 1 ms to the other end that is still 64 MB a second for one connection.
+pub const HELD_BYTES_MAX: u64 = RECV_BUFFER_BYTES as u64;
+const _: () = assert!(HELD_BYTES_MIN <= HELD_BYTES_MAX);
 
 // ---- upstream connections --------------------------------------------------------------------------------------
 

@@ -3,12 +3,7 @@
 //! Both are plain owners of memory with stable addresses, so the kernel may read what a gather points to while the gather is
 //! moved. No socket here.
 
-use std::{
-    cell::{Cell, RefCell},
-    mem::MaybeUninit,
-    ops::Range,
-    rc::Rc,
-};
+use std::{mem::MaybeUninit, ops::Range};
 
 /// A receive buffer: fixed capacity, with a run of received bytes in it.
 ///
@@ -22,7 +17,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A new buffer of `capacity` bytes; prefer [`BufferPool::take`].
+    /// A new buffer of `capacity` bytes; prefer [`BufferPool::take`](crate::BufferPool::take).
     pub fn new(capacity: usize) -> Buffer {
         Buffer { bytes: Box::new_uninit_slice(capacity), start: 0, end: 0 }
     }
@@ -92,6 +87,11 @@ impl Buffer {
         count
     }
 
+    /// Its memory, with whatever is in it.
+    pub(crate) fn into_bytes(self) -> Box<[MaybeUninit<u8>]> {
+        self.bytes
+    }
+
     /// Changes places with the memory of another buffer, in which `received` is a run of received bytes. Only when this
     /// one is empty and both are of one size.
     ///
@@ -127,52 +127,6 @@ impl Buffer {
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Buffer({} of {})", self.len(), self.capacity())
-    }
-}
-
-/// Free buffers of one worker, last in first out so that warm memory is used first.
-#[derive(Clone, Debug)]
-pub struct BufferPool {
-    shared: Rc<RefCell<Vec<Buffer>>>,
-    /// Taken and not given back.
-    out: Rc<Cell<usize>>,
-    capacity: usize,
-    kept_max: usize,
-}
-
-impl BufferPool {
-    /// A pool of buffers of `capacity` bytes that keeps at most `kept_max` free ones.
-    pub fn new(capacity: usize, kept_max: usize) -> BufferPool {
-        BufferPool { shared: Rc::default(), out: Rc::default(), capacity, kept_max }
-    }
-
-    /// An empty buffer; allocates only when none is free.
-    pub fn take(&self) -> Buffer {
-        self.out.set(self.out.get() + 1);
-        self.shared.borrow_mut().pop().unwrap_or_else(|| Buffer::new(self.capacity))
-    }
-
-    /// Gives a buffer back. A default (capacity 0) one, left where a buffer was moved out, is ignored.
-    pub fn put(&self, mut buffer: Buffer) {
-        if buffer.capacity() != self.capacity {
-            return;
-        }
-        self.out.set(self.out.get().saturating_sub(1));
-        let mut free = self.shared.borrow_mut();
-        if free.len() < self.kept_max {
-            buffer.clear();
-            free.push(buffer);
-        }
-    }
-
-    /// Free buffers that are kept for the next.
-    pub fn kept_count(&self) -> usize {
-        self.shared.borrow().len()
-    }
-
-    /// Buffers that were taken and not given back.
-    pub fn out_count(&self) -> usize {
-        self.out.get()
     }
 }
 
@@ -440,19 +394,5 @@ mod tests {
         assert_eq!(joined(&mut gather), "adxxxxxxxx", "what was sent is not sent again");
         assert_eq!((text(&gather).as_str(), gather.unsent_len()), ("ad|xxxxxxxx", 10));
         assert_eq!(gather.take_buffer().len(), JOINED_BYTES_MAX, "the copy is no received byte");
-    }
-
-    #[test]
-    fn a_pool_gives_back_the_warmest_buffer_and_keeps_no_more_than_it_may() {
-        let pool = BufferPool::new(8, 1);
-        let (mut first, second) = (pool.take(), pool.take());
-        first.extend(b"x");
-        let address = first.bytes.as_ptr();
-        pool.put(first);
-        pool.put(second);
-        pool.put(Buffer::default());
-        let again = pool.take();
-        assert_eq!((again.bytes.as_ptr(), again.len()), (address, 0));
-        assert_eq!(pool.shared.borrow().len(), 0);
     }
 }

@@ -14,7 +14,7 @@ mod socket;
 mod tests;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
     net::{Shutdown, SocketAddr, TcpListener},
@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use self::socket::limit_held;
 use self::{connection::Handle, epoll::Epoll, ring::Ring, socket::Watched};
 pub use self::{
     connection::{KernelRecv, KernelSend},
@@ -66,6 +67,17 @@ struct Loop {
     interface: RefCell<Interface>,
     turn: Turn,
     timers: Timers,
+    held_bytes_max: Cell<Option<u32>>,
+}
+
+/// What a loop may hold beside the buffers of connections, where memory is limited.
+#[derive(Clone, Copy, Debug)]
+pub struct Holdings {
+    /// Buffers that io_uring receives into, each of [`PROVIDED_BYTES`]; there are some always.
+    pub provided_max: u16,
+    /// What the kernel may hold of a connection to upstream each way, in bytes; `None` leaves it to the kernel. As with
+    /// [`listen::bind`](crate::listen::bind).
+    pub held_bytes_max: Option<u32>,
 }
 
 enum Interface {
@@ -77,7 +89,12 @@ impl Kernel {
     fn over(interface: Interface, origin: Instant) -> Kernel {
         let turn = Turn::new(origin);
         let timers = Timers::new(turn.now());
-        Kernel(Rc::new(Loop { interface: RefCell::new(interface), turn, timers }))
+        Kernel(Rc::new(Loop {
+            interface: RefCell::new(interface),
+            turn,
+            timers,
+            held_bytes_max: Cell::new(None),
+        }))
     }
 
     /// As [`run`].
@@ -96,7 +113,7 @@ impl Kernel {
     /// Turns until `main` ends.
     fn turns<T>(&self, main: impl Future<Output = T>) -> io::Result<T> {
         let mut main = pin!(main);
-        let Loop { interface, turn, timers } = &*self.0;
+        let Loop { interface, turn, timers, .. } = &*self.0;
         loop {
             executor::run_ready();
             turn.tasks_ran();
@@ -114,6 +131,14 @@ impl Kernel {
             }
             turn.begin();
             timers.advance(turn.now());
+        }
+    }
+
+    /// Limits what it may hold from now on.
+    pub fn limit(&self, holdings: Holdings) {
+        self.0.held_bytes_max.set(holdings.held_bytes_max);
+        if let Interface::Ring(ring) = &mut *self.0.interface.borrow_mut() {
+            ring.limit_provided(holdings.provided_max);
         }
     }
 
@@ -157,7 +182,7 @@ impl Io for Kernel {
     }
 
     async fn connect(&self, to: SocketAddr, until: Deadline) -> io::Result<(KernelRecv, KernelSend)> {
-        let handle = self.watch(socket::connect(to)?)?;
+        let handle = self.watch(socket::connect(to, self.0.held_bytes_max.get())?)?;
         let alarm = self.0.timers.alarm();
         alarm.set(until);
         poll_fn(|cx| match handle.poll_writable(cx) {

@@ -8,6 +8,7 @@
 
 pub mod affinity;
 pub mod buffer;
+mod buffer_pool;
 #[cfg(feature = "counting")]
 pub mod counting;
 mod executor;
@@ -21,5 +22,6 @@ pub mod refusing;
 pub mod timer;
 mod turn;
 
-pub use buffer::{Buffer, BufferPool, Gather};
+pub use buffer::{Buffer, Gather};
+pub use buffer_pool::BufferPool;
 pub use io::{Accepted, Deadline, Io, Listener, RecvHalf, SendHalf};

@@ -12,6 +12,8 @@ use std::{
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::kernel::limit_held;
+
 /// Why an address could not be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -54,13 +56,25 @@ const BACKLOG: i32 = 4096;
 /// Binds `workers` listening sockets on one address, all with SO_REUSEPORT, SO_REUSEADDR and, inherited by what they accept,
 /// TCP_NODELAY and a limit of unsent bytes ([`SendHalf::limit_unsent`](crate::SendHalf::limit_unsent)).
 pub fn bind(address: SocketAddr, workers: usize, unsent_bytes_max: u32) -> Result<Bound, BindError> {
+    bind_holding(address, workers, unsent_bytes_max, None)
+}
+
+/// The same, where the kernel may hold no more than `held_bytes_max` of what is accepted each way; `None` leaves it to the
+/// kernel, which finds out what is fast and goes up to megabytes.
+pub fn bind_holding(
+    address: SocketAddr,
+    workers: usize,
+    unsent_bytes_max: u32,
+    held_bytes_max: Option<u32>,
+) -> Result<Bound, BindError> {
     let refused = |address| move |source| BindError::Refused { address, source };
-    let first = socket(address, unsent_bytes_max).map_err(refused(address))?;
+    let socket = |address| socket(address, unsent_bytes_max, held_bytes_max);
+    let first = socket(address).map_err(refused(address))?;
     let address = first.local_addr().map_err(refused(address))?;
     let lock = lock(address)?;
     let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(socket(address, unsent_bytes_max).map_err(refused(address))?);
+        sockets.push(socket(address).map_err(refused(address))?);
     }
     // Only after all are bound: a failure half way must not have taken a connection.
     for socket in &sockets {
@@ -69,7 +83,11 @@ pub fn bind(address: SocketAddr, workers: usize, unsent_bytes_max: u32) -> Resul
     Ok(Bound { address, sockets, lock })
 }
 
-fn socket(address: SocketAddr, unsent_bytes_max: u32) -> io::Result<TcpListener> {
+fn socket(
+    address: SocketAddr,
+    unsent_bytes_max: u32,
+    held_bytes_max: Option<u32>,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -78,6 +96,9 @@ fn socket(address: SocketAddr, unsent_bytes_max: u32) -> io::Result<TcpListener>
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(unsent_bytes_max)?;
+    if let Some(bytes) = held_bytes_max {
+        limit_held(&socket, bytes)?;
+    }
     // Both drivers wait until an accept is worth a try, and try without blocking.
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;

@@ -8,7 +8,7 @@ use policy::limits;
 use super::ControlThread;
 use crate::{
     colleagues::HandedOver,
-    memory::{self, Budget},
+    memory::{self, Beside, Budget},
     watchdog::{Finding, Watchdog},
     worker::Order,
 };
@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The same while a worker is stuck: connections that others shall have wait for it.
 const LOOK_FOR_CONNECTIONS: Duration = Duration::from_millis(20);
 
+/// The same while so many connections come that accepting may pause until memory was looked at.
+const LOOK_AT_CROWD: Duration = Duration::from_millis(25);
+
 /// How long after a change of configuration memory is given back: then the workers have let go of the last snapshot and the
 /// new one is on disk. So it is done once a second at most, however fast changes come.
 const GIVE_BACK_DELAY: Duration = Duration::from_secs(1);
@@ -28,20 +31,29 @@ const GIVE_BACK_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct Care {
     pub(super) due: Instant,
     pub(super) watchdog: Watchdog,
-    pub(super) budget: Option<Budget>,
-    /// What was used at the last look, in bytes.
-    pub(super) used_bytes: u64,
+    /// What memory there is, and what is used of it beside buffers.
+    pub(super) budget: Option<(Budget, Beside)>,
+    /// As much was used at the last look as may be.
+    is_short: bool,
+    /// With so many connections those that may be added are used up, or soon.
+    is_crowded_at: u64,
     /// When memory is given back next.
     give_back_at: Option<Instant>,
 }
 
 impl Care {
-    pub(super) fn new(workers: usize, memory_bytes_max: Option<u64>, now: Instant) -> Care {
-        let budget = Budget::find(memory_bytes_max);
-        if let Some(budget) = &budget {
+    pub(super) fn new(workers: usize, budget: Option<(Budget, Beside)>, now: Instant) -> Care {
+        if let Some((budget, _)) = &budget {
             tracing::info!(limit_bytes = budget.limit_bytes, "memory is limited");
         }
-        Care { due: now, watchdog: Watchdog::new(workers, now), budget, used_bytes: 0, give_back_at: None }
+        Care {
+            due: now,
+            watchdog: Watchdog::new(workers, now),
+            budget,
+            is_short: false,
+            is_crowded_at: u64::MAX,
+            give_back_at: None,
+        }
     }
 
     /// Configuration was taken in: what that needed for a moment is free soon.
@@ -104,19 +116,25 @@ impl ControlThread {
     }
 
     fn look_after_memory(&mut self) {
-        let ControlThread { care, workers, .. } = self;
-        let Some(budget) = &care.budget else { return };
-        let used = budget.used_bytes();
-        let left = budget.limit_bytes.saturating_sub(used);
-        match (care.used_bytes >= budget.limit_bytes, left == 0) {
-            (false, true) => tracing::warn!(used, limit = budget.limit_bytes, "memory is short"),
-            (true, false) => tracing::info!(used, limit = budget.limit_bytes, "memory is enough again"),
+        let ControlThread { care, workers, admission, .. } = self;
+        let Some((budget, beside)) = &mut care.budget else { return };
+        let (used, limit) = (budget.used_bytes(), budget.limit_bytes);
+        let is_short = used >= limit;
+        match (care.is_short, is_short) {
+            (false, true) => tracing::warn!(used, limit, "memory is short"),
+            (true, false) => tracing::info!(used, limit, "memory is enough again"),
             _ => {}
         }
-        care.used_bytes = used;
+        care.is_short = is_short;
+        let more = budget.more_connections(used);
+        let open = admission.allow(more);
+        if open >= std::mem::replace(&mut care.is_crowded_at, open + more / 2) {
+            care.due = care.due.min(Instant::now() + LOOK_AT_CROWD);
+        }
         let counters = workers.stats().iter().map(|stats| &stats.counters);
-        let buffers = counters.map(|of| (of.buffers_out.get(), of.buffers_kept.get()));
-        for (stats, allowed) in workers.stats().iter().zip(memory::allowances(left, buffers)) {
+        let buffers = counters.map(|of| of.buffers_out.get() + of.buffers_kept.get());
+        let all = beside.buffers(budget, used, buffers.clone().sum());
+        for (stats, allowed) in workers.stats().iter().zip(memory::allowances(all, buffers)) {
             stats.buffers_allowed.set(allowed);
         }
     }

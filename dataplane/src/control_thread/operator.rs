@@ -123,7 +123,7 @@ impl ControlThread {
             (
                 "ringway_memory_limit_bytes",
                 Metric::Gauge,
-                self.care.budget.as_ref().map_or(0.0, |budget| budget.limit_bytes as f64),
+                self.care.budget.as_ref().map_or(0.0, |(budget, _)| budget.limit_bytes as f64),
             ),
         ];
         let process = Process {

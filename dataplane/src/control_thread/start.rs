@@ -16,7 +16,7 @@ use policy::{
 };
 use runtime::{
     affinity,
-    kernel::{Choice, Probed, probe},
+    kernel::{Choice, Holdings, Probed, probe},
 };
 use tokio::sync::{mpsc, watch};
 use translate::assemble::{Assembler, Options as AssemblerOptions, Update};
@@ -27,6 +27,7 @@ use crate::{
     admission::{self, Admission},
     bootstrap::{AdminAddress, Bootstrap, Role},
     dns, drain,
+    memory::{Beside, Budget},
     report::Identity,
     state::{LastGood, StateFile},
     telemetry::{access_log::AccessLog, registry::Registry},
@@ -134,7 +135,9 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
     let (questions_in, questions) = admin::questions();
     let admin_address = open_admin(bootstrap.admin.as_ref(), questions_in).await?;
 
-    let mut sockets = Sockets::new(workers_count);
+    let budget = Budget::find(bootstrap.overload.memory_bytes_max);
+    let held_bytes_max = budget.as_ref().and_then(Budget::held_bytes_max);
+    let mut sockets = Sockets::new(workers_count, held_bytes_max);
     let mut updates = static_resources(&bootstrap, &options.config_path, &mut sockets)?;
     let state_file = state_file(&bootstrap, options);
     let mut session = bootstrap.control_plane.as_ref().map(|_| new_session(&bootstrap));
@@ -156,12 +159,17 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
     let descriptors = admission::descriptors(workers_count);
     let admission = Arc::new(Admission::new(bootstrap.overload.connections_max, descriptors));
     let (wanted, hosts) = hosts::Inbox::new().map_err(StartError::Runtime)?;
+    let holdings = budget
+        .as_ref()
+        .map(|budget| Holdings { provided_max: budget.provided_max(workers_count), held_bytes_max });
     let worker_options = workers::Options {
         driver: driver.driver,
         is_pinned,
         seed: rng.next_u64(),
+        holdings,
         outlets: Outlets { access_log: access_log.clone(), wanted, admission: admission.clone() },
     };
+    let budget = budget.map(|budget| (budget.clone(), Beside::begin(&budget, workers_count)));
     let workers = Workers::start(registry.bind(&nothing, &mut rng), &worker_options)?;
     tracing::info!(
         workers = workers.count(),
@@ -208,7 +216,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         state_file,
         state_due: None,
         state_write: None,
-        care: Care::new(workers_count, bootstrap.overload.memory_bytes_max, started),
+        care: Care::new(workers_count, budget, started),
         cpu_times: CpuTimes::new(workers_count),
         bootstrap,
     };

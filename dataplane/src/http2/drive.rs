@@ -128,7 +128,7 @@ impl<I: Io> Receiving<'_, I> {
                     Err(error) => break Ended::Failed(error),
                 }
             }
-            buffer.compact();
+            buffers.make_room(&mut buffer);
             if buffer.is_empty() {
                 buffers.put(std::mem::take(&mut buffer));
             }

@@ -171,7 +171,7 @@ impl<I: Io> Download<'_, '_, I> {
             self.worker.buffers.put(before);
             return Ok(Some(next));
         }
-        before.compact();
+        self.worker.buffers.make_room(&mut before);
         let joined = before.extend(next.filled());
         next.consume(joined);
         if joined == 0 {
@@ -216,7 +216,7 @@ impl<I: Io> Download<'_, '_, I> {
 
     /// Sends everything queued.
     async fn flush(&mut self) -> Result<(), Failed> {
-        let until = self.progress.send_until(self.worker.io.now());
+        let until = self.progress.send_until(self.worker.io.now()).min(self.worker.send_until());
         let count = self.gather.unsent_len();
         let result = self.send.send_all(self.gather, until).await;
         let sent = (count - self.gather.unsent_len()) as u64;

@@ -56,8 +56,7 @@ pub(super) async fn exchange<I: Io>(
     } = downstream;
     let behind = buffer.filled().get(head_bytes..).unwrap_or_default();
     if !behind.is_empty() && rest.capacity() == 0 {
-        *rest = worker.buffers.take();
-        rest.extend(behind);
+        *rest = worker.buffers.take_with(behind);
     }
     let watch = Watch {
         plan,
@@ -400,7 +399,14 @@ async fn send_body<I: Io>(
         watch.moved.set(worker.io.now());
         watch.has_taken_body.set(true);
         let what = (source.bytes(part), part.ends, &trailers[..]);
-        let sent = up.send(what, &worker.buffers, || watch.send_until(worker.io.now()), &watch.halt).await;
+        let sent = up
+            .send(
+                what,
+                &worker.buffers,
+                || watch.send_until(worker.io.now()).min(worker.send_until()),
+                &watch.halt,
+            )
+            .await;
         watch.moved.set(worker.io.now());
         source.done(part, &worker.buffers);
         if sent.is_err() {

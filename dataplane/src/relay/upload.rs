@@ -77,7 +77,7 @@ impl<I: Io> Upload<'_, I> {
     }
 
     async fn send(&mut self) -> io::Result<()> {
-        let until = self.progress.send_until(self.worker.io.now());
+        let until = self.progress.send_until(self.worker.io.now()).min(self.worker.send_until());
         let count = self.gather.unsent_len();
         let result = self.send.send_all(self.gather, until).await;
         self.sent.add((count - self.gather.unsent_len()) as u64);
@@ -121,8 +121,7 @@ impl<I: Io> Upload<'_, I> {
                 return;
             }
             if self.rest.capacity() == 0 {
-                *self.rest = self.worker.buffers.take();
-                self.rest.extend(self.behind);
+                *self.rest = self.worker.buffers.take_with(self.behind);
             }
             self.rest.compact();
             if self.rest.spare() == 0 {
@@ -178,11 +177,11 @@ impl<I: Io> Upload<'_, I> {
             if self.progress.is_over.get() {
                 return Uploaded::Partly;
             }
-            self.rest.compact();
+            self.worker.buffers.make_room(self.rest);
             let request_until =
                 if self.progress.response_begun.get() { Deadline::NEVER } else { self.request_until };
             let until = self.progress.until().min(request_until);
-            match self.recv.recv(self.rest, until).await {
+            match self.receive(until).await {
                 Ok(0) => return Uploaded::Failed(ExchangeError::RequestBody(BodyError::Truncated)),
                 Ok(count) => {
                     self.received.add(count as u64);
@@ -200,5 +199,16 @@ impl<I: Io> Upload<'_, I> {
                 Err(_) => return Uploaded::Failed(ExchangeError::DownstreamGone),
             }
         }
+    }
+
+    /// Receives into `rest`. An empty buffer is not held while nothing comes, when others may need it.
+    async fn receive(&mut self, until: Deadline) -> io::Result<usize> {
+        if self.rest.is_empty() && self.worker.is_tight() {
+            self.worker.buffers.put(std::mem::take(self.rest));
+            let result = self.recv.readable(until).await;
+            *self.rest = self.worker.buffers.take();
+            result?;
+        }
+        self.recv.recv(self.rest, until).await
     }
 }

@@ -308,7 +308,7 @@ block! {
         Counter downstream_cx_proxy_proto_error,
         /// Connections that were closed at once, since the process has as many as it may.
         Counter downstream_global_cx_overflow,
-        /// Pauses of accepting, since descriptors are short.
+        /// Pauses of accepting, since descriptors or memory are short.
         Counter downstream_cx_accept_paused,
         /// Failures to accept.
         Counter downstream_cx_accept_fail,
@@ -372,7 +372,7 @@ pub struct WorkerStats {
     pub turn_busy_us: [Counter; 24],
     /// Busy time in all, nanoseconds.
     pub busy_ns: Counter,
-    /// Receive buffers that may be in use; more refuse requests.
+    /// Receive buffers that there may be, in use or kept for the next.
     pub buffers_allowed: Allowance,
 }
 
@@ -392,9 +392,14 @@ impl Allowance {
         self.0.store(most, Ordering::Relaxed);
     }
 
-    /// Whether `count` is more.
-    pub fn is_exceeded_by(&self, count: usize) -> bool {
-        count as u64 > self.0.load(Ordering::Relaxed)
+    /// As it was set.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether `count` is more than so many percent of it.
+    pub fn is_exceeded_by(&self, count: usize, percent: u64) -> bool {
+        count as u64 > self.get() / 100 * percent + self.get() % 100 * percent / 100
     }
 }
 

@@ -55,6 +55,9 @@ impl<I: Io> Received<'_, I> {
             if let Some(end) = *self.end {
                 return Poll::Ready(Err(end));
             }
+            if bytes.spare() == 0 {
+                buffers.make_room(bytes);
+            }
             if bytes.capacity() > 0 && bytes.spare() == 0 {
                 // What fills a buffer and is still not understood never will be.
                 return Poll::Ready(Err(End::Reset));

@@ -20,6 +20,8 @@ use runtime::listen::{self, AddressLock, BindError};
 #[derive(Debug)]
 pub struct Sockets {
     workers: usize,
+    /// What the kernel may hold of a connection each way, in bytes.
+    held_bytes_max: Option<u32>,
     slots: BTreeMap<Arc<str>, Slot>,
 }
 
@@ -79,9 +81,9 @@ struct Held {
 }
 
 impl Sockets {
-    /// For this many workers; nothing is bound yet.
-    pub fn new(workers: usize) -> Sockets {
-        Sockets { workers, slots: BTreeMap::new() }
+    /// For this many workers; nothing is bound yet. `held_bytes_max` is that of [`listen::bind_holding`].
+    pub fn new(workers: usize, held_bytes_max: Option<u32>) -> Sockets {
+        Sockets { workers, held_bytes_max, slots: BTreeMap::new() }
     }
 
     /// Binds what `listeners`, accepted together, need and do not have. `removed` are gone by the same update, so their
@@ -139,7 +141,8 @@ impl Sockets {
                     other.lock = None;
                 }
             }
-            let bound = listen::bind(address, self.workers, limits::UNSENT_BYTES_DEFAULT)
+            let unsent_bytes_max = limits::UNSENT_BYTES_DEFAULT;
+            let bound = listen::bind_holding(address, self.workers, unsent_bytes_max, self.held_bytes_max)
                 .map_err(SocketError::Bind)?;
             let spares = bound.sockets.iter().filter(|_| self.workers > 1).map(TcpListener::try_clone);
             held.push(Held {
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn sockets_are_bound_at_once_and_handed_over_when_the_listener_is_active() {
-        let mut sockets = Sockets::new(2);
+        let mut sockets = Sockets::new(2, None);
         let listener = listener("in", any_port());
         assert!(sockets.reserve(&[&listener], &[]).is_empty());
         let nothing = sockets.hand_over(&snapshot(&[]));
@@ -297,7 +300,7 @@ mod tests {
     fn an_address_that_cannot_be_had_refuses_its_listener_and_no_other() {
         let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = foreign.local_addr().unwrap();
-        let mut sockets = Sockets::new(1);
+        let mut sockets = Sockets::new(1, None);
         let (bad, good) = (listener("bad", taken), listener("good", any_port()));
         let failed = errors(&sockets.reserve(&[&bad, &good], &[]));
         assert_eq!(failed.len(), 1);
@@ -307,7 +310,7 @@ mod tests {
 
     #[test]
     fn two_listeners_on_one_address_are_an_error_unless_one_of_them_leaves_it() {
-        let mut sockets = Sockets::new(1);
+        let mut sockets = Sockets::new(1, None);
         let address = serve(&mut sockets, "a");
         let second = listener("b", address);
         let failed = sockets.reserve(&[&second], &[]);
@@ -322,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_is_removed_before_it_was_active_frees_its_address() {
-        let mut sockets = Sockets::new(1);
+        let mut sockets = Sockets::new(1, None);
         let listener = listener("in", any_port());
         assert!(sockets.reserve(&[&listener], &[]).is_empty());
         let bound = sockets.slots["in"].reserved.as_ref().unwrap()[0].bound;
@@ -333,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_moves_closes_its_old_socket_when_the_new_one_is_active() {
-        let mut sockets = Sockets::new(1);
+        let mut sockets = Sockets::new(1, None);
         let address = serve(&mut sockets, "a");
         let moved = listener("a", "127.0.0.2:0".parse().unwrap());
         assert!(sockets.reserve(&[&moved], &[]).is_empty());

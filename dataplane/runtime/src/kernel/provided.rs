@@ -32,6 +32,8 @@ pub(super) struct Provided {
     tail: u16,
     /// How many the kernel has.
     available: u16,
+    /// How many there may be.
+    most: u16,
 }
 
 impl Provided {
@@ -42,16 +44,21 @@ impl Provided {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.address.as_ptr() as u64, COUNT, GROUP, 0)?
         };
-        let mut provided = Provided { entries, buffers: Vec::new(), tail: 0, available: 0 };
+        let mut provided = Provided { entries, buffers: Vec::new(), tail: 0, available: 0, most: COUNT };
         provided.grow();
         Ok(provided)
     }
 
     fn grow(&mut self) {
-        for number in (0..COUNT).skip(self.buffers.len()).take(usize::from(STEP)) {
+        for number in (0..self.most).skip(self.buffers.len()).take(usize::from(STEP)) {
             self.buffers.push(Box::new_uninit_slice(BYTES));
             self.give_back(number);
         }
+    }
+
+    /// Makes no more of them than so many from now on.
+    pub(super) fn limit(&mut self, most: u16) {
+        self.most = most.min(COUNT);
     }
 
     /// Never frees the buffers, since the kernel may still write to them.

@@ -106,6 +106,11 @@ impl Ring {
         self.overflow_count
     }
 
+    /// Receives into no more buffers of the ring's own than so many.
+    pub(super) fn limit_provided(&mut self, most: u16) {
+        self.provided.limit(most);
+    }
+
     pub(super) fn watch(&mut self, watched: &Rc<Watched>) {
         watched.key.set(self.watched.insert(watched.clone()));
     }

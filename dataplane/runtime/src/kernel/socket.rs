@@ -241,11 +241,22 @@ impl Watched {
     }
 }
 
-/// A socket that connects, or has connected already.
-pub(super) fn connect(to: SocketAddr) -> io::Result<OwnedFd> {
+/// What the kernel may hold of a connection each way, in bytes of messages; it counts up to twice as much for what it keeps
+/// beside them. Sockets that are accepted inherit it.
+pub(crate) fn limit_held(socket: &Socket, bytes: u32) -> io::Result<()> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    socket.set_recv_buffer_size(bytes)?;
+    socket.set_send_buffer_size(bytes)
+}
+
+/// A socket that connects, or has connected already; see [`limit_held`] for `held_bytes_max`.
+pub(super) fn connect(to: SocketAddr, held_bytes_max: Option<u32>) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Type};
     let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = held_bytes_max {
+        limit_held(&socket, bytes)?;
+    }
     match socket.connect(&SockAddr::from(to)) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(socket.into()),

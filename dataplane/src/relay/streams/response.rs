@@ -83,7 +83,12 @@ impl<I: Io> Download<'_, '_, I> {
             let what = (source.bytes(part), part.ends, &trailers[..]);
             let sent = self
                 .down
-                .send(what, &worker.buffers, || watch.send_until(worker.io.now()), &watch.halt)
+                .send(
+                    what,
+                    &worker.buffers,
+                    || watch.send_until(worker.io.now()).min(worker.send_until()),
+                    &watch.halt,
+                )
                 .await;
             self.watch.moved.set(self.worker.io.now());
             self.record.sent_down(part.count as u64);
@@ -162,9 +167,9 @@ impl<I: Io> Download<'_, '_, I> {
             if !received.is_empty() {
                 match parse::response(received.filled(), limits, self.request.method, self.head) {
                     Ok(Parsed::Complete) => {
-                        let mut head_bytes = self.worker.buffers.take();
                         let end = self.head.end as usize;
-                        head_bytes.extend(received.filled().get(..end).unwrap_or_default());
+                        let head = received.filled().get(..end).unwrap_or_default();
+                        let head_bytes = self.worker.buffers.take_with(head);
                         received.consume(end);
                         return Ok(head_bytes);
                     }
@@ -247,7 +252,14 @@ impl<I: Io> Download<'_, '_, I> {
     /// Sends what is queued.
     async fn flush(&mut self) -> Result<(), Failed> {
         let (watch, worker) = (self.watch, self.worker);
-        let sent = self.down.flush(&worker.buffers, || watch.send_until(worker.io.now()), &watch.halt).await;
+        let sent = self
+            .down
+            .flush(
+                &worker.buffers,
+                || watch.send_until(worker.io.now()).min(worker.send_until()),
+                &watch.halt,
+            )
+            .await;
         sent.map_err(|error| self.refused(error))
     }
 
