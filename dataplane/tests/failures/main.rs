@@ -9,6 +9,7 @@
 
 mod apart;
 mod broken;
+mod cgroup;
 mod client;
 mod drivers;
 mod http;

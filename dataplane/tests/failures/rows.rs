@@ -5,6 +5,7 @@ mod framing;
 mod heads;
 mod health;
 mod logs;
+mod memory;
 mod names;
 mod outages;
 mod series;
@@ -94,6 +95,7 @@ pub(crate) const ROWS: &[Row] = &[
     with_routes(row("UP-10", "bytes without HTTP: every end in every order", tcp::passthrough)),
     row("RES-01", "a thousand and more that send, or read, as slowly as they may", slow::slow),
     row("RES-02", "more connections than descriptors, and none at all", shortages::descriptors),
+    with_routes(row("RES-03", "128 MiB, and more bodies than fit", memory::shortage)),
     borne_by_all(row("RES-05", "no port left towards one upstream", shortages::ports)),
     row("RES-10", "upstreams that fail for everything, and then do not", storms::storm),
     row("RES-11", "logs that nobody reads, or that do not fit", logs::stalled_sinks),
