@@ -66,6 +66,8 @@ struct Place {
     waker: Option<Waker>,
     /// Response heads that were not taken, with their bytes.
     heads: VecDeque<(ResponseHead, Buffer)>,
+    /// Memory for the next of them.
+    spare: ResponseHead,
     /// Of the body, what was not taken.
     body: VecDeque<Buffer>,
     /// Trailer lines that were not taken.
@@ -211,7 +213,7 @@ impl State {
     fn note(&mut self, event: Event<'_>, buffers: &BufferPool) {
         match event {
             Event::Response { stream } => {
-                let mut head = ResponseHead::default();
+                let mut head = std::mem::take(&mut self.place(stream).spare);
                 let bytes = buffers.take_with(self.wire.take_response(&mut head));
                 let is_ended = self.wire.has_received_all(stream);
                 let place = self.place(stream);
@@ -223,6 +225,12 @@ impl State {
                 }
             }
             Event::Data { stream, bytes, ends } => {
+                let held = &self.place(stream).body;
+                // What is promised by windows is more than there is memory for: who does not read loses its stream.
+                if !held.is_empty() && buffers.is_used_up() {
+                    self.wire.consume(stream, bytes.len());
+                    return self.reset(stream, ErrorCode::ENHANCE_YOUR_CALM);
+                }
                 let place = self.place(stream);
                 place.is_ended = ends;
                 place.append(bytes, buffers);

@@ -88,8 +88,7 @@ pub async fn exchange<I: Io>(
         Upstream::Http1(connection) if !downstream.side.is_http2() && !plan.is_upgrade => {
             connections(worker, manager, downstream, connection, plan, record).await
         }
-        // Boxed: common exchanges over HTTP/1.1 do not pay for its state.
-        upstream => Box::pin(streams::exchange(worker, manager, downstream, upstream, plan, record)).await,
+        upstream => streams::exchange(worker, manager, downstream, upstream, plan, record).await,
     }
 }
 

@@ -1,8 +1,10 @@
-//! A keep-alive request allocates nothing once the worker is warm: exactly nothing, counted by the allocator of a real
-//! worker's thread, on both drivers.
+//! A request on a connection that goes on allocates nothing once the worker is warm: exactly nothing, counted by the
+//! allocator of a real worker's thread, on both drivers, over HTTP/1.1 and HTTP/2.
 
 #[path = "support/mesh.rs"]
 mod mesh;
+#[path = "support/streams.rs"]
+mod streams;
 
 use std::{
     io::{Read, Write},
@@ -13,11 +15,13 @@ use std::{
 
 use mesh::{APP, Mesh, Setup, forward_to, route};
 use policy::{
+    cluster::UpstreamProtocol,
     regex::{Regex, RegexRewrite},
     route::{AppendAction, HeaderOps, PathMatch, PathRewrite, RouteMatch, RouteSpec},
 };
 use runtime::{counting, kernel::Kernel};
 use sim::Behaviour;
+use streams::{StreamClient, stream_origin};
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
@@ -33,6 +37,7 @@ const ALLOCATIONS_OF_SLOW_MAX: u64 = 4;
 const GET: &[u8] =
     b"GET /items/4711/price?full=1 HTTP/1.1\r\nhost: shop\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
 const POST: &[u8] = b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ncontent-length: 9\r\n\r\nsome body";
+const POST_HEAD: &[u8] = b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ncontent-length: 9\r\n\r\n";
 const CHUNKED: &[u8] =
     b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n5\r\n body\r\n0\r\n\r\n";
 const ANSWER: &[u8] =
@@ -66,20 +71,10 @@ fn origin() -> SocketAddr {
 
 /// Asks from a thread of its own; gives how much the worker allocated for the counted requests, and how many of them were
 /// slow. The end of `ended`'s connection tells the worker's thread, which must not look for it.
-fn ask(proxy: SocketAddr, ended: SocketAddr, request: &'static [u8]) -> JoinHandle<(u64, u64)> {
+fn ask(proxy: SocketAddr, ended: SocketAddr, asks: Asks) -> JoinHandle<(u64, u64)> {
     let ended = TcpStream::connect(ended).unwrap();
     std::thread::spawn(move || {
-        let mut stream = TcpStream::connect(proxy).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut answer = [0; 4096];
-        let mut ask = || {
-            stream.write_all(request).unwrap();
-            let mut got = 0;
-            while !answer[..got].ends_with(b"hello") {
-                got += stream.read(&mut answer[got..]).unwrap();
-            }
-            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", answer[..got].escape_ascii());
-        };
+        let mut ask = asks(proxy);
         (0..WARM_UP).for_each(|_| ask());
         let before = counting::count();
         assert_ne!(before, 0, "a cold worker allocates, which the allocator counts");
@@ -95,13 +90,34 @@ fn ask(proxy: SocketAddr, ended: SocketAddr, request: &'static [u8]) -> JoinHand
     })
 }
 
-fn allocates_nothing(setup: Setup, request: &'static [u8]) {
-    let origin = origin();
+/// Connects to the proxy; gives what sends one request and takes its answer.
+type Asks = fn(SocketAddr) -> Box<dyn FnMut()>;
+
+fn connection(proxy: SocketAddr, request: &'static [u8]) -> Box<dyn FnMut()> {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut answer = [0; 4096];
+    Box::new(move || {
+        stream.write_all(request).unwrap();
+        let mut got = 0;
+        while !answer[..got].ends_with(b"hello") {
+            got += stream.read(&mut answer[got..]).unwrap();
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", answer[..got].escape_ascii());
+    })
+}
+
+fn stream(proxy: SocketAddr, head: &'static [u8], body: &'static [u8]) -> Box<dyn FnMut()> {
+    let mut client = StreamClient::connect(proxy);
+    Box::new(move || assert_eq!(client.ask(head, body), (200, b"hello".len())))
+}
+
+fn allocates_nothing(setup: Setup, origin: SocketAddr, asks: Asks) {
     setup.played(1).on_kernel(async move |mesh: &Mesh<Kernel>| {
         mesh.adopt(|config| config.clusters.get_mut(APP).unwrap().1 = vec![origin]).await;
         let ended = runtime::Listener::local_addr(&mesh.played.borrow()[0]);
         counting::count_this_thread();
-        let asking = ask(mesh.proxy, ended, request);
+        let asking = ask(mesh.proxy, ended, asks);
         mesh.accept().await.expect_close().await;
         let (allocated, slow) = asking.join().unwrap();
         let most = slow * ALLOCATIONS_OF_SLOW_MAX;
@@ -128,9 +144,26 @@ fn elaborate_route() -> RouteSpec {
 }
 
 #[test]
-fn a_keep_alive_request_allocates_nothing() {
-    for request in [GET, POST, CHUNKED] {
-        allocates_nothing(Setup::new(Behaviour::default()), request);
-        allocates_nothing(Setup::new(Behaviour::default()).routes(|| vec![elaborate_route()]), request);
+fn a_request_allocates_nothing() {
+    // One after the other, since what is counted is one worker's.
+    let connections: [Asks; 3] =
+        [|proxy| connection(proxy, GET), |proxy| connection(proxy, POST), |proxy| connection(proxy, CHUNKED)];
+    let streams: [Asks; 2] =
+        [|proxy| stream(proxy, GET, b""), |proxy| stream(proxy, POST_HEAD, b"some body")];
+    let plain = || Setup::new(Behaviour::default());
+    let http2 = || {
+        let mut setup = plain();
+        setup.config.clusters.get_mut(APP).unwrap().0.protocol = UpstreamProtocol::Http2;
+        setup
+    };
+    for asks in connections {
+        allocates_nothing(plain(), origin(), asks);
+        allocates_nothing(plain().routes(|| vec![elaborate_route()]), origin(), asks);
+        allocates_nothing(http2(), stream_origin(b"hello"), asks);
+    }
+    for asks in streams {
+        allocates_nothing(plain(), origin(), asks);
+        allocates_nothing(http2(), stream_origin(b"hello"), asks);
+        allocates_nothing(http2().routes(|| vec![elaborate_route()]), stream_origin(b"hello"), asks);
     }
 }

@@ -123,6 +123,12 @@ impl BufferPool {
         most_bytes.replace(bytes).saturating_sub(bytes) / capacity
     }
 
+    /// Whether there are as many as may be, so that [`BufferPool::take`] gives small ones.
+    pub fn is_used_up(&self) -> bool {
+        let Pool { free, out_bytes, allowed_bytes, capacity, .. } = &*self.0;
+        free.borrow().is_empty() && out_bytes.get().saturating_add(*capacity) > allowed_bytes.get()
+    }
+
     /// Free buffers that are kept for the next.
     pub fn kept_count(&self) -> usize {
         self.0.free.borrow().len()
@@ -175,9 +181,11 @@ mod tests {
     fn a_pool_that_has_as_many_as_it_may_gives_small_ones_which_can_grow() {
         let pool = BufferPool::new(2 * SMALL_BYTES, 8);
         pool.allow(3);
+        assert!(!pool.is_used_up());
         let mut taken: Vec<Buffer> = (0..5).map(|_| pool.take()).collect();
         let sizes: Vec<usize> = taken.iter().map(|buffer| buffer.capacity() / SMALL_BYTES).collect();
         assert_eq!((sizes, pool.out_count()), (vec![2, 2, 2, 1, 1], 4));
+        assert!(pool.is_used_up());
         let mut small = taken.pop().unwrap();
         assert_eq!(small.extend(&[b'x'; SMALL_BYTES]), SMALL_BYTES);
         pool.make_room(&mut small);

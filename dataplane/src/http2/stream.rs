@@ -91,14 +91,15 @@ impl Stream {
 
     /// The next response head, with its bytes, in exchange for what `head` was.
     pub fn poll_head(&self, cx: &mut Context<'_>, head: &mut ResponseHead) -> Poll<Result<Buffer, Gone>> {
-        let taken = self.http2.state.borrow_mut().place(self.key).heads.pop_front();
-        match taken {
-            Some((taken, bytes)) => {
-                *head = taken;
-                Poll::Ready(Ok(bytes))
-            }
-            None => self.poll_gone(cx).map(Err),
+        let mut state = self.http2.state.borrow_mut();
+        let place = state.place(self.key);
+        if let Some((taken, bytes)) = place.heads.pop_front() {
+            place.spare = std::mem::replace(head, taken);
+            place.spare.clear();
+            return Poll::Ready(Ok(bytes));
         }
+        drop(state);
+        self.poll_gone(cx).map(Err)
     }
 
     /// The next part of the body.

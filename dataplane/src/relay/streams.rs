@@ -50,7 +50,8 @@ pub(super) async fn exchange<I: Io>(
     plan.stats.counters.upstream_rq_total.inc();
 
     let head_bytes = downstream.request.end as usize;
-    downstream.done_bytes = head_bytes;
+    // What is behind the head goes into `rest`.
+    downstream.done_bytes = downstream.buffer.len();
     let Downstream {
         side, buffer, rest, request, response, to_upstream, to_downstream, edits, alarm, ..
     } = downstream;
