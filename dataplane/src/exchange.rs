@@ -13,11 +13,13 @@ use policy::{
     grpc,
     route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
     snapshot::Address,
+    upgrade::Connect,
 };
 use runtime::{Deadline, Io, timer::Alarm};
 use wire::{
     head::{Method, RequestView},
     http1::{
+        conn::Asked,
         encode::{self, Edit, EncodeError, HeadEdits},
         parse,
     },
@@ -104,16 +106,16 @@ fn choose<'a, I: Io>(
         counters.downstream_rq_overload_close.inc();
         return Err(ExchangeError::Overloaded);
     }
-    if downstream.request.method == Method::Connect {
-        return Err(ExchangeError::MethodNotAllowed);
-    }
-    match path::normalize(
-        &mut downstream.request,
-        downstream.buffer.filled_mut(),
-        manager.config.path_normalization,
-    )? {
-        Normalized::Forward => {}
-        Normalized::Redirect => return Ok(Choice::Answer(respond::RouteAnswer::to_own_path(downstream))),
+    // CONNECT has no path.
+    let is_connect = downstream.request.method == Method::Connect;
+    if !is_connect
+        && path::normalize(
+            &mut downstream.request,
+            downstream.buffer.filled_mut(),
+            manager.config.path_normalization,
+        )? == Normalized::Redirect
+    {
+        return Ok(Choice::Answer(respond::RouteAnswer::to_own_path(downstream)));
     }
     let random = worker.rng.borrow_mut().next_u64();
     let table = manager.bound.snapshot.routes_of(&manager.config).ok_or(ExchangeError::NoRoute)?;
@@ -121,7 +123,7 @@ fn choose<'a, I: Io>(
     let view = RequestView { head: &downstream.request, bytes: downstream.buffer.filled() };
     let Some(route) = table.pick(&view, &mut scratch, random) else {
         counters.no_route.inc();
-        return Err(ExchangeError::NoRoute);
+        return Err(if is_connect { ExchangeError::MethodNotAllowed } else { ExchangeError::NoRoute });
     };
     record.route(route);
     match &route.action {
@@ -167,9 +169,8 @@ async fn forward_to<'a, I: Io>(
         return Err(nothing_sent(ExchangeError::NoCluster));
     };
     record.cluster(bound);
-    let is_upgrade =
-        upgrade::is_wanted(&downstream.view(), downstream.side.is_http2(), forward, &manager.config)
-            .map_err(nothing_sent)?;
+    let asked = upgrade::asked(&downstream.view(), downstream.side.is_http2(), forward, &manager.config)
+        .map_err(nothing_sent)?;
     let ends_at = ends_at(worker.io.now(), manager, &downstream.view(), forward);
     let deadline = forward.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
     let deadline = deadline.min(ends_at);
@@ -180,7 +181,8 @@ async fn forward_to<'a, I: Io>(
         request_timeout: forward.timeout,
         deadline,
         ends_at,
-        is_upgrade,
+        asked,
+        ends_tunnel: asked == Asked::Tunnel && forward.upgrades.connect() == Connect::Terminate,
         idle: match forward.idle_timeout {
             IdleTimeout::Inherit => manager.config.stream_idle_timeout,
             IdleTimeout::Off => None,
@@ -198,15 +200,17 @@ async fn forward_to<'a, I: Io>(
 
     loop {
         // ---- Nothing sent: any endpoint may be tried, any answer given. ----
-        let reached = reach(worker, downstream, record, &destinations, &mut attempts, deadline).await;
+        let reached = reach(worker, downstream, record, &destinations, &mut attempts, &plan).await;
         let (endpoint, upstream) = reached.map_err(nothing_sent)?;
-        if let (true, Upstream::Http2 { stream, .. }) = (is_upgrade, &upstream) {
+        if let (Asked::Upgrade, Upstream::Http2 { stream, .. }) = (asked, &upstream) {
             takes_protocols(stream, &downstream.alarm, deadline).await.map_err(nothing_sent)?;
         }
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
         queue_connection_start(downstream, cluster, &upstream);
-        send_request(worker, manager, downstream, (forward, &plan), (endpoint, &upstream))
-            .map_err(|error| nothing_sent(error.into()))?;
+        if !plan.ends_tunnel {
+            send_request(worker, manager, downstream, (forward, &plan), (endpoint, &upstream))
+                .map_err(|error| nothing_sent(error.into()))?;
+        }
 
         // ---- Request sent: the relay tells how far it came. ----
         let was_idle = upstream.is_reused();
@@ -262,7 +266,7 @@ async fn reach<'a, I: Io>(
     record: &mut Record<'_>,
     to: &Destinations<'a>,
     attempts: &mut Attempts,
-    deadline: Deadline,
+    plan: &Plan<'_>,
 ) -> Result<(&'a Endpoint, Upstream<I>), ExchangeError> {
     loop {
         let Some(endpoint) = pick(worker, to, attempts) else { return Err(attempts.last_error()) };
@@ -273,13 +277,15 @@ async fn reach<'a, I: Io>(
             record.retry();
         }
         let id = endpoint.state.id();
-        let wait = (&downstream.alarm, deadline);
+        let wait = (&downstream.alarm, plan.deadline);
         let is_http2 = match to.cluster.config.protocol {
             UpstreamProtocol::Http1 | UpstreamProtocol::Auto => false,
             UpstreamProtocol::Http2 => true,
             UpstreamProtocol::Downstream => downstream.side.is_http2(),
         };
-        let reached = if is_http2 {
+        let reached = if plan.ends_tunnel {
+            connect(worker, (&endpoint.state, address), to, (None, plan.deadline)).await.map(Upstream::Http1)
+        } else if is_http2 {
             open_stream(worker, (&endpoint.state, address), to, wait).await
         } else {
             let owner = to.cluster.config.proxy_protocol.map(|_| downstream.side.owner());
@@ -290,7 +296,7 @@ async fn reach<'a, I: Io>(
                 record.upstream(address);
                 return Ok((endpoint, upstream));
             }
-            Err(_) if worker.io.now() >= deadline.0 => return Err(ExchangeError::UpstreamTimeout),
+            Err(_) if worker.io.now() >= plan.deadline.0 => return Err(ExchangeError::UpstreamTimeout),
             Err(error) => attempts.not_there(id, error.into())?,
         }
     }
@@ -310,7 +316,7 @@ fn pick<'a, I: Io>(worker: &Worker<I>, to: &Destinations<'a>, attempts: &Attempt
 async fn checkout<I: Io>(
     worker: &Rc<Worker<I>>,
     (endpoint, address, owner): (&EndpointState, SocketAddr, Option<Owner>),
-    Destinations { cluster, bound, .. }: &Destinations<'_>,
+    destinations: &Destinations<'_>,
     (alarm, deadline): (&Alarm, Deadline),
 ) -> Result<Connection<I>, CheckoutError> {
     let id = endpoint.id();
@@ -319,14 +325,25 @@ async fn checkout<I: Io>(
     }
     if owner.is_none() && worker.colleagues.are_any() {
         // Boxed: seldom begun, and every exchange would carry its size.
-        let lent = Box::pin(lending::borrow(worker, endpoint, &bound.stats, (alarm, deadline))).await;
+        let lent =
+            Box::pin(lending::borrow(worker, endpoint, &destinations.bound.stats, (alarm, deadline))).await;
         // One may have been given back meanwhile.
         if let Some(connection) = lent.or_else(|| worker.pools.reuse(id, owner)) {
             return Ok(connection);
         }
     }
+    connect(worker, (endpoint, address), destinations, (owner, deadline)).await
+}
+
+/// A new connection.
+async fn connect<I: Io>(
+    worker: &Rc<Worker<I>>,
+    (endpoint, address): (&EndpointState, SocketAddr),
+    Destinations { cluster, bound, .. }: &Destinations<'_>,
+    (owner, deadline): (Option<Owner>, Deadline),
+) -> Result<Connection<I>, CheckoutError> {
     let to = Destination {
-        id,
+        id: endpoint.id(),
         address,
         connect_timeout: cluster.config.connect_timeout,
         idle_timeout: cluster.config.idle_timeout,
@@ -394,7 +411,7 @@ fn send_request<I: Io>(
     let mut list = EditList::take(edits);
     head_edits::request(view, &plan.target.request_headers, &manager.config, &forwarded, &mut list);
     let mut key = [0; upgrade::KEY_CHARACTERS];
-    if plan.is_upgrade {
+    if plan.asked == Asked::Upgrade {
         match upstream {
             Upstream::Http1(_) if side.is_http2() => {
                 upgrade::write_key(&mut worker.rng.borrow_mut(), &mut key);
@@ -409,7 +426,7 @@ fn send_request<I: Io>(
         authority,
         headers: list.as_slice(),
         close: false,
-        upgrade: plan.is_upgrade,
+        upgrade: plan.asked == Asked::Upgrade,
     };
     let result = match upstream {
         Upstream::Http1(_) => encode::request(view, &head_edits, &mut GatherSink(to_upstream)),

@@ -19,7 +19,7 @@ use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
 use wire::{
     head::{Framing, Span},
     http1::{
-        conn::Finished,
+        conn::{Asked, Finished},
         encode::{BodyOut, Sink},
         parse,
     },
@@ -48,8 +48,10 @@ pub struct Plan<'a> {
     pub deadline: Deadline,
     /// When it must be over, whatever moves.
     pub ends_at: Deadline,
-    /// The request goes on as the upgrade that it asks for.
-    pub is_upgrade: bool,
+    /// What the request goes on as.
+    pub asked: Asked,
+    /// It does not go on: the tunnel that it asks for ends at the endpoint, which gets what comes through it.
+    pub ends_tunnel: bool,
     /// How long nothing may move.
     pub idle: Option<Duration>,
     /// Bounds of the response head.
@@ -85,7 +87,7 @@ pub async fn exchange<I: Io>(
     record: &mut Record<'_>,
 ) -> Result<After, Failed> {
     match upstream {
-        Upstream::Http1(connection) if !downstream.side.is_http2() && !plan.is_upgrade => {
+        Upstream::Http1(connection) if !downstream.side.is_http2() && plan.asked == Asked::Response => {
             connections(worker, manager, downstream, connection, plan, record).await
         }
         upstream => streams::exchange(worker, manager, downstream, upstream, plan, record).await,

@@ -5,8 +5,11 @@
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use policy::{Rng, network_filter::HttpConnectionManager, route::Forward};
-use wire::head::RequestView;
+use policy::{Rng, network_filter::HttpConnectionManager, route::Forward, upgrade::CONNECT};
+use wire::{
+    head::{Method, RequestView},
+    http1::conn::Asked,
+};
 
 use crate::respond::ExchangeError;
 
@@ -22,25 +25,29 @@ pub const KEY_CHARACTERS: usize = 24;
 /// Characters of a proof: 20 bytes in base64.
 pub const ACCEPT_CHARACTERS: usize = 28;
 
-/// Whether a request goes on as the upgrade that it asks for. HTTP/1.1 lets a server pass over the wish, and the request is a
-/// plain one then; a stream that asks has no other meaning.
-pub fn is_wanted(
+/// What a request goes on as. HTTP/1.1 lets a server pass over the wish for an upgrade, and the request is a plain one then; a
+/// stream that asks has no other meaning, nor has CONNECT.
+pub fn asked(
     view: &RequestView<'_>,
     is_stream: bool,
     forward: &Forward,
     manager: &HttpConnectionManager,
-) -> Result<bool, ExchangeError> {
+) -> Result<Asked, ExchangeError> {
+    let allows = |kind| forward.upgrades.allows(&manager.upgrades, kind);
+    if view.head.method == Method::Connect {
+        return if allows(CONNECT) { Ok(Asked::Tunnel) } else { Err(ExchangeError::UpgradeNotAllowed) };
+    }
     if !view.head.upgrade {
-        return Ok(false);
+        return Ok(Asked::Response);
     }
     let mut kinds = view.header_values(b"upgrade");
     let kind = kinds.next().unwrap_or_default();
     // With several to choose from upstream could grant one that is not allowed.
     let is_one = kinds.next().is_none() && !kind.contains(&b',');
-    match is_one && forward.upgrades.allows(&manager.upgrades, kind) {
-        true => Ok(true),
+    match is_one && allows(kind) {
+        true => Ok(Asked::Upgrade),
         false if is_stream => Err(ExchangeError::UpgradeNotAllowed),
-        false => Ok(false),
+        false => Ok(Asked::Response),
     }
 }
 

@@ -7,7 +7,7 @@ use runtime::{Buffer, Deadline, Gather, Io, SendHalf};
 use wire::{
     head::{RequestHead, ResponseHead, ResponseView},
     http1::{
-        conn::{self, Interim, Next},
+        conn::{self, Asked, Interim, Next},
         encode::{self, BodyOut, ResponseEdits},
         parse::{self, Parsed},
     },
@@ -121,7 +121,7 @@ impl<I: Io> Download<'_, '_, I> {
                 };
                 self.has_begun = true;
             }
-            match interim.receive(self.head, self.request.version, false) {
+            match interim.receive(self.head, self.request.version, Asked::Response) {
                 Ok(Next::Final) => return Ok(buffer),
                 Ok(Next::Relay) => {
                     let view = ResponseView { head: self.head, bytes: buffer.filled() };

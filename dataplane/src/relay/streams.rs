@@ -42,7 +42,9 @@ pub(super) async fn exchange<I: Io>(
 ) -> Result<After, Failed> {
     let framing = downstream.request.framing;
     let has_body = !matches!(framing, Framing::None | Framing::Length(0));
-    if let Upstream::Http1(connection) = &mut upstream {
+    if let Upstream::Http1(connection) = &mut upstream
+        && !(plan.ends_tunnel && downstream.to_upstream.is_sent())
+    {
         send_first(worker, downstream, connection, &mut Body::new(Framing::None, false), plan).await?;
     }
     downstream.request_is_kept = !has_body;
@@ -101,7 +103,7 @@ pub(super) async fn exchange<I: Io>(
             let is_chunked = framing == Framing::Chunked;
             (
                 Sink::Http1 { send, gather: to_upstream, is_chunked, is_tunnel: false, sent },
-                From::Http1(received),
+                if plan.ends_tunnel { From::Tunnel(received) } else { From::Http1(received) },
             )
         }
         Upstream::Http2 { stream, .. } => (Sink::Http2(stream), From::Http2(stream)),

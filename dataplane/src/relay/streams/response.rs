@@ -4,7 +4,7 @@ use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use runtime::{Buffer, Io};
 use wire::{
-    head::{Framing, RequestHead, RequestView, ResponseHead, ResponseView},
+    head::{Framing, Method, RequestHead, RequestView, ResponseHead, ResponseView},
     http1::{
         conn::{self, Interim, Next},
         encode::{self, BodyOut, Edit, ResponseEdits},
@@ -31,10 +31,14 @@ use crate::{
     worker::Worker,
 };
 
+const CONNECTED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+
 /// Where a response comes from.
 pub(super) enum From<'a, I: Io> {
     Http1(Received<'a, I>),
     Http2(&'a Stream),
+    /// There is none: the connection is the end of a tunnel, and was made.
+    Tunnel(Received<'a, I>),
 }
 
 pub(super) struct Download<'a, 'r, I: Io> {
@@ -115,9 +119,10 @@ impl<I: Io> Download<'_, '_, I> {
             let head_bytes = match &mut from {
                 From::Http1(connection) => self.connection_head(connection, &mut received).await?,
                 From::Http2(stream) => self.stream_head(stream).await?,
+                From::Tunnel(_) => self.connected()?,
             };
             self.watch.moved.set(self.worker.io.now());
-            match interim.receive(self.head, self.request.version, self.watch.plan.is_upgrade) {
+            match interim.receive(self.head, self.request.version, self.watch.plan.asked) {
                 Ok(next @ (Next::Final | Next::Switch)) => {
                     if next == Next::Switch {
                         self.watch.switch();
@@ -127,7 +132,7 @@ impl<I: Io> Download<'_, '_, I> {
                         _ => self.head.framing,
                     };
                     let source = match from {
-                        From::Http1(connection) => {
+                        From::Http1(connection) | From::Tunnel(connection) => {
                             Source::Http1(Http1Source::new(connection, received, framing))
                         }
                         From::Http2(stream) => Source::Http2 { stream, bytes: Buffer::default() },
@@ -190,6 +195,16 @@ impl<I: Io> Download<'_, '_, I> {
                 Some(Err(End::Closed)) => return Err(self.failed(ExchangeError::UpstreamClosed)),
                 Some(Err(End::Reset)) => return Err(self.failed(ExchangeError::UpstreamReset)),
             }
+        }
+    }
+
+    /// The head that says that a tunnel was made.
+    fn connected(&mut self) -> Result<Buffer, Failed> {
+        let limits = &self.watch.plan.response_limits;
+        match parse::response(CONNECTED, limits, Method::Connect, self.head) {
+            Ok(Parsed::Complete) => Ok(self.worker.buffers.take_with(CONNECTED)),
+            // With limits so narrow nothing could be answered.
+            Ok(Parsed::Partial) | Err(_) => Err(self.failed(ExchangeError::ResponseMalformed)),
         }
     }
 

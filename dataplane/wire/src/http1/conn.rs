@@ -16,7 +16,7 @@ pub enum Next {
     Relay,
     /// An interim response that the downstream must not see: read the next head.
     Drop,
-    /// 101 to a request that asked for it: send it on, then both directions are raw bytes.
+    /// 101 to a request that asked for it, or success to CONNECT: send it on, then both directions are raw bytes.
     Switch,
     /// The final response.
     Final,
@@ -33,6 +33,18 @@ pub enum InterimError {
     UnaskedUpgrade,
 }
 
+/// What a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Asked {
+    /// A response.
+    #[default]
+    Response,
+    /// That the connection becomes something else (RFC 9110 §7.8).
+    Upgrade,
+    /// That it becomes a tunnel: CONNECT (RFC 9110 §9.3.6).
+    Tunnel,
+}
+
 /// Follows the response heads of one exchange until the final one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Interim {
@@ -41,15 +53,16 @@ pub struct Interim {
 }
 
 impl Interim {
-    /// Judges the next response head. `upgrade`: the request went upstream as an upgrade.
+    /// Judges the next response head. `asked`: what the request went upstream as.
     pub fn receive(
         &mut self,
         response: &ResponseHead,
         downstream: Version,
-        upgrade: bool,
+        asked: Asked,
     ) -> Result<Next, InterimError> {
         match response.status {
-            101 if upgrade => return Ok(Next::Switch),
+            101 if asked == Asked::Upgrade => return Ok(Next::Switch),
+            200..300 if asked == Asked::Tunnel => return Ok(Next::Switch),
             101 => return Err(InterimError::UnaskedUpgrade),
             100..200 => {}
             _ => return Ok(Next::Final),
@@ -140,28 +153,38 @@ mod tests {
     fn interim_responses_are_relayed_once_counted_and_kept_from_old_downstreams() {
         let mut interim = Interim::default();
         // H1-15
-        assert_eq!(interim.receive(&status(100), Version::Http11, false), Ok(Next::Relay));
-        assert_eq!(interim.receive(&status(100), Version::Http11, false), Ok(Next::Drop));
-        assert_eq!(interim.receive(&status(103), Version::Http11, false), Ok(Next::Relay));
-        assert_eq!(interim.receive(&status(103), Version::Http10, false), Ok(Next::Drop));
-        assert_eq!(interim.receive(&status(200), Version::Http11, false), Ok(Next::Final));
+        assert_eq!(interim.receive(&status(100), Version::Http11, Asked::Response), Ok(Next::Relay));
+        assert_eq!(interim.receive(&status(100), Version::Http11, Asked::Response), Ok(Next::Drop));
+        assert_eq!(interim.receive(&status(103), Version::Http11, Asked::Response), Ok(Next::Relay));
+        assert_eq!(interim.receive(&status(103), Version::Http10, Asked::Response), Ok(Next::Drop));
+        assert_eq!(interim.receive(&status(200), Version::Http11, Asked::Response), Ok(Next::Final));
         // H1-19
         let mut interim = Interim::default();
         for _ in 0..INTERIM_COUNT_MAX {
-            assert_eq!(interim.receive(&status(102), Version::Http11, false), Ok(Next::Relay));
+            assert_eq!(interim.receive(&status(102), Version::Http11, Asked::Response), Ok(Next::Relay));
         }
-        let answer = interim.receive(&status(102), Version::Http11, false);
+        let answer = interim.receive(&status(102), Version::Http11, Asked::Response);
         assert_eq!(answer, Err(InterimError::TooMany));
     }
 
     #[test]
-    fn only_101_to_an_upgrade_switches() {
+    fn only_what_grants_what_was_asked_for_switches() {
         // H1-16
-        let answer = |code, upgrade| Interim::default().receive(&status(code), Version::Http11, upgrade);
-        assert_eq!(answer(101, true), Ok(Next::Switch));
-        assert_eq!(answer(101, false), Err(InterimError::UnaskedUpgrade));
-        assert_eq!(answer(200, true), Ok(Next::Final));
-        assert_eq!(answer(401, true), Ok(Next::Final));
+        use Asked::{Response, Tunnel, Upgrade};
+        for (code, asked, expected) in [
+            (101, Upgrade, Ok(Next::Switch)),
+            (101, Response, Err(InterimError::UnaskedUpgrade)),
+            (101, Tunnel, Err(InterimError::UnaskedUpgrade)),
+            (200, Upgrade, Ok(Next::Final)),
+            (401, Upgrade, Ok(Next::Final)),
+            (200, Tunnel, Ok(Next::Switch)),
+            (204, Tunnel, Ok(Next::Switch)),
+            (407, Tunnel, Ok(Next::Final)),
+            (200, Response, Ok(Next::Final)),
+        ] {
+            let answer = Interim::default().receive(&status(code), Version::Http11, asked);
+            assert_eq!(answer, expected, "{code} {asked:?}");
+        }
     }
 
     #[test]

@@ -270,7 +270,9 @@ impl Writer {
         if let (Some(protocol), Some([b'2', ..]), false) = (protocol, status, ends) {
             return self.switching(protocol, limits, head);
         }
-        let is_bodyless = method == Method::Head || matches!(status, Some(b"204" | b"304" | [b'1', ..]));
+        let is_tunnel = method == Method::Connect && matches!(status, Some([b'2', ..]));
+        let is_bodyless =
+            is_tunnel || method == Method::Head || matches!(status, Some(b"204" | b"304" | [b'1', ..]));
         let adds_length = ends && !self.has_length && !is_bodyless;
         if adds_length {
             self.text.extend_from_slice(EMPTY_LINE_OF_LENGTH);
