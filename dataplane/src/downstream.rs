@@ -448,7 +448,7 @@ impl Manager {
     /// not speak HTTP any more.
     pub fn find(bound: Rc<Bound>, origin: &Origin) -> Option<Manager> {
         let listener = bound.snapshot.listeners.get(&origin.listener)?;
-        match &listener.filter_chains.pick(&origin.facts())?.filter {
+        match &origin.pick(&listener.filter_chains)?.filter {
             NetworkFilter::HttpConnectionManager(config) => {
                 let config = config.clone();
                 let stats = bound.http.get(&config.stat_prefix)?.clone();

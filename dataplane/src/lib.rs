@@ -28,6 +28,7 @@ pub mod relay;
 pub mod report;
 pub mod respond;
 pub mod retry;
+pub mod server_first;
 pub mod state;
 pub mod tcp;
 pub mod telemetry;

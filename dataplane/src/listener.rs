@@ -8,7 +8,7 @@ use policy::{
     limits,
     network_filter::{ConnectionLimit, NetworkFilter},
 };
-use runtime::{Accepted, Deadline, Io, Listener, RecvHalf, SendHalf};
+use runtime::{Accepted, Buffer, Deadline, Io, Listener, RecvHalf, SendHalf};
 
 use crate::{
     admission::Pass,
@@ -16,6 +16,7 @@ use crate::{
     downstream::{self, Manager, idle::Waiting},
     listener_filters::{self, Found, Unknown},
     origin::Origin,
+    server_first::{self, First},
     tcp,
     telemetry::metrics::ListenerCounters,
     worker::{Bound, Worker},
@@ -130,6 +131,29 @@ fn enter(bound: &Bound, limit: &ConnectionLimit) -> Result<Option<Pass>, Duratio
     }
 }
 
+/// Who speaks first on a connection, where that may be the server.
+async fn first<I: Io>(
+    worker: &Rc<Worker<I>>,
+    recv: &mut I::Recv,
+    listener: &policy::snapshot::Listener,
+    origin: &Origin,
+    until: Deadline,
+) -> First<I> {
+    let filters = &listener.listener_filters;
+    // Where a header says whom the connection is from, the client speaks first.
+    if filters.may_be_opaque()
+        && filters.proxy_protocol.is_none()
+        && let Some(NetworkFilter::TcpProxy(proxy)) =
+            origin.pick(&listener.filter_chains).map(|chain| &chain.filter)
+    {
+        return match worker.server_first.knows(origin.local, worker.io.now()) {
+            true => First::Nobody,
+            false => server_first::wait(worker, recv, proxy, origin, until).await,
+        };
+    }
+    First::Client(Buffer::default())
+}
+
 pub(crate) async fn connection<I: Io>(
     worker: Rc<Worker<I>>,
     name: Arc<str>,
@@ -156,13 +180,28 @@ pub(crate) async fn connection<I: Io>(
     };
     let mut origin = Origin::new(name, downstream, local);
     let mut last = None;
-    let found = match listener.listener_filters.is_any() {
+    let mut connected = None;
+    let filters = &listener.listener_filters;
+    let found = match filters.is_any() {
         true => {
+            let until =
+                filters.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
             let waiting = worker.waiting.enter(Waiting::new(origin.listener.clone(), recv.cancel_handle()));
             waiting.waits.set(true);
-            let filters = &listener.listener_filters;
             // Boxed: a listener without filters does not pay for their state.
-            let found = Box::pin(listener_filters::run(&worker, &mut recv, filters, &waiting)).await;
+            let found = match Box::pin(first(&worker, &mut recv, listener, &origin, until)).await {
+                First::Client(bytes) => {
+                    Box::pin(listener_filters::run(&worker, &mut recv, (filters, until), &waiting, bytes))
+                        .await
+                }
+                First::Server(upstream, bytes) => {
+                    counters.downstream_cx_server_first.inc();
+                    worker.server_first.remember(local, worker.io.now());
+                    connected = Some((upstream, bytes));
+                    Ok(Found::default())
+                }
+                First::Nobody => Ok(Found::default()),
+            };
             worker.waiting.leave(&waiting);
             last = waiting.last.take();
             found
@@ -171,12 +210,11 @@ pub(crate) async fn connection<I: Io>(
     };
     match found {
         Ok(found) => {
-            origin.server_name = found.server_name;
-            origin.is_tls = found.is_tls;
+            origin.spoken = found.spoken;
             if let Some(addresses) = found.addresses {
                 origin.set_addresses(addresses);
             }
-            let chain = listener.filter_chains.pick(&origin.facts());
+            let chain = origin.pick(&listener.filter_chains);
             let filter = chain.map(|chain| chain.filter.clone());
             let limit = chain.and_then(|chain| chain.connection_limit.as_ref());
             let pass = limit.map_or(Ok(None), |limit| enter(&bound, limit));
@@ -202,7 +240,8 @@ pub(crate) async fn connection<I: Io>(
                     }
                 }
                 (Ok(_pass), Some(NetworkFilter::TcpProxy(proxy))) => {
-                    Box::pin(tcp::serve(&worker, &proxy, &origin, recv, send, found.bytes)).await;
+                    let halves = (recv, send);
+                    Box::pin(tcp::serve(&worker, &proxy, &origin, halves, (found.bytes, connected))).await;
                 }
                 (Ok(_), None) => {
                     worker.buffers.put(found.bytes);

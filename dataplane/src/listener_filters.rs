@@ -1,5 +1,9 @@
-//! What is read from a connection before its filter chain is picked: whom a PROXY protocol header says it is from, and which
-//! server its ClientHello asks for.
+//! What is read from a connection before its filter chain is picked: whom a PROXY protocol header says it is from, which
+//! server its ClientHello asks for, and whether it speaks HTTP.
+//!
+//! In some protocols the server speaks first, and a proxy that waits for the client waits for ever. Where a connection may be
+//! of one, its server is connected to when the client has been silent for a moment; if the server speaks, nobody looks for
+//! anything any more, on this connection and on others to the same destination.
 //!
 //! Faces hostile bytes. One timeout covers all of it, and no byte prolongs it.
 
@@ -8,12 +12,14 @@ use std::io;
 use policy::{limits, snapshot::ListenerFilters};
 use runtime::{Buffer, Deadline, Io, RecvHalf};
 use wire::{
+    http_sniff::{self, Sniff as Sniffed},
     proxy_protocol::{self, Accepted, Addresses, Parsed},
     tls_sniff::{self, Sniff},
 };
 
 use crate::{
     downstream::idle::{self, Waiting},
+    origin::Spoken,
     worker::Worker,
 };
 
@@ -22,10 +28,8 @@ use crate::{
 pub(crate) struct Found {
     /// Between whom the connection was made, where somebody told.
     pub(crate) addresses: Option<Addresses>,
-    /// The server name of the ClientHello.
-    pub(crate) server_name: Option<Box<str>>,
-    /// There was a ClientHello.
-    pub(crate) is_tls: bool,
+    /// What the first bytes say.
+    pub(crate) spoken: Option<Box<Spoken>>,
     /// The application's bytes that were read on the way.
     pub(crate) bytes: Buffer,
 }
@@ -41,15 +45,18 @@ pub(crate) enum Unknown {
     Retired,
 }
 
-/// Runs the listener filters of a connection.
+/// Runs the listener filters of a connection, of which `bytes` came already.
 pub(crate) async fn run<I: Io>(
     worker: &Worker<I>,
     recv: &mut I::Recv,
-    filters: &ListenerFilters,
+    (filters, until): (&ListenerFilters, Deadline),
     waiting: &Waiting,
+    bytes: Buffer,
 ) -> Result<Found, Unknown> {
-    let until = filters.timeout.map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait));
-    let mut found = Found { bytes: worker.buffers.take(), ..Found::default() };
+    let mut found = Found { bytes, ..Found::default() };
+    if found.bytes.capacity() == 0 {
+        found.bytes = worker.buffers.take();
+    }
     let mut reading = Reading { worker, recv, filters, waiting, until, is_retiring: false };
     match reading.all(&mut found).await {
         Ok(Goes::On | Goes::OnUntold) => Ok(found),
@@ -85,7 +92,29 @@ impl<I: Io> Reading<'_, I> {
         {
             return Ok(Goes::OnUntold);
         }
-        if self.filters.tls_inspector { self.client_hello(found).await } else { Ok(Goes::On) }
+        if self.filters.tls_inspector && self.client_hello(found).await? == Goes::OnUntold {
+            return Ok(Goes::OnUntold);
+        }
+        if self.filters.http_inspector && found.spoken.is_none() {
+            self.http(found).await
+        } else {
+            Ok(Goes::On)
+        }
+    }
+
+    async fn http(&mut self, found: &mut Found) -> Result<Goes, Unknown> {
+        loop {
+            let sniffed = http_sniff::http(found.bytes.filled());
+            if sniffed != Sniffed::Partial {
+                found.spoken = sniffed.protocol().map(|protocol| {
+                    Box::new(Spoken { protocols: Box::from([Box::from(protocol)]), ..Spoken::default() })
+                });
+                return Ok(Goes::On);
+            }
+            if self.more(&mut found.bytes).await? == Goes::OnUntold {
+                return Ok(Goes::OnUntold);
+            }
+        }
     }
 
     async fn proxy_protocol(&mut self, accepted: Accepted, found: &mut Found) -> Result<Goes, Unknown> {
@@ -110,8 +139,11 @@ impl<I: Io> Reading<'_, I> {
         loop {
             match tls_sniff::client_hello(found.bytes.filled()) {
                 Sniff::Hello(hello) => {
-                    found.server_name = hello.server_name.as_ref().map(|name| Box::from(&**name));
-                    found.is_tls = true;
+                    found.spoken = Some(Box::new(Spoken {
+                        server_name: hello.server_name.as_ref().map(|name| Box::from(&**name)),
+                        is_tls: true,
+                        protocols: hello.protocols().map(Box::from).collect(),
+                    }));
                     return Ok(Goes::On);
                 }
                 Sniff::NotTls => return Ok(Goes::On),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use policy::filter_chain::{ConnectionFacts, TransportProtocol};
+use policy::filter_chain::{ConnectionFacts, FilterChain, FilterChains, TransportProtocol};
 use wire::proxy_protocol::Addresses;
 
 /// What is known of a connection for its whole life.
@@ -18,10 +18,19 @@ pub struct Origin {
     pub remote_text: Box<str>,
     /// The address it was made to.
     pub local: SocketAddr,
+    /// What its first bytes say, where somebody looked.
+    pub spoken: Option<Box<Spoken>>,
+}
+
+/// What the first bytes of a connection say of it.
+#[derive(Clone, Debug, Default)]
+pub struct Spoken {
     /// Server name of its ClientHello.
     pub server_name: Option<Box<str>>,
     /// A ClientHello was seen.
     pub is_tls: bool,
+    /// The application protocols that it offers, best first, or the one that is spoken.
+    pub protocols: Box<[Box<[u8]>]>,
 }
 
 impl Origin {
@@ -30,7 +39,7 @@ impl Origin {
         // An IPv4 address is one, also on a socket that takes both families.
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let remote_text = remote.ip().to_string().into();
-        Origin { listener, remote, peer: None, remote_text, local, server_name: None, is_tls: false }
+        Origin { listener, remote, peer: None, remote_text, local, spoken: None }
     }
 
     /// Takes the word of the other end for whom it speaks for.
@@ -51,17 +60,22 @@ impl Origin {
         Addresses { source: self.remote, destination: self.local }
     }
 
-    /// What a filter chain is picked by.
-    pub fn facts(&self) -> ConnectionFacts<'_> {
-        ConnectionFacts {
-            destination_port: Some(self.local.port()),
-            server_name: self.server_name.as_deref(),
-            transport_protocol: if self.is_tls {
+    /// The filter chain that takes it.
+    pub fn pick<'a>(&self, chains: &'a FilterChains) -> Option<&'a FilterChain> {
+        let destination_port = Some(self.local.port());
+        let Some(spoken) = &self.spoken else {
+            return chains.pick(&ConnectionFacts { destination_port, ..ConnectionFacts::default() });
+        };
+        let protocols: Vec<&[u8]> = spoken.protocols.iter().map(|protocol| &**protocol).collect();
+        chains.pick(&ConnectionFacts {
+            destination_port,
+            server_name: spoken.server_name.as_deref(),
+            transport_protocol: if spoken.is_tls {
                 TransportProtocol::Tls
             } else {
                 TransportProtocol::RawBuffer
             },
-            ..ConnectionFacts::default()
-        }
+            application_protocols: &protocols,
+        })
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use policy::{
     cluster::Cluster,
-    endpoint::{EndpointId, EndpointState},
+    endpoint::{EndpointId, EndpointState, WorkerId},
     limits,
     network_filter::TcpProxy,
     snapshot::Address,
@@ -30,14 +30,14 @@ use crate::{
     worker::Worker,
 };
 
-/// Connects to an endpoint and relays until both directions have ended. `first` was received already.
-pub async fn serve<I: Io>(
+/// Connects to an endpoint, unless that was done and some bytes came from there, and relays until both directions have ended.
+/// `first` was received already.
+pub(crate) async fn serve<I: Io>(
     worker: &Rc<Worker<I>>,
     proxy: &TcpProxy,
     origin: &Origin,
-    recv: I::Recv,
-    mut send: I::Send,
-    first: Buffer,
+    (recv, mut send): (I::Recv, I::Send),
+    (first, connected): (Buffer, Option<(Upstream<I>, Buffer)>),
 ) {
     let bound = worker.bound();
     let Some(counters) = bound.tcp.get(&proxy.stat_prefix).cloned() else { return };
@@ -50,18 +50,22 @@ pub async fn serve<I: Io>(
         send.reset();
         return;
     }
-    let Some(upstream) = connect(worker, proxy, origin).await else {
+    let connected = match connected {
+        Some(connected) => Some(connected),
+        None => connect(worker, proxy, origin).await.map(|upstream| (upstream, Buffer::default())),
+    };
+    let Some((Upstream { recv: up_recv, send: up_send, counted }, down_first)) = connected else {
         counters.downstream_cx_no_route.inc();
         worker.buffers.put(first);
         send.reset();
         return;
     };
-    let stats = upstream.stats;
+    let stats = &counted.stats;
     let (moved, is_over) = (Cell::new(worker.io.now()), Cell::new(false));
     let mut up = Pump {
         worker,
         recv,
-        send: upstream.send,
+        send: up_send,
         buffer: first,
         moved: &moved,
         is_over: &is_over,
@@ -70,9 +74,9 @@ pub async fn serve<I: Io>(
     };
     let mut down = Pump {
         worker,
-        recv: upstream.recv,
+        recv: up_recv,
         send,
-        buffer: Buffer::default(),
+        buffer: down_first,
         moved: &moved,
         is_over: &is_over,
         idle: proxy.idle_timeout,
@@ -81,19 +85,36 @@ pub async fn serve<I: Io>(
     if both(&mut up, &mut down).await == Ended::Idle {
         counters.idle_timeout.inc();
     }
-    stats.counters.upstream_cx_active.dec();
-    upstream.state.finish(worker.id);
 }
 
-struct Upstream<I: Io> {
-    recv: I::Recv,
+/// A connection to an endpoint.
+pub(crate) struct Upstream<I: Io> {
+    /// Its receiving half.
+    pub(crate) recv: I::Recv,
     send: I::Send,
+    counted: Counted,
+}
+
+/// Counts a connection at its cluster and its endpoint for as long as it lives.
+struct Counted {
     stats: Arc<ClusterStats>,
     state: Arc<EndpointState>,
+    worker: WorkerId,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.stats.counters.upstream_cx_active.dec();
+        self.state.finish(self.worker);
+    }
 }
 
 /// A connection to an endpoint; to another one when the first cannot be reached, since nothing was sent yet.
-async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy, origin: &Origin) -> Option<Upstream<I>> {
+pub(crate) async fn connect<I: Io>(
+    worker: &Rc<Worker<I>>,
+    proxy: &TcpProxy,
+    origin: &Origin,
+) -> Option<Upstream<I>> {
     let bound = worker.bound();
     let random = worker.rng.borrow_mut().next_u64();
     let (cluster, bound_cluster) = bound.cluster(proxy.clusters.pick(random))?;
@@ -124,7 +145,8 @@ async fn connect<I: Io>(worker: &Rc<Worker<I>>, proxy: &TcpProxy, origin: &Origi
                 stats.cx_connect.record(Duration::from_nanos(worker.io.now().saturating_sub(begun)));
                 stats.counters.upstream_cx_active.inc();
                 endpoint.state.begin(worker.id);
-                return Some(Upstream { recv, send, stats: stats.clone(), state: endpoint.state.clone() });
+                let (stats, state) = (stats.clone(), endpoint.state.clone());
+                return Some(Upstream { recv, send, counted: Counted { stats, state, worker: worker.id } });
             }
             Err(error) => {
                 stats.counters.upstream_cx_connect_fail.inc();

@@ -32,6 +32,7 @@ use crate::{
     downstream::{idle::Waiting, streams::Exchanges},
     dynamic_host::{DynamicHosts, Wanted},
     listener,
+    server_first::ServerFirst,
     telemetry::{
         access_log::AccessLog,
         metrics::{ClusterStats, HttpStats, ListenerCounters, TcpCounters, WorkerStats},
@@ -151,6 +152,8 @@ pub struct Worker<I: Io> {
     pub access_log: AccessLog,
     /// The other workers.
     pub colleagues: Colleagues<I>,
+    /// Where servers speak first.
+    pub server_first: ServerFirst,
     /// Hosts that requests name.
     pub hosts: DynamicHosts,
     /// Which connections are taken.
@@ -195,6 +198,7 @@ impl<I: Io> Worker<I> {
             stats,
             access_log: outlets.access_log,
             colleagues,
+            server_first: ServerFirst::default(),
             hosts: DynamicHosts::new(outlets.wanted),
             admission: outlets.admission,
             waiting: Connections::default(),

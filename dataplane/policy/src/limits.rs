@@ -322,6 +322,16 @@ pub const TCP_IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
 /// Time for the listener filters, so for a ClientHello, to finish (Envoy: `listener_filters_timeout`).
 pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
+/// How long a client that may speak HTTP or TLS may be silent before its server is connected to, which may be the one that
+/// speaks first. Clients of the former speak at once; what is connected in vain costs a connect.
+pub const SERVER_FIRST_WAIT: Duration = Duration::from_millis(10);
+
+/// How long it is remembered of a destination that the server spoke first there, so that nobody waits for the client again.
+pub const SERVER_FIRST_REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Such destinations per worker. Few servers of a network speak first, each at one address.
+pub const SERVER_FIRST_DESTINATIONS_MAX: usize = 256;
+
 /// Time that the first answer of a control plane for something is waited for (Envoy: `initial_fetch_timeout`).
 pub const INITIAL_FETCH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 

@@ -76,6 +76,8 @@ pub struct ListenerFilters {
     pub proxy_protocol: Option<Accepted>,
     /// Read the ClientHello for server name, transport protocol and ALPN (`envoy.filters.listener.tls_inspector`).
     pub tls_inspector: bool,
+    /// Look whether HTTP is spoken where there is no ClientHello, and which (`envoy.filters.listener.http_inspector`).
+    pub http_inspector: bool,
     /// How long all that may take; `None` is for ever.
     pub timeout: Option<Duration>,
     /// After the timeout go on with what is known instead of closing.
@@ -85,6 +87,12 @@ pub struct ListenerFilters {
 impl ListenerFilters {
     /// Whether anything is read.
     pub fn is_any(&self) -> bool {
-        self.proxy_protocol.is_some() || self.tls_inspector
+        self.proxy_protocol.is_some() || self.tls_inspector || self.http_inspector
+    }
+
+    /// Whether a connection may turn out to speak a protocol that nobody looks for, in which the server may be the one that
+    /// speaks first.
+    pub fn may_be_opaque(&self) -> bool {
+        self.continue_on_timeout && (self.tls_inspector || self.http_inspector)
     }
 }

@@ -306,6 +306,8 @@ block! {
         Counter downstream_pre_cx_timeout,
         /// Connections without a PROXY protocol header, or with a wrong one.
         Counter downstream_cx_proxy_proto_error,
+        /// Connections on which the server spoke first.
+        Counter downstream_cx_server_first,
         /// Connections that were closed at once, since the process has as many as it may.
         Counter downstream_global_cx_overflow,
         /// Pauses of accepting, since descriptors or memory are short.

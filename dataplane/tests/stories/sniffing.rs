@@ -1,4 +1,4 @@
-//! Listeners that look at the first bytes of a connection before they know what to do with it.
+//! Listeners that look at the first bytes of a connection before they know what to do with it, and at who speaks first.
 
 use std::time::Duration;
 
@@ -71,6 +71,103 @@ fn a_connection_that_ends_before_it_is_known_leaves_nothing_behind() {
                 End::Reset => return peer.reset(),
             }
             assert!(peer.recv_to_end().await.bytes.is_empty());
+        });
+    }
+}
+
+/// HTTP where HTTP is seen, TCP elsewhere, both to an endpoint that the story plays.
+fn detecting() -> Setup {
+    let mut setup = Setup::new(Behaviour::default()).without_origins().played(1).tcp(None);
+    setup.config.detects = true;
+    setup.config.listener_filters = ListenerFilters {
+        tls_inspector: true,
+        http_inspector: true,
+        timeout: Some(5000 * MS),
+        continue_on_timeout: true,
+        ..ListenerFilters::default()
+    };
+    setup
+}
+
+#[test]
+fn what_is_not_declared_is_told_by_its_first_bytes_however_they_come() {
+    // What the client sends, and what its server gets of it.
+    for (sent, got) in [
+        (
+            "GET / HTTP/1.1\r\nhost: shop\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: shop\r\nx-forwarded-proto: http\r\n",
+        ),
+        ("GET / HTTP/3.7\r\n", "GET / HTTP/3.7\r\n"),
+        ("\u{16}\u{1}x", "\u{16}\u{1}x"),
+        ("SSH-2.0-client\r\n", "SSH-2.0-client\r\n"),
+    ] {
+        for step in [1, 7, 100] {
+            detecting().on_sim(async |mesh| {
+                let mut client = mesh.peer().await;
+                for piece in sent.as_bytes().chunks(step) {
+                    client.send(piece).await;
+                    mesh.pass(MS).await;
+                }
+                let mut server = mesh.accept().await;
+                assert_eq!(str::from_utf8(&server.recv_exactly(got.len()).await).unwrap(), got);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_server_may_speak_first_and_its_destination_is_remembered() {
+    detecting().on_sim(async |mesh| {
+        for count in 1..=2 {
+            let (mut client, mut server) = (mesh.peer().await, mesh.accept().await);
+            server.send("220 hello\r\n").await;
+            assert_eq!(client.recv_until(b"\r\n").await, b"220 hello\r\n");
+            client.send("GET / HTTP/1.1\r\n\r\n").await;
+            assert_eq!(server.recv_exactly(18).await, b"GET / HTTP/1.1\r\n\r\n");
+            // The second time nobody waits for either.
+            assert_eq!(mesh.listener("downstream_cx_server_first"), 1, "{count}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_thinks_before_it_speaks_http_is_understood() {
+    detecting().on_sim(async |mesh| {
+        let mut client = mesh.peer().await;
+        mesh.pass(200 * MS).await;
+        // Connected to in vain, since the server might have been the one that speaks.
+        let mut silent = mesh.accept().await;
+        client.send("GET / HTTP/1.1\r\nhost: shop\r\n\r\n").await;
+        silent.expect_close().await;
+        let mut server = mesh.accept().await;
+        let asked = server.recv_until(b"\r\n\r\n").await;
+        assert!(asked.starts_with(b"GET / HTTP/1.1\r\nhost: shop\r\nx-forwarded-proto: http\r\n"));
+    });
+}
+
+#[test]
+fn when_neither_side_speaks_the_connection_goes_on_as_it_is() {
+    detecting().on_sim(async |mesh| {
+        let mut client = mesh.peer().await;
+        mesh.pass(6000 * MS).await;
+        client.send("late").await;
+        mesh.accept().await.expect_close().await;
+        assert_eq!(mesh.accept().await.recv_exactly(4).await, b"late");
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_its_server_is_connected_to_leaves_nothing_behind() {
+    for end in [End::Close, End::Reset] {
+        detecting().on_sim(async |mesh| {
+            let client = mesh.peer().await;
+            mesh.pass(50 * MS).await;
+            let mut server = mesh.accept().await;
+            match end {
+                End::Close => drop(client),
+                End::Reset => client.reset(),
+            }
+            server.recv_to_end().await;
         });
     }
 }

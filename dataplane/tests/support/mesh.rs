@@ -111,6 +111,7 @@ impl Setup {
                 clusters: BTreeMap::from([(APP.into(), (app, Vec::new()))]),
                 hosts: BTreeMap::new(),
                 tcp: None,
+                detects: false,
                 is_listening: true,
                 connection_limit: None,
                 listener_filters: ListenerFilters::default(),
@@ -418,6 +419,12 @@ impl<I: Ground> Mesh<I> {
         let binder = self.binder.borrow();
         let blocks = binder.registry.http.values().next().unwrap();
         of_name(name, sum(blocks, |block| block.counters.each().collect()))
+    }
+
+    /// A counter of [`LISTENER`], over all workers.
+    pub(crate) fn listener(&self, name: &str) -> u64 {
+        let binder = self.binder.borrow();
+        of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.each().collect()))
     }
 
     /// A counter of [`APP`], over all workers.

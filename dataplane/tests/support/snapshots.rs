@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) hosts: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Speak TCP instead, to [`APP`].
     pub(crate) tcp: Option<TcpProxy>,
+    /// Speak HTTP where HTTP is seen, TCP elsewhere.
+    pub(crate) detects: bool,
     /// The listener is there.
     pub(crate) is_listening: bool,
     /// How many connections it takes at a time.
@@ -129,26 +131,21 @@ fn assignment(addresses: &[SocketAddr]) -> Assignment {
 }
 
 fn listener(config: &Config) -> Listener {
-    let filter = match &config.tcp {
-        Some(tcp) => NetworkFilter::TcpProxy(Arc::new(tcp.clone())),
-        None => {
-            let table = RouteTableSpec {
-                virtual_hosts: vec![VirtualHostSpec {
-                    name: "all".into(),
-                    domains: vec!["*".into()],
-                    routes: (config.routes)(),
-                    ..VirtualHostSpec::default()
-                }],
-                ..RouteTableSpec::default()
-            };
-            let routes = RouteSource::Inline(Arc::new(RouteTable::new(table).unwrap()));
-            let manager = HttpConnectionManager { routes, ..config.manager.clone() };
-            NetworkFilter::HttpConnectionManager(Arc::new(manager))
-        }
+    let chain = |protocols: &[&str], filter| FilterChain {
+        name: "".into(),
+        matches: FilterChainMatch {
+            application_protocols: protocols.iter().map(|protocol| protocol.as_bytes().into()).collect(),
+            ..FilterChainMatch::default()
+        },
+        connection_limit: config.connection_limit.clone(),
+        filter,
     };
-    let limit = config.connection_limit.clone();
-    let matches = FilterChainMatch::default();
-    let chain = FilterChain { name: "".into(), matches, connection_limit: limit, filter };
+    let tcp = |tcp: &TcpProxy| chain(&[], NetworkFilter::TcpProxy(Arc::new(tcp.clone())));
+    let chains = match &config.tcp {
+        Some(proxy) if config.detects => vec![chain(&["http/1.1", "h2c"], http(config)), tcp(proxy)],
+        Some(proxy) => vec![tcp(proxy)],
+        None => vec![chain(&[], http(config))],
+    };
     Listener {
         name: LISTENER.into(),
         addresses: Vec::new(),
@@ -156,8 +153,22 @@ fn listener(config: &Config) -> Listener {
         unsent_bytes_max: limits::UNSENT_BYTES_DEFAULT,
         stat_prefix: LISTENER.into(),
         listener_filters: config.listener_filters,
-        filter_chains: FilterChains::new(vec![chain], None).unwrap(),
+        filter_chains: FilterChains::new(chains, None).unwrap(),
     }
+}
+
+fn http(config: &Config) -> NetworkFilter {
+    let table = RouteTableSpec {
+        virtual_hosts: vec![VirtualHostSpec {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: (config.routes)(),
+            ..VirtualHostSpec::default()
+        }],
+        ..RouteTableSpec::default()
+    };
+    let routes = RouteSource::Inline(Arc::new(RouteTable::new(table).unwrap()));
+    NetworkFilter::HttpConnectionManager(Arc::new(HttpConnectionManager { routes, ..config.manager.clone() }))
 }
 
 /// A route by prefix.

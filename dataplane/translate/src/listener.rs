@@ -12,7 +12,10 @@ use policy::{
 use proto::pb::envoy::{
     config::listener::v3 as listener,
     extensions::filters::{
-        listener::{proxy_protocol::v3 as proxy_protocol, tls_inspector::v3::TlsInspector},
+        listener::{
+            http_inspector::v3::HttpInspector, proxy_protocol::v3 as proxy_protocol,
+            tls_inspector::v3::TlsInspector,
+        },
         network::{
             connection_limit::v3 as connection_limit,
             http_connection_manager::v3::HttpConnectionManager,
@@ -38,6 +41,7 @@ const NETWORK_FILTERS: &[&str] = &[
 const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
 const LISTENER_FILTERS: &[&str] = &[
     "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
     "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
 ];
 
@@ -134,6 +138,7 @@ fn listener_filters(
             || of.transport_protocol == Some(TransportProtocol::Tls)
     };
     let mut tls_inspector = chains.iter().any(|chain| needs_tls(&chain.matches));
+    let mut http_inspector = false;
     let mut proxy_protocol = None;
     let filters_at = at.field("listener_filters");
     for (index, filter) in value.listener_filters.iter().enumerate() {
@@ -149,6 +154,10 @@ fn listener_filters(
             Some(0) => {
                 fields::unpack::<TlsInspector>(any, &config_at)?;
                 tls_inspector = true;
+            }
+            Some(1) => {
+                fields::unpack::<HttpInspector>(any, &config_at)?;
+                http_inspector = true;
             }
             // Behind another filter it would find what that one did not take for its own.
             Some(_) if index > 0 => {
@@ -168,6 +177,7 @@ fn listener_filters(
     Ok(ListenerFilters {
         proxy_protocol,
         tls_inspector,
+        http_inspector,
         timeout: fields::timeout(timeout, Some(limits::LISTENER_FILTERS_TIMEOUT_DEFAULT), &timeout_at)?,
         continue_on_timeout: value.continue_on_listener_filters_timeout,
     })

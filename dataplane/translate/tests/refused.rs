@@ -220,6 +220,7 @@ fn a_listener_is_refused_where_it_is_wrong() {
             },
             "web: listener_filters[0].typed_config: type.googleapis.com/foreign.Filter is not supported by Ringway; \
              supported: envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, \
+             envoy.extensions.filters.listener.http_inspector.v3.HttpInspector, \
              envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => |of: &mut Listener| {
                 let config = pb::envoy::config::listener::v3::listener_filter::ConfigType::TypedConfig(foreign());
                 of.listener_filters[0].config_type = Some(config);

@@ -14,6 +14,7 @@ extern crate std;
 pub mod head;
 pub mod http1;
 pub mod http2;
+pub mod http_sniff;
 pub mod path;
 pub mod proxy_protocol;
 mod tick;
