@@ -209,7 +209,13 @@ pub fn response(view: ResponseView<'_>, edits: &ResponseEdits<'_>, sink: &mut im
     } else {
         out.insert(b"HTTP/1.1");
     }
-    out.keep(Span::new(version_bytes, head.reason.end as usize + 2));
+    let reason_end = head.reason.end as usize;
+    out.keep(Span::new(version_bytes, reason_end));
+    // HTTP/2 has none, and some clients of HTTP/1.1 take a status without one for none.
+    if head.reason.is_empty() {
+        out.insert(reason_phrase(head.status).as_bytes());
+    }
+    out.keep(Span::new(reason_end, reason_end + 2));
 
     for header in &head.headers {
         let keep = match header.known {
@@ -699,6 +705,8 @@ mod tests {
             (Method::Get, Http11, "304 Same\r\nContent-Length: 9\r\n", "304 Same\r\nContent-Length: 9\r\n"),
             (Method::Connect, Http11, "200 OK\r\nContent-Length: 9\r\n", "200 OK\r\n"),
             (Method::Get, Http11, "103 Hints\r\nLink: x\r\n", "103 Hints\r\nLink: x\r\n"),
+            (Method::Get, Http11, "304 \r\nETag: x\r\n", "304 Not Modified\r\nETag: x\r\n"),
+            (Method::Get, Http11, "799 \r\nContent-Length: 1\r\n", "799 \r\nContent-Length: 1\r\n"),
             (
                 Method::Get,
                 Http11,
