@@ -137,8 +137,15 @@ pub async fn answer_failed<I: Io>(
     let text = failed.error.to_string();
     let (mut headers, mut message) = (Vec::new(), Vec::new());
     let is_grpc = is_grpc(&downstream.view());
+    // An upstream that counts the same time ends a call with a reset; the client must not hear of that, and not hear that it
+    // may try again.
+    let is_late = failed.error == ExchangeError::UpstreamStreamReset
+        && grpc_deadline(&downstream.view(), record.begun()).is_some_and(|until| worker.io.now() >= until.0);
     match is_grpc {
-        true => grpc_headers(row.status, text.as_bytes(), &mut message, &mut headers),
+        true => {
+            let status = if is_late { 504 } else { row.status };
+            grpc_headers(status, text.as_bytes(), &mut message, &mut headers);
+        }
         false => headers.push((&b"content-type"[..], &b"text/plain"[..])),
     }
     if manager.config.reason_header {
@@ -164,6 +171,12 @@ pub async fn answer_failed<I: Io>(
 /// Whether the request is gRPC, so that an answer of our own must be, too.
 fn is_grpc(view: &RequestView<'_>) -> bool {
     view.header_values(b"content-type").next().is_some_and(grpc::is_grpc)
+}
+
+/// When the client of a gRPC request that has `begun` then waits no more.
+fn grpc_deadline(view: &RequestView<'_>, begun: u64) -> Option<Deadline> {
+    let timeout = view.header_values(b"grpc-timeout").next().and_then(grpc::timeout)?;
+    Some(Deadline::after(begun, timeout))
 }
 
 /// What an answer that would have this status on HTTP says in gRPC: all in its head ("Trailers-Only").

@@ -142,6 +142,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// When it began.
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
     /// The route that takes it.
     pub fn route(&mut self, route: &'a Route) {
         self.route = Some(route);
