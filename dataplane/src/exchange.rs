@@ -366,7 +366,7 @@ async fn open_stream<I: Io>(
     wait: (&Alarm, Deadline),
 ) -> Result<Upstream<I>, CheckoutError> {
     let to = StreamDestination { endpoint, address, config: &cluster.config, stats: &bound.stats };
-    let (stream, is_new) = worker.stream_pools.open((&worker.io, &worker.buffers), &to, wait).await?;
+    let (stream, is_new) = worker.stream_pools.open(worker, &to, wait).await?;
     Ok(Upstream::Http2 { stream, is_new })
 }
 

@@ -18,7 +18,7 @@ use policy::{
     endpoint::{EndpointId, EndpointState},
     limits,
 };
-use runtime::{Buffer, BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{Buffer, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
 use wire::head::RequestHead;
 
 use super::{CheckoutError, SHORTAGES};
@@ -26,6 +26,7 @@ use crate::{
     by_number::ByNumber,
     http2::{self, Arrived, Drive, Ended, Http2, Owner, Stream},
     telemetry::metrics::ClusterStats,
+    worker::Worker,
 };
 
 /// The HTTP/2 connections of one worker, by endpoint.
@@ -67,11 +68,11 @@ impl StreamPools {
     /// A stream to the endpoint, and whether its connection is new. Waits until there is one, until `deadline`.
     pub async fn open<I: Io>(
         &self,
-        (io, buffers): (&I, &BufferPool),
+        worker: &Worker<I>,
         to: &StreamDestination<'_>,
         (alarm, deadline): (&Alarm, Deadline),
     ) -> Result<(Stream, bool), CheckoutError> {
-        let id = to.endpoint.id();
+        let (id, io) = (to.endpoint.id(), &worker.io);
         let timed_out = CheckoutError::TimedOut { endpoint: to.address };
         loop {
             let connecting = {
@@ -98,7 +99,7 @@ impl StreamPools {
                         shared.connecting = Some(connecting.clone());
                     }
                     // Boxed: it happens once per connection, and every exchange would carry its size.
-                    let made = Box::pin(connect(io, buffers, to, deadline)).await;
+                    let made = Box::pin(connect(worker, to, deadline)).await;
                     let mut pools = self.by_endpoint.borrow_mut();
                     if let Some(shared) = pools.get_mut(&id) {
                         shared.connecting = None;
@@ -158,11 +159,11 @@ impl Connecting {
 }
 
 async fn connect<I: Io>(
-    io: &I,
-    buffers: &BufferPool,
+    worker: &Worker<I>,
     to: &StreamDestination<'_>,
     deadline: Deadline,
 ) -> Result<Rc<Http2>, CheckoutError> {
+    let io = &worker.io;
     let counters = &to.stats.counters;
     let begun = io.now();
     counters.upstream_cx_total.inc();
@@ -183,17 +184,22 @@ async fn connect<I: Io>(
     to.stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
     counters.upstream_cx_active.inc();
     counters.upstream_cx_http2_total.inc();
-    let http2 = Http2::new(false, http2::upstream_config(to.config), buffers.clone(), io.now());
+    let http2 = Http2::new(false, http2::upstream_config(to.config), worker.buffers.clone(), io.now());
     let life = Life {
         idle_timeout: to.config.idle_timeout,
-        ages_at: to
-            .config
-            .max_connection_duration
-            .map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)),
+        ages_at: to.config.max_connection_duration.map_or(Deadline::NEVER, |most| ages_at(worker, most)),
         stats: to.stats.clone(),
     };
     io.spawn(drive(http2.clone(), io.clone(), (recv, send), life));
     Ok(http2)
+}
+
+/// When a connection that may live so long has: up to a tenth earlier, so that those that were made together do not end
+/// together.
+fn ages_at<I: Io>(worker: &Worker<I>, most: Duration) -> Deadline {
+    let tenth = u64::try_from((most / 10).as_nanos()).unwrap_or(u64::MAX);
+    let earlier = worker.rng.borrow_mut().below(tenth.max(1));
+    Deadline::after(worker.io.now(), most.saturating_sub(Duration::from_nanos(earlier)))
 }
 
 struct Life {
