@@ -139,6 +139,12 @@ pub const HTTP2_CHATTER_BURST: u32 = 10_000;
 /// And how many each second.
 pub const HTTP2_CHATTER_PER_SECOND: u32 = 1000;
 
+/// gRPC methods of one cluster that are counted each by itself. Clients name them, so what is beyond counts together.
+pub const GRPC_METHODS_MAX: usize = 64;
+
+/// Longest name of such a method with its service, in bytes.
+pub const GRPC_METHOD_BYTES_MAX: usize = 256;
+
 /// Shortest time between two PINGs, and for an answer to one (Envoy's own rule). Timers are not finer.
 pub const HTTP2_KEEPALIVE_MIN: Duration = Duration::from_millis(1);
 

@@ -26,7 +26,7 @@ use crate::{
     exchange::Failed,
     http2::Stream,
     respond::ExchangeError,
-    telemetry::access_log::Record,
+    telemetry::{access_log::Record, grpc},
     upstream::{Connection, End, Received, Upstream},
     worker::Worker,
 };
@@ -48,6 +48,9 @@ pub(super) async fn exchange<I: Io>(
         send_first(worker, downstream, connection, &mut Body::new(Framing::None, false), plan).await?;
     }
     downstream.request_is_kept = !has_body;
+    if grpc::is_call(&downstream.view()) {
+        record.grpc_call();
+    }
     record.request_sent(worker.io.now());
     plan.stats.counters.upstream_rq_total.inc();
 

@@ -17,7 +17,7 @@ use crate::{
     downstream::{After, Downstream, Manager, Side},
     exchange::Failed,
     relay::GatherSink,
-    telemetry::access_log::Record,
+    telemetry::{access_log::Record, grpc::is_call},
     worker::Worker,
 };
 
@@ -65,7 +65,7 @@ pub async fn answer_route<I: Io>(
     let mut headers: Vec<(&[u8], &[u8])> = Vec::new();
     let mut message = Vec::new();
     let view = RequestView { head: request, bytes: buffer.filled() };
-    let is_grpc = is_grpc(&view) && !answer.is_redirect;
+    let is_grpc = is_call(&view) && !answer.is_redirect;
     if answer.is_redirect {
         headers.push((b"location", text));
     }
@@ -136,7 +136,7 @@ pub async fn answer_failed<I: Io>(
     };
     let text = failed.error.to_string();
     let (mut headers, mut message) = (Vec::new(), Vec::new());
-    let is_grpc = is_grpc(&downstream.view());
+    let is_grpc = is_call(&downstream.view());
     // An upstream that counts the same time ends a call with a reset; the client must not hear of that, and not hear that it
     // may try again.
     let is_late = failed.error == ExchangeError::UpstreamStreamReset
@@ -144,6 +144,8 @@ pub async fn answer_failed<I: Io>(
     match is_grpc {
         true => {
             let status = if is_late { 504 } else { row.status };
+            record.grpc_call();
+            record.grpc_status(Some(grpc::Status::of_own_answer(status).code()));
             grpc_headers(status, text.as_bytes(), &mut message, &mut headers);
         }
         false => headers.push((&b"content-type"[..], &b"text/plain"[..])),
@@ -166,11 +168,6 @@ pub async fn answer_failed<I: Io>(
         Ok(()) => after,
         Err(_) => After::Close,
     }
-}
-
-/// Whether the request is gRPC, so that an answer of our own must be, too.
-fn is_grpc(view: &RequestView<'_>) -> bool {
-    view.header_values(b"content-type").next().is_some_and(grpc::is_grpc)
 }
 
 /// When the client of a gRPC request that has `begun` then waits no more.

@@ -117,6 +117,8 @@ pub struct Record<'a> {
     upstream: Option<SocketAddr>,
     retries: u32,
     bytes_sent: u64,
+    /// It is a gRPC call, with the status that it ended with, if one was told.
+    grpc: Option<Option<u8>>,
     is_finished: bool,
 }
 
@@ -138,6 +140,7 @@ impl<'a> Record<'a> {
             upstream: None,
             retries: 0,
             bytes_sent: 0,
+            grpc: None,
             is_finished: false,
         }
     }
@@ -192,6 +195,23 @@ impl<'a> Record<'a> {
         self.bytes_sent += count;
     }
 
+    /// It is a gRPC call.
+    pub fn grpc_call(&mut self) {
+        self.grpc = Some(None);
+    }
+
+    /// The status of a call was told.
+    pub fn grpc_status(&mut self, status: Option<u8>) {
+        if let (Some(known), Some(_)) = (&mut self.grpc, status) {
+            *known = status;
+        }
+    }
+
+    /// Whether it is a gRPC call.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc.is_some()
+    }
+
     /// It ended early.
     pub fn failed(&mut self, row: Row) {
         self.row = Some(row);
@@ -212,6 +232,9 @@ impl<'a> Record<'a> {
         if let Some(cluster) = self.cluster {
             if let (Some(_), Some(_)) = (self.sent, self.response_at) {
                 cluster.stats.response(self.status, took);
+            }
+            if let Some(status) = self.grpc {
+                cluster.stats.grpc.count(downstream.view().path(), status);
             }
             if self.retries > 0 && self.row.is_none() {
                 cluster.stats.counters.upstream_rq_retry_success.inc();
@@ -238,6 +261,9 @@ impl<'a> Record<'a> {
         text(&mut line, "reason", reason.as_bytes());
         let _ = write!(line, ",\"retries\":{},\"bytes_sent\":{}", self.retries, self.bytes_sent);
         let _ = write!(line, ",\"duration_us\":{},\"upstream_us\":{}", took.as_micros(), waited.as_micros());
+        if let Some(status) = self.grpc {
+            let _ = write!(line, ",\"grpc_status\":{}", status.map_or(-1, i16::from));
+        }
         let origin = downstream.side.origin();
         let client = self.manager.config.forwarded.client(&view, origin.remote);
         text(&mut line, "downstream", client.to_string().as_bytes());
@@ -303,6 +329,7 @@ mod tests {
         (0..3).for_each(|_| log.push(b"line\n".to_vec()));
         assert_eq!(log.dropped(), 2);
     }
+
     /// Takes so many bytes, then none, then so many.
     struct Sink {
         written: Vec<u8>,

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use super::grpc::GrpcStats;
+
 /// A number that one thread changes and others read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -200,6 +202,8 @@ pub struct ClusterStats {
     pub rq_time: Histogram,
     /// `upstream_cx_connect_ms`.
     pub cx_connect: Histogram,
+    /// `grpc.<service>.<method>.*`.
+    pub grpc: GrpcStats,
 }
 
 impl ClusterStats {

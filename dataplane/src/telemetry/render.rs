@@ -13,7 +13,7 @@ use policy::snapshot::Snapshot;
 use crate::admission::Gate;
 
 use super::{
-    metrics::{BUCKETS_MS, Counter, Histogram, Kind, WorkerStats},
+    metrics::{BUCKETS_MS, ClusterStats, Counter, Histogram, Kind, WorkerStats},
     registry::{Blocks, Registry},
 };
 
@@ -41,6 +41,8 @@ pub fn prometheus(registry: &Registry, process: &Process<'_>) -> String {
     page.membership(&clusters, process.snapshot);
     page.histogram(&clusters, "upstream_rq_time", &registry.clusters, |block| &block.rq_time);
     page.histogram(&clusters, "upstream_cx_connect_ms", &registry.clusters, |block| &block.cx_connect);
+
+    page.grpc(&registry.clusters);
 
     let http = Family { prefix: "envoy_http_", label: "envoy_http_conn_manager_prefix" };
     page.counters(&http, &registry.http, |block| block.counters.each().collect());
@@ -104,6 +106,44 @@ impl Page {
             for (block, sums) in &sums {
                 if let Some((_, _, value)) = sums.get(position) {
                     self.sample(&name, &[(family.label, block)], value);
+                }
+            }
+        }
+    }
+
+    /// gRPC calls by method, as Envoy's `grpc_stats` names them: one family for each status, and for what they come to.
+    fn grpc(&mut self, blocks: &Blocks<ClusterStats>) {
+        let mut calls: BTreeMap<(Cow<'_, str>, &str, &str), Vec<u64>> = BTreeMap::new();
+        for (cluster, blocks) in blocks {
+            for method in blocks.iter().flat_map(|block| block.grpc.methods()) {
+                let (service, name) = method.names();
+                let sums = calls
+                    .entry((block_name(cluster), service, name))
+                    .or_insert_with(|| vec![0; method.statuses.len()]);
+                sums.iter_mut().zip(&method.statuses).for_each(|(sum, of)| *sum = sum.wrapping_add(of.get()));
+            }
+        }
+        let statuses = calls.values().next().map_or(0, Vec::len);
+        let known = (0..statuses.saturating_sub(1)).map(|status| (status.to_string(), status..status + 1));
+        let failed = 1..statuses;
+        let families =
+            [("total".to_owned(), 0..statuses), ("success".to_owned(), 0..1), ("failure".to_owned(), failed)];
+        for (name, range) in families.into_iter().chain(known) {
+            let sum = |sums: &[u64]| sums.get(range.clone()).unwrap_or_default().iter().sum::<u64>();
+            let name = format!("envoy_cluster_grpc_{name}");
+            let mut has_head = false;
+            for ((cluster, service, method), sums) in &calls {
+                let value = sum(sums);
+                if value > 0 {
+                    if !std::mem::replace(&mut has_head, true) {
+                        self.head(&name, "counter");
+                    }
+                    let labels = [
+                        ("envoy_cluster_name", &**cluster),
+                        ("envoy_grpc_bridge_service", *service),
+                        ("envoy_grpc_bridge_method", *method),
+                    ];
+                    self.sample(&name, &labels, &value);
                 }
             }
         }
@@ -277,6 +317,9 @@ mod tests {
         pay[0].response(200, Duration::from_micros(700));
         pay[1].response(503, Duration::from_millis(2));
         pay[1].counters.upstream_rq_total.add(2);
+        pay[0].grpc.count(b"/shop.Cart/Add", Some(0));
+        pay[1].grpc.count(b"/shop.Cart/Add", Some(0));
+        pay[1].grpc.count(b"/shop.Cart/Add", Some(14));
         registry.clusters.insert("outbound|tcp|a.b:80".into(), pay);
         let ingress: Vec<Arc<HttpStats>> = two();
         ingress[0].response(204, Duration::from_millis(3), Duration::from_micros(50));
@@ -317,6 +360,10 @@ mod tests {
             "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"outbound|tcp|a.b_80\",le=\"+Inf\"} 2",
             "envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"outbound|tcp|a.b_80\"} 2.7",
             "envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"outbound|tcp|a.b_80\"} 2",
+            "# TYPE envoy_cluster_grpc_total counter",
+            "envoy_cluster_grpc_total{envoy_cluster_name=\"outbound|tcp|a.b_80\",envoy_grpc_bridge_service=\"shop.Cart\",envoy_grpc_bridge_method=\"Add\"} 3",
+            "envoy_cluster_grpc_success{envoy_cluster_name=\"outbound|tcp|a.b_80\",envoy_grpc_bridge_service=\"shop.Cart\",envoy_grpc_bridge_method=\"Add\"} 2",
+            "envoy_cluster_grpc_14{envoy_cluster_name=\"outbound|tcp|a.b_80\",envoy_grpc_bridge_service=\"shop.Cart\",envoy_grpc_bridge_method=\"Add\"} 1",
             "# TYPE envoy_http_downstream_cx_active gauge",
             "envoy_http_downstream_cx_active{envoy_http_conn_manager_prefix=\"in\\\"gress\"} 1",
             "envoy_http_downstream_rq_xx{envoy_response_code_class=\"2\",envoy_http_conn_manager_prefix=\"in\\\"gress\"} 1",

@@ -25,7 +25,7 @@ use crate::{
     head_edits::{self, EditList},
     http2::{Gone, Stream},
     respond::{ExchangeError, Phase},
-    telemetry::access_log::Record,
+    telemetry::{access_log::Record, grpc},
     upgrade,
     upstream::{End, Received},
     worker::Worker,
@@ -99,6 +99,9 @@ impl<I: Io> Download<'_, '_, I> {
             source.done(part, &self.worker.buffers);
             sent.map_err(|error| self.refused(error))?;
             is_over = part.ends;
+            if is_over && self.record.is_grpc() {
+                self.record.grpc_status(grpc::status_of_lines(&trailers));
+            }
         }
         self.flush().await?;
         if let Source::Http1(source) = source {
@@ -231,6 +234,10 @@ impl<I: Io> Download<'_, '_, I> {
 
     fn send_final_head(&mut self, head_bytes: Buffer, (body, ends): (BodyOut, bool), is_stream: bool) {
         let view = ResponseView { head: self.head, bytes: head_bytes.filled() };
+        // Without a body the status of a call is in the head.
+        if self.record.is_grpc() {
+            self.record.grpc_status(view.header_values(b"grpc-status").next().and_then(grpc::status));
+        }
         let mut list = EditList::take(self.edits);
         let server = &self.manager.config.server_header;
         head_edits::response(view, &self.watch.plan.target.response_headers, server, &mut list);
