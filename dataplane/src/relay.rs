@@ -217,7 +217,11 @@ fn count_failure(stats: &ClusterStats, error: ExchangeError) {
     use ExchangeError as E;
     let counters = &stats.counters;
     match error {
-        E::UpstreamClosed | E::UpstreamReset | E::ResponseTruncated => counters.upstream_rq_rx_reset.inc(),
+        E::UpstreamClosed
+        | E::UpstreamReset
+        | E::UpstreamRefused
+        | E::UpstreamStreamReset
+        | E::ResponseTruncated => counters.upstream_rq_rx_reset.inc(),
         E::ResponseMalformed => {
             counters.upstream_cx_protocol_error.inc();
             counters.upstream_rq_tx_reset.inc();

@@ -173,8 +173,8 @@ pub const BUFFERS_ALWAYS: u64 = 16;
 pub const BUFFERS_REFUSE_PERCENT: u64 = 50;
 
 /// Share of the buffers that there may be above which nobody keeps one for long, in percent: sends are given
-/// [`SEND_TIME_WHEN_TIGHT`], and who waits for bytes waits without one. Below half of the share above which requests are refused
-/// what is held for long leaves as much for what is not.
+/// [`SEND_TIME_WHEN_TIGHT`], and who waits for bytes waits without one. Below half of the share above which requests are
+/// refused what is held for long leaves as much for what is not.
 pub const BUFFERS_TIGHT_PERCENT: u64 = 25;
 const _: () = assert!(2 * BUFFERS_TIGHT_PERCENT <= BUFFERS_REFUSE_PERCENT && BUFFERS_REFUSE_PERCENT <= 50);
 

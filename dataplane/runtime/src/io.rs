@@ -130,8 +130,9 @@ pub trait Listener: 'static {
     fn close_handle(&self) -> ListenerClose;
 }
 
-/// What the kernel says of a receive or a send, in the words of this interface: `TimedOut` is said of a deadline alone. The kernel's own ETIMEDOUT means that what we sent was never acknowledged: the connection is
-/// over. It is told once, and the next receive would get 0, as if the other end had finished.
+/// What the kernel says of a receive or a send, in the words of this interface: `TimedOut` is said of a deadline alone. The
+/// kernel's own ETIMEDOUT means that what we sent was never acknowledged: the connection is over. It is told once, and the
+/// next receive would get 0, as if the other end had finished.
 pub fn kernel_error(raw_os_error: i32) -> io::Error {
     match io::Error::from_raw_os_error(raw_os_error) {
         error if error.kind() == io::ErrorKind::TimedOut => io::ErrorKind::ConnectionReset.into(),
@@ -190,8 +191,8 @@ pub trait RecvHalf: 'static {
 /// The sending half of a connection.
 pub trait SendHalf: 'static {
     /// Sends some of what is left in `gather` and marks it as sent; `Ok(n)` may be less than all. A deadline that
-    /// passes breaks the connection (`TimedOut`), since what the kernel took is then unknown. The other end gets a RST: it cannot
-    /// take what it got for all there is.
+    /// passes breaks the connection (`TimedOut`), since what the kernel took is then unknown. The other end gets a RST: it
+    /// cannot take what it got for all there is.
     async fn send(&mut self, gather: &mut Gather, until: Deadline) -> io::Result<usize>;
 
     /// A handle that breaks the connection in the same way while a send is in flight; the send ends with `Interrupted`.

@@ -21,7 +21,8 @@ pub(super) const GROUP: u16 = 0;
 pub(super) const COUNT: u16 = 256;
 /// How many are made at a time.
 const STEP: u16 = 32;
-/// Bytes of one of the buffers that io_uring receives into. As large as the buffers of connections, so that they can change places.
+/// Bytes of one of the buffers that io_uring receives into. As large as the buffers of connections, so that they can change
+/// places.
 pub const BYTES: usize = 64 * 1024;
 
 pub(super) struct Provided {

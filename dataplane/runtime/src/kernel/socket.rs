@@ -222,7 +222,8 @@ impl Watched {
         }
     }
 
-    /// Lets the kernel take more only while less than this is unsent, or always with 0. A connection that is gone needs no limit.
+    /// Lets the kernel take more only while less than this is unsent, or always with 0. A connection that is gone needs no
+    /// limit.
     pub(super) fn limit_unsent(&self, bytes: u32) {
         let _ = self.socket().set_tcp_notsent_lowat(bytes);
     }
