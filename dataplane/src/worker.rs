@@ -221,7 +221,7 @@ impl<I: Io> Worker<I> {
                     Order::Lent(answer) => lending::take_on(&self, answer),
                     Order::Drain => self.drain(),
                     Order::EndTurn => {}
-                    Order::Stop => return,
+                    Order::Stop => return self.exchanges.stop(),
                 }
             }
             let busy = self.io.turn().await;

@@ -131,6 +131,8 @@ pub struct Exchanges<I: Io> {
 /// Where a task waits for its next exchange.
 struct Seat<I: Io> {
     next: Cell<Option<(Rc<Worker<I>>, Request)>>,
+    /// None comes any more.
+    is_over: Cell<bool>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -155,7 +157,18 @@ impl<I: Io> Exchanges<I> {
             }
             None => {
                 let next = Cell::new(Some((worker.clone(), request)));
-                worker.io.spawn(run(Rc::new(Seat { next, task: RefCell::default() }), Kept::new(worker)));
+                let seat = Seat { next, is_over: Cell::new(false), task: RefCell::default() };
+                worker.io.spawn(run(Rc::new(seat), Kept::new(worker)));
+            }
+        }
+    }
+
+    /// Ends the tasks that wait for an exchange: the worker stops.
+    pub fn stop(&self) {
+        for seat in self.idle.borrow_mut().drain(..) {
+            seat.is_over.set(true);
+            if let Some(task) = seat.task.borrow().as_ref() {
+                task.wake_by_ref();
             }
         }
     }
@@ -189,15 +202,16 @@ impl Kept {
 /// Runs one exchange after the other; ends when enough others wait for the next.
 async fn run<I: Io>(seat: Rc<Seat<I>>, mut kept: Kept) {
     loop {
-        let (worker, request) = poll_fn(|cx| match seat.next.take() {
-            Some(next) => Poll::Ready(next),
+        let next = poll_fn(|cx| match seat.next.take() {
+            Some(next) => Poll::Ready(Some(next)),
+            None if seat.is_over.get() => Poll::Ready(None),
             None => {
                 let mut task = seat.task.borrow_mut();
                 task.get_or_insert_with(|| cx.waker().clone());
                 Poll::Pending
             }
-        })
-        .await;
+        });
+        let Some((worker, request)) = next.await else { return };
         kept = exchange(&worker, request, kept).await;
         let mut idle = worker.exchanges.idle.borrow_mut();
         if idle.len() >= KEPT_MAX {
