@@ -32,7 +32,7 @@ use crate::{
 /// The HTTP/2 connections of one worker, by endpoint.
 #[derive(Default)]
 pub struct StreamPools {
-    /// Has every endpoint of the snapshot in use that has, or had, a connection.
+    /// Has every endpoint of the snapshot in use, and no other.
     by_endpoint: RefCell<ByNumber<EndpointId, Shared>>,
 }
 
@@ -77,15 +77,16 @@ impl StreamPools {
         loop {
             let connecting = {
                 let mut pools = self.by_endpoint.borrow_mut();
-                let shared = pools.entry(id).or_default();
-                shared.connections.retain(|connection| !connection.is_over());
-                if let Some(stream) = shared.connections.iter().find_map(|connection| connection.open()) {
-                    return Ok((stream, false));
-                }
-                shared.connecting.clone()
+                // Its endpoint may have been removed meanwhile: then its connection is for this stream alone.
+                pools.get_mut(&id).and_then(|shared| {
+                    shared.connections.retain(|connection| !connection.is_over());
+                    let stream = shared.connections.iter().find_map(|connection| connection.open());
+                    stream.map(Ok).or_else(|| shared.connecting.clone().map(Err))
+                })
             };
             match connecting {
-                Some(connecting) => {
+                Some(Ok(stream)) => return Ok((stream, false)),
+                Some(Err(connecting)) => {
                     if let Some(error) = connecting.wait(alarm, deadline).await? {
                         return Err(error);
                     }
@@ -100,33 +101,44 @@ impl StreamPools {
                     }
                     // Boxed: it happens once per connection, and every exchange would carry its size.
                     let made = Box::pin(connect(worker, to, deadline)).await;
-                    let mut pools = self.by_endpoint.borrow_mut();
-                    if let Some(shared) = pools.get_mut(&id) {
-                        shared.connecting = None;
-                        shared.connections.extend(made.as_ref().ok().cloned());
-                    }
-                    drop(pools);
+                    let opened = made.as_ref().map(|made| made.open());
+                    let is_shared = self.connected(id, &connecting, made.as_ref().ok());
                     let had_no_time = io.now() >= deadline.0;
                     connecting.end(made.as_ref().err().copied().filter(|_| !had_no_time));
-                    let opened = made?.open();
-                    return opened
-                        .map(|stream| (stream, true))
-                        .ok_or(CheckoutError::Failed { endpoint: to.address });
+                    if let (Ok(made), false) = (&made, is_shared) {
+                        made.retire();
+                    }
+                    return match opened {
+                        Ok(Some(stream)) => Ok((stream, true)),
+                        Ok(None) => Err(CheckoutError::Failed { endpoint: to.address }),
+                        Err(error) => Err(*error),
+                    };
                 }
             }
         }
     }
 
+    /// A connection was made, or not; whether others share it.
+    fn connected(&self, id: EndpointId, connecting: &Rc<Connecting>, made: Option<&Rc<Http2>>) -> bool {
+        let mut pools = self.by_endpoint.borrow_mut();
+        let Some(shared) = pools.get_mut(&id) else { return false };
+        if shared.connecting.as_ref().is_some_and(|known| Rc::ptr_eq(known, connecting)) {
+            shared.connecting = None;
+        }
+        shared.connections.extend(made.cloned());
+        true
+    }
+
     /// Takes on the endpoints of a snapshot; connections to others end when their streams have.
     pub fn adopt<'a>(&self, endpoints: impl IntoIterator<Item = &'a Arc<EndpointState>>) {
         let mut pools = self.by_endpoint.borrow_mut();
-        if pools.is_empty() {
-            return;
-        }
         let mut before = std::mem::take(&mut *pools);
         for endpoint in endpoints {
+            // One address may stand in the snapshot more than once.
             if let Some(known) = before.remove(&endpoint.id()) {
                 pools.insert(endpoint.id(), known);
+            } else {
+                pools.entry(endpoint.id()).or_default();
             }
         }
         before
