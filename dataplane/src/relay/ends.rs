@@ -62,6 +62,8 @@ pub(super) struct Http1Source<'a, I: Io> {
     next: Option<Step>,
     /// Framing behind the last part.
     skipped: usize,
+    /// Bytes of the body, or of its framing, are gone: who reads it again does not read it from its beginning.
+    pub(super) is_begun: bool,
 }
 
 /// What came of a body. Trailers come with its end.
@@ -88,7 +90,7 @@ impl<'a, I: Io> Http1Source<'a, I> {
     /// The body that `framing` announces; `bytes` begin with what has come of it.
     pub(super) fn new(received: Received<'a, I>, bytes: Buffer, framing: Framing) -> Self {
         let decoder = Decoder::new(framing, TRAILER_LIMITS);
-        Http1Source { received, bytes, decoder, next: None, skipped: 0 }
+        Http1Source { received, bytes, decoder, next: None, skipped: 0, is_begun: false }
     }
 
     fn poll(
@@ -102,6 +104,7 @@ impl<'a, I: Io> Http1Source<'a, I> {
                 Some(step) => step,
                 None => self.decoder.receive(self.bytes.filled()).map_err(Broken::Malformed)?,
             };
+            self.is_begun |= !matches!(step, Step::NeedMore);
             match step {
                 Step::Data(count) => {
                     let ends = self.look_behind(count, trailers).map_err(Broken::Malformed)?;
@@ -222,6 +225,14 @@ impl<I: Io> Source<'_, I> {
             Source::Http2 { bytes, .. } => bytes,
         };
         bytes.filled().get(..part.count).unwrap_or_default()
+    }
+
+    /// What was received and not taken.
+    pub(super) fn take_bytes(&mut self) -> Buffer {
+        match self {
+            Source::Http1(source) => std::mem::take(&mut source.bytes),
+            Source::Http2 { bytes, .. } => std::mem::take(bytes),
+        }
     }
 
     /// The bytes of a part have found their place.

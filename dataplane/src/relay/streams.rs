@@ -5,9 +5,9 @@
 
 mod response;
 
-use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll};
 
-use runtime::{Buffer, Deadline, Io, timer::Alarm};
+use runtime::{Buffer, Deadline, Io, SendHalf, timer::Alarm};
 use wire::{
     head::{Framing, ResponseHead},
     http1::{conn::Finished, encode::BodyOut},
@@ -25,7 +25,7 @@ use crate::{
     downstream::{After, Downstream, Manager, Side},
     exchange::Failed,
     http2::Stream,
-    respond::ExchangeError,
+    respond::{ExchangeError, Phase},
     telemetry::{access_log::Record, grpc},
     upstream::{Connection, End, Received, Upstream},
     worker::Worker,
@@ -46,6 +46,7 @@ pub(super) async fn exchange<I: Io>(
         && !(plan.ends_tunnel && downstream.to_upstream.is_sent())
     {
         send_first(worker, downstream, connection, &mut Body::new(Framing::None, false), plan).await?;
+        send_rest_of_head(worker, downstream, connection, plan).await?;
     }
     downstream.request_is_kept = !has_body;
     if grpc::is_call(&downstream.view()) {
@@ -130,23 +131,28 @@ pub(super) async fn exchange<I: Io>(
         both(worker, (upload, download.run(from)), (stream_down, alarm), &cancels, &watch).await
     };
     let (surplus, announced_close) = (download.surplus, download.announces_close);
-    let waiting_bytes = match source {
-        Source::Http1(source) => {
-            *rest = source.bytes;
-            rest.len()
-        }
-        Source::Http2 { bytes, .. } => {
-            worker.buffers.put(bytes);
-            0
-        }
+    let is_begun = watch.has_taken_body.get() || matches!(&source, Source::Http1(source) if source.is_begun);
+    let waiting_bytes = match &source {
+        Source::Http1(source) => source.bytes.len(),
+        Source::Http2 { .. } => 0,
     };
+    match source {
+        Source::Http1(source) => *rest = source.bytes,
+        Source::Http2 { bytes, .. } => worker.buffers.put(bytes),
+    }
     if waiting_bytes == 0 {
         worker.buffers.put(std::mem::take(rest));
     }
     let body_out = match downloaded {
         Ok(body_out) => body_out,
-        Err(failed) => {
+        Err(mut failed) => {
             count_failure(plan.stats, failed.error);
+            // What was not sent when the exchange was stopped.
+            worker.buffers.put(to_downstream.take_buffer());
+            // What upstream has not looked at may go elsewhere, if all of it is still there.
+            if has_body && is_begun {
+                failed.phase = failed.phase.max(Phase::RequestSent);
+            }
             // What broke a tunnel on one side breaks it on the other.
             if let (true, Upstream::Http1(connection)) = (watch.is_switched.get(), &mut upstream) {
                 connection.reset();
@@ -177,6 +183,37 @@ pub(super) async fn exchange<I: Io>(
     connection.is_finished = !request.keep_alive && is_received && waiting_bytes == 0;
     let reusable = !announced_close && finished.downstream_reusable(request, body_out, waiting_bytes);
     Ok(if reusable { After::KeepAlive } else { After::Close })
+}
+
+/// Sends what the kernel did not take at once of the head, seldom anything. Before all else: the bytes of the head are with
+/// what is sent until it is, and both halves look at them.
+async fn send_rest_of_head<I: Io>(
+    worker: &Worker<I>,
+    downstream: &mut Downstream<'_, I>,
+    connection: &mut Connection<I>,
+    plan: &Plan<'_>,
+) -> Result<(), Failed> {
+    let gather = &mut downstream.to_upstream;
+    if gather.is_sent() {
+        return Ok(());
+    }
+    let until = plan
+        .idle
+        .map_or(Deadline::NEVER, |wait| Deadline::after(worker.io.now(), wait))
+        .min(plan.deadline)
+        .min(worker.send_until());
+    let count = gather.unsent_len();
+    let (to_up, _, stats) = connection.split();
+    let result = to_up.send_all(gather, until).await;
+    stats.counters.upstream_cx_tx_bytes_total.add((count - gather.unsent_len()) as u64);
+    downstream.buffer = gather.take_buffer();
+    result.map_err(|error| {
+        let error = match error.kind() {
+            io::ErrorKind::TimedOut => ExchangeError::UpstreamTimeout,
+            _ => ExchangeError::UpstreamReset,
+        };
+        Failed { error, phase: Phase::RequestSent }
+    })
 }
 
 /// Gives a connection back to the pool, where it may carry another exchange.

@@ -60,7 +60,28 @@ pub(super) struct Download<'a, 'r, I: Io> {
 
 impl<I: Io> Download<'_, '_, I> {
     pub(super) async fn run(&mut self, from: From<'_, I>) -> Result<BodyOut, Failed> {
-        let (mut source, head_bytes) = self.final_head(from).await?;
+        let mut received = Buffer::default();
+        let found = self.final_head(from, &mut received).await;
+        let (mut source, head_bytes) = match found {
+            Ok(found) => found,
+            Err(failed) => {
+                self.worker.buffers.put(received);
+                return Err(failed);
+            }
+        };
+        let result = self.final_response(&mut source, head_bytes).await;
+        let left = source.take_bytes();
+        self.surplus = !left.is_empty();
+        self.worker.buffers.put(left);
+        result
+    }
+
+    /// The final head and the body.
+    async fn final_response(
+        &mut self,
+        source: &mut Source<'_, I>,
+        head_bytes: Buffer,
+    ) -> Result<BodyOut, Failed> {
         self.watch.response_begun.set(true);
         let is_switched = self.watch.is_switched.get();
         self.record.response_started(self.head.status, self.worker.io.now());
@@ -104,23 +125,21 @@ impl<I: Io> Download<'_, '_, I> {
             }
         }
         self.flush().await?;
-        if let Source::Http1(source) = source {
-            self.surplus = !source.bytes.is_empty();
-            self.worker.buffers.put(source.bytes);
-        }
         Ok(body_out)
     }
 
     /// Receives up to the final response head; interim ones go down on the way. Gives where the body comes from, and the bytes
     /// of the head.
-    async fn final_head<'f>(&mut self, from: From<'f, I>) -> Result<(Source<'f, I>, Buffer), Failed> {
+    async fn final_head<'f>(
+        &mut self,
+        mut from: From<'f, I>,
+        received: &mut Buffer,
+    ) -> Result<(Source<'f, I>, Buffer), Failed> {
         let mut interim = Interim::default();
-        let mut received = Buffer::default();
-        let mut from = from;
         loop {
             self.head.clear();
             let head_bytes = match &mut from {
-                From::Http1(connection) => self.connection_head(connection, &mut received).await?,
+                From::Http1(connection) => self.connection_head(connection, received).await?,
                 From::Http2(stream) => self.stream_head(stream).await?,
                 From::Tunnel(_) => self.connected()?,
             };
@@ -136,7 +155,7 @@ impl<I: Io> Download<'_, '_, I> {
                     };
                     let source = match from {
                         From::Http1(connection) | From::Tunnel(connection) => {
-                            Source::Http1(Http1Source::new(connection, received, framing))
+                            Source::Http1(Http1Source::new(connection, std::mem::take(received), framing))
                         }
                         From::Http2(stream) => Source::Http2 { stream, bytes: Buffer::default() },
                     };
@@ -221,12 +240,11 @@ impl<I: Io> Download<'_, '_, I> {
             Some(Err(gone)) => gone,
             None => return Err(self.broken(Broken::Halted)),
         };
-        // What upstream has not looked at may go elsewhere, if all of it is still there.
-        let is_whole = !self.watch.has_taken_body.get();
-        let unseen = if is_whole { Phase::NothingSent } else { Phase::RequestSent };
+        // What upstream has not looked at was not sent.
+        let phase = Phase::NothingSent;
         Err(match gone {
-            Gone::Refused => Failed { error: ExchangeError::UpstreamRefused, phase: unseen },
-            Gone::Left => Failed { error: ExchangeError::UpstreamClosed, phase: unseen },
+            Gone::Refused => Failed { error: ExchangeError::UpstreamRefused, phase },
+            Gone::Left => Failed { error: ExchangeError::UpstreamClosed, phase },
             Gone::Reset => self.failed(ExchangeError::UpstreamStreamReset),
             Gone::Connection => self.failed(ExchangeError::UpstreamClosed),
         })
