@@ -64,6 +64,10 @@ pub enum Loss {
     Closed,
     /// What came is no answer.
     Malformed(Malformed),
+    /// Its stream was reset with this code.
+    Reset(u32),
+    /// The other end left and has not looked at it.
+    Left,
 }
 
 impl Ask {
@@ -229,7 +233,7 @@ async fn receive<R: RecvHalf>(recv: &mut R, parser: &mut Parser, until: Deadline
     }
 }
 
-fn judge(ask: &Ask, answer: Message) -> Verdict {
+pub(crate) fn judge(ask: &Ask, answer: Message) -> Verdict {
     let Some(id) = answer.header(LEDGER_ID) else { return Verdict::Refused(answer) };
     if id != ask.id {
         return Verdict::Cross(answer);

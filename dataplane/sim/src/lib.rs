@@ -37,6 +37,8 @@ pub mod origin;
 mod peer;
 mod pipe;
 mod rng;
+mod stream_origin;
+pub mod streams;
 mod trace;
 mod world;
 
@@ -60,6 +62,8 @@ pub use crate::{
     origin::{Behaviour, Origin},
     peer::{Ended, Peer},
     rng::Rng,
+    stream_origin::{StreamBehaviour, StreamOrigin, StreamRecord},
+    streams::{Stream, StreamConfig, Streams},
 };
 
 /// One simulation: machines, the network between them, time.

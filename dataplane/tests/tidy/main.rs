@@ -183,7 +183,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("dataplane/translate", &["policy", "wire", "proto"]),
     ("dataplane/runtime", &[]),
-    ("dataplane/sim", &["runtime"]),
+    ("dataplane/sim", &["runtime", "wire"]),
     ("dataplane/fuzz", &["translate", "policy", "wire", "proto"]),
     ("dataplane", &["translate", "policy", "wire", "proto", "runtime", "sim"]),
     ("control", &["translate", "policy", "wire", "proto"]),
