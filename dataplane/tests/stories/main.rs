@@ -19,6 +19,7 @@ mod paths;
 mod proxy_protocol;
 mod refusals;
 mod sniffing;
+mod streams;
 mod tcp;
 mod timeouts;
 mod workers;

@@ -24,7 +24,7 @@ use dataplane::{
 };
 use policy::{
     Weighted,
-    cluster::{ClusterConfig, Discovery},
+    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
     endpoint::WorkerId,
     network_filter::{HttpConnectionManager, RouteSource, TcpProxy},
     route::{Forward, RouteSpec, TargetSpec},
@@ -35,15 +35,20 @@ use runtime::{
     kernel::{Choice, Driver, Kernel, probe, run},
     mailbox::{Bell, Mailbox, Sender, mailbox},
 };
-use sim::{Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, origin::LEDGER_ID};
+use sim::{
+    Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, StreamBehaviour, StreamConfig, StreamOrigin, Streams,
+    origin::LEDGER_ID,
+};
 use tokio::net::TcpSocket;
 
 mod answers;
 mod ground;
+mod pairings;
 mod snapshots;
 
 pub(crate) use answers::{answers, ok, refused};
 pub(crate) use ground::Ground;
+pub(crate) use pairings::{Asker, Pairing};
 use snapshots::{Binder, Row, sum};
 pub(crate) use snapshots::{Config, forward_to, route};
 
@@ -59,6 +64,8 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     /// How the origins of [`APP`] behave, one for each.
     pub(crate) origins: Vec<Behaviour>,
+    /// Those that speak HTTP/2, behind them.
+    pub(crate) stream_origins: Vec<StreamBehaviour>,
     /// Endpoints of [`APP`] at which nobody listens, before the origins.
     pub(crate) nobodies: usize,
     /// Endpoints that never answer a connect, before those; simulated networks only.
@@ -85,6 +92,8 @@ pub(crate) struct Mesh<I: Ground> {
     pub(crate) proxy: SocketAddr,
     /// Its origins.
     pub(crate) origins: Vec<Origin>,
+    /// Those that speak HTTP/2.
+    pub(crate) stream_origins: Vec<StreamOrigin>,
     /// The endpoints that the story plays.
     pub(crate) played: RefCell<Vec<I::Listener>>,
     /// The machine of origins and played endpoints.
@@ -117,6 +126,7 @@ impl Setup {
                 listener_filters: ListenerFilters::default(),
             },
             origins: vec![behaviour],
+            stream_origins: Vec::new(),
             nobodies: 0,
             silent: 0,
             played: 0,
@@ -129,6 +139,18 @@ impl Setup {
     /// One more origin.
     pub(crate) fn origin(mut self, behaviour: Behaviour) -> Setup {
         self.origins.push(behaviour);
+        self
+    }
+
+    /// One origin that speaks HTTP/2 behind one route for everything.
+    pub(crate) fn streams(behaviour: StreamBehaviour) -> Setup {
+        let setup = Setup::new(Behaviour::default()).without_origins().stream_origin(behaviour);
+        setup.cluster(|cluster| cluster.protocol = UpstreamProtocol::Http2)
+    }
+
+    /// One more that speaks HTTP/2.
+    pub(crate) fn stream_origin(mut self, behaviour: StreamBehaviour) -> Setup {
+        self.stream_origins.push(behaviour);
         self
     }
 
@@ -271,11 +293,17 @@ impl Setup {
             .iter()
             .map(|behaviour| Origin::start(origins_io, origins_io.socket().1, behaviour.clone()))
             .collect();
+        let stream_origins: Vec<StreamOrigin> = self
+            .stream_origins
+            .iter()
+            .map(|behaviour| StreamOrigin::start(origins_io, origins_io.socket().1, behaviour.clone()))
+            .collect();
         let endpoints = &mut config.clusters.get_mut(APP).unwrap().1;
         let nobodies = (0..self.nobodies).map(|number| origins_io.nobody(number));
         let (nowhere, nobodies): (Vec<_>, Vec<_>) = nobodies.unzip();
         endpoints.extend(nowhere);
         endpoints.extend(origins.iter().map(Origin::address));
+        endpoints.extend(stream_origins.iter().map(StreamOrigin::address));
         let played: Vec<I::Listener> =
             (0..self.played).map(|_| origins_io.listener(origins_io.socket().1).unwrap()).collect();
         endpoints.extend(played.iter().map(runtime::Listener::local_addr));
@@ -303,6 +331,7 @@ impl Setup {
             workers,
             proxy,
             origins,
+            stream_origins,
             played: RefCell::new(played),
             origins_io: origins_io.clone(),
             config: RefCell::new(config),
@@ -367,6 +396,11 @@ impl<I: Ground> Mesh<I> {
         Client::connect(&self.io, self.proxy).await
     }
 
+    /// A client with a connection that speaks HTTP/2.
+    pub(crate) async fn streams(&self) -> Streams<I> {
+        Streams::connect(&self.io, self.proxy, StreamConfig::default()).await
+    }
+
     /// A connection in a test's own hands.
     pub(crate) async fn peer(&self) -> Peer<I> {
         Peer::connect(&self.io, self.proxy).await
@@ -378,6 +412,19 @@ impl<I: Ground> Mesh<I> {
         let peer = Peer::accept(&self.origins_io, &mut listener).await;
         self.played.borrow_mut().insert(0, listener);
         peer
+    }
+
+    /// The next connection to the first endpoint that the story plays, which speaks HTTP/2.
+    pub(crate) async fn accept_streams(&self, config: StreamConfig) -> Streams<I> {
+        let mut listener = self.played.borrow_mut().remove(0);
+        let streams = Streams::accept(&self.origins_io, &mut listener, config).await;
+        self.played.borrow_mut().insert(0, listener);
+        streams
+    }
+
+    /// The first origin that speaks HTTP/2.
+    pub(crate) fn stream_origin(&self) -> &StreamOrigin {
+        &self.stream_origins[0]
     }
 
     /// The first origin.
@@ -410,6 +457,9 @@ impl<I: Ground> Mesh<I> {
             for request in connection.requests {
                 *ledger.entry(request.header(LEDGER_ID).unwrap_or_default().to_owned()).or_default() += 1;
             }
+        }
+        for (id, count) in self.stream_origins.iter().flat_map(StreamOrigin::ledger) {
+            *ledger.entry(id).or_default() += count;
         }
         ledger
     }
@@ -450,6 +500,7 @@ impl<I: Ground> Mesh<I> {
             }
         }
         self.origins.iter().for_each(Origin::stop);
+        self.stream_origins.iter().for_each(StreamOrigin::stop);
         self.played.borrow_mut().clear();
         self.order(|| Order::Stop);
     }
