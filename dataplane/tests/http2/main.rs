@@ -9,6 +9,7 @@ mod grpc;
 #[allow(dead_code, reason = "the rows of failures ask for more of it")]
 #[path = "../failures/http.rs"]
 mod http1;
+mod leaving;
 mod messages;
 mod origin;
 mod programs;
