@@ -15,7 +15,7 @@
 
 built := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test failures bench cost fuzz sim lint conformance
+.PHONY: demo test failures bench cost fuzz sim lint conformance autobahn
 
 demo:
 	@deploy/setup.sh build
@@ -54,3 +54,8 @@ fuzz:
 
 conformance:
 	control/tests/conformance/run
+
+autobahn:
+	@deploy/setup.sh build
+	cargo build --locked --release -p dataplane
+	RINGWAY_PROXY=$(built)/release/ringway-proxy dataplane/tests/websocket/autobahn
