@@ -32,6 +32,8 @@ mod receive;
 mod send;
 pub mod settings;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use conn::{Config, Connection, Event, Keepalive};
 pub use stream::StreamKey;

@@ -17,7 +17,7 @@ mod huffman;
 mod static_table;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use decode::{DecodeError, Decoded, Decoder, Field};
 pub use encode::{Encoder, Indexing};

@@ -12,15 +12,15 @@ use super::{DecodeError, Decoded, Decoder, Encoder};
 use crate::http2::field::judge;
 
 /// A sequence that looks random (xorshift64*), the same for the same seed.
-pub(super) struct Random(u64);
+pub(in crate::http2) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(in crate::http2) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// A number from 0 to below `end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(in crate::http2) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
