@@ -215,10 +215,11 @@ impl Connection {
         };
         self.recv_window.receive(head.length)?;
         if head.has(PADDED) {
+            let left = head.length.checked_sub(1).ok_or(ConnectionError::FrameSize)?;
             let padding = *rest.first().ok_or(ConnectionError::FrameSize)?;
             *at += 1;
             data.padding = u32::from(padding);
-            data.left = (head.length - 1).checked_sub(data.padding).ok_or(ConnectionError::Padding)?;
+            data.left = left.checked_sub(data.padding).ok_or(ConnectionError::Padding)?;
         }
         if data.left == 0 && !data.ends {
             self.chatter(now)?;

@@ -303,6 +303,19 @@ fn padding_is_taken_off_and_priorities_passed_over() {
 }
 
 #[test]
+fn a_padded_frame_without_the_length_of_its_padding_ends_the_connection() {
+    let empty = || vec![data(1, PADDED, b"")];
+    check(
+        busy_server,
+        &[
+            ("and nothing behind it", empty(), "error FrameSize", "GOAWAY 3 FRAME_SIZE_ERROR"),
+            // The byte behind is not of this frame.
+            ("and another", [empty(), vec![get(5)]].concat(), "error FrameSize", "GOAWAY 3 FRAME_SIZE_ERROR"),
+        ],
+    );
+}
+
+#[test]
 fn the_length_that_a_head_names_is_that_of_the_body() {
     let with = |length: &'static str, flags: u8| {
         headers(5, flags, &[GET[0], GET[1], GET[2], GET[3], ("content-length", length)])
