@@ -475,8 +475,10 @@ impl Connection {
         }
         if !is_interim {
             stream.receiving = if block.ends { Half::Ended } else { Half::Body };
+            let is_tunnel = stream.method == Method::Connect && (200..300).contains(&self.response.status);
             // To HEAD, and with 304, the length says what the body would have.
             stream.body_left = match self.response.framing {
+                _ if is_tunnel => None,
                 Framing::Length(length) => Some(length),
                 Framing::None if is_switch => None,
                 Framing::None => Some(0),

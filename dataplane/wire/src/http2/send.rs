@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Connection {
-    /// Sends a request head. `ends`: no body follows. Nothing is sent with an error.
+    /// Sends a request head; it ends the stream where neither a body nor a tunnel follows. Nothing is sent with an error.
     pub fn send_request(
         &mut self,
         key: StreamKey,
@@ -30,6 +30,7 @@ impl Connection {
         self.own_next += 2;
         let protocol = view.head.upgrade.then(|| view.header_values(b"upgrade").next()).flatten();
         let protocol = protocol.filter(|_| edits.upgrade);
+        // What follows CONNECT is no body, and ends when it ends.
         let is_tunnel = protocol.is_some() || view.head.method == Method::Connect;
         let ends = !is_tunnel && matches!(view.head.framing, Framing::None | Framing::Length(0));
         stream.method = view.head.method;

@@ -78,6 +78,23 @@ fn responses_without_a_body_end_with_their_heads() {
 }
 
 #[test]
+fn a_tunnel_goes_both_ways_until_it_is_ended() {
+    tell(|pair| {
+        pair.client.ask("CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n");
+        pair.client.data(1, b"ping", false);
+        pair.run();
+        let request = "request 1: CONNECT a:443 HTTP/1.1|host: a:443";
+        assert_eq!(pair.server.take_told(), [request, "data 1: ping"]);
+        pair.server.answer(1, "HTTP/1.1 200 OK\r\n\r\n", false);
+        pair.server.data(1, b"pong", true);
+        pair.client.data(1, b"!", true);
+        pair.run();
+        assert_eq!(pair.client.take_told(), ["response 1: HTTP/1.1 200 ", "data 1: pong end"]);
+        assert_eq!(pair.server.take_told(), ["data 1: ! end"]);
+    });
+}
+
+#[test]
 fn heads_over_several_frames_go_both_ways() {
     tell(|pair| {
         let long = |count: usize| "v".repeat(count);
