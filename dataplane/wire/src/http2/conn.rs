@@ -332,9 +332,10 @@ impl Connection {
         self.streams.get(key).is_none_or(|stream| stream.receiving == Half::Ended)
     }
 
-    /// A stream that the peer said it has not looked at; each is given once.
+    /// A stream of ours that the peer said it has not looked at; each is given once.
     pub fn next_refused(&mut self) -> Option<StreamKey> {
-        let last = self.peer_takes_until?;
+        // A server has none, and its client's word is not about the client's own.
+        let last = self.peer_takes_until.filter(|_| !self.is_server)?;
         let is_refused = |stream: &Stream| stream.id > last && !stream.is_reset;
         let (key, stream) = self.streams.iter_mut().find(|(_, stream)| is_refused(stream))?;
         stream.is_reset = true;

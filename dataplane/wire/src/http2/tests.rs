@@ -1,6 +1,7 @@
 //! Whole connections: two ends joined in memory, and frames made by hand against one end.
 
 mod frames;
+mod leaving;
 mod stories;
 
 use std::{collections::BTreeMap, format, string::String, vec::Vec};
@@ -216,6 +217,10 @@ impl End {
 
     fn release(&mut self, id: u32) {
         self.wire.release(self.keys.remove(&id).unwrap());
+    }
+
+    fn release_all(&mut self) {
+        core::mem::take(&mut self.keys).into_values().for_each(|key| self.wire.release(key));
     }
 }
 
