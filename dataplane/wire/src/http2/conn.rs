@@ -135,6 +135,8 @@ pub struct Connection {
     pub(super) growth: Growth,
     /// The last id that the peer opened.
     pub(super) peer_last: u32,
+    /// The last id that we took, as the last GOAWAY said; those above were not looked at.
+    taken_last: u32,
     /// The id of our next stream.
     pub(super) own_next: u32,
     /// Streams that we have reset not long ago, on which frames may be on their way still.
@@ -213,6 +215,7 @@ impl Connection {
             recv_window,
             growth: Growth { window_bytes: config.settings.window_bytes, counted: 0, is_measuring: false },
             peer_last: 0,
+            taken_last: STREAM_ID_MAX,
             own_next: 1,
             reset_lately: [0; RESET_LATELY],
             reset_lately_next: 0,
@@ -409,9 +412,25 @@ impl Connection {
     /// Leaves: streams that come from now on are not looked at; those that are here go on.
     pub fn leave(&mut self, code: ErrorCode) {
         if self.leaving != Leaving::Final {
-            self.leaving = Leaving::Final;
-            frame::write_go_away(self.peer_last, code, &mut self.out);
+            self.say_last(code);
         }
+    }
+
+    /// Leaves at once, for what the peer did; it is told why, whatever it was told before.
+    pub(super) fn fail(&mut self, code: ErrorCode) {
+        self.say_last(code);
+    }
+
+    fn say_last(&mut self, code: ErrorCode) {
+        self.leaving = Leaving::Final;
+        // What was not taken once is never (RFC 9113 §6.8).
+        self.taken_last = self.taken_last.min(self.peer_last);
+        frame::write_go_away(self.taken_last, code, &mut self.out);
+    }
+
+    /// Whether frames on a stream that nobody has may be on their way still: it was given up by us, or not looked at.
+    pub(super) fn is_given_up(&self, id: u32) -> bool {
+        !self.is_server || id > self.taken_last || self.reset_lately.contains(&id)
     }
 
     /// When [`Connection::on_timeout`] wants to be called.
@@ -429,7 +448,7 @@ impl Connection {
             return Ok(());
         }
         if self.asked_at.is_some() {
-            self.leave(ErrorCode::NO_ERROR);
+            self.fail(ConnectionError::PingTimeout.code());
             return Err(ConnectionError::PingTimeout);
         }
         self.asked_at = Some(now);

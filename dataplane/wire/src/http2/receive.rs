@@ -89,7 +89,7 @@ impl Connection {
                 Ok(event) => event,
                 Err(error) => {
                     self.reading = Reading::Failed;
-                    self.leave(error.code());
+                    self.fail(error.code());
                     return Err(error);
                 }
             };
@@ -231,8 +231,7 @@ impl Connection {
         self.reading = Reading::Data(data);
         let Some(key) = data.key else {
             self.consume_of_connection(data.left);
-            let is_expected = !self.is_server || self.reset_lately.contains(&head.stream);
-            return if is_expected {
+            return if self.is_given_up(head.stream) {
                 Ok(None)
             } else {
                 self.refuse(head.stream, ErrorCode::STREAM_CLOSED, now)
@@ -395,18 +394,18 @@ impl Connection {
             (Some(key), Some(receiving)) => self.head_of(key, receiving, block, now),
             _ if is_new => self.new_stream(block, now),
             // It was on its way when we gave the stream up.
-            _ if !self.is_server || self.reset_lately.contains(&block.id) => Ok(None),
+            _ if self.is_given_up(block.id) => Ok(None),
             _ => Err(ConnectionError::StreamClosed),
         }
     }
 
     fn new_stream<'a>(&mut self, block: Block, now: Tick) -> Outcome<'a> {
         let id = block.id;
+        self.peer_last = id;
         // Streams that come after our last word are not looked at.
         if self.has_left() {
             return Ok(None);
         }
-        self.peer_last = id;
         if block.is_self_dependent {
             return self.refuse(id, ErrorCode::PROTOCOL_ERROR, now);
         }

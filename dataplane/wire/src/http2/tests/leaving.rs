@@ -43,3 +43,55 @@ fn what_a_leaving_client_says_of_the_streams_of_its_server_means_nothing() {
     }
     assert_eq!(server.sent(), ["HEADERS 1 end", "HEADERS 3 end"]);
 }
+
+/// A GET with a field that the encoder of the test's client keeps: the first time it is spelled, then it is an index.
+fn kept(id: u32, is_first: bool) -> Vec<u8> {
+    let last = if is_first { &b"\x40\x03x-a\x01b"[..] } else { &[0xbe] };
+    frame(HEADERS, END_HEADERS, id, &[&block(GET)[..], last].concat())
+}
+
+#[test]
+fn streams_behind_our_last_word_are_not_looked_at_and_harm_none_that_is_here() {
+    let mut server = End::server(config());
+    server.receive(&post(1));
+    server.wire.announce_leaving();
+    assert_eq!(server.sent(), ["GOAWAY 2147483647 NO_ERROR", "PING"]);
+    // On its way when the client heard of it: taken.
+    server.receive(&post(3));
+    server.wire.announce_leaving();
+    assert!(server.wire.is_leaving() && !server.wire.has_left());
+    server.receive(&frame(PING, END, 0, b"rw-leave"));
+    assert_eq!(server.sent(), ["GOAWAY 3 NO_ERROR"]);
+    assert!(server.wire.has_left());
+    server.take_told();
+
+    let behind = [
+        kept(5, true),
+        data(5, 0, b"body"),
+        window_update(5, 10),
+        frame(PRIORITY, 0, 5, &[0; 5]),
+        headers(5, END, &[("x", "y")]),
+        kept(7, false),
+        reset(7, 8),
+        data(7, 0, b"on its way"),
+    ];
+    server.receive(&behind.concat());
+    assert_eq!((server.take_told(), server.sent()), (vec![], vec![]));
+    // What those blocks put into the table is there.
+    server.receive(&frame(HEADERS, END | END_HEADERS, 3, &[0xbe]));
+    server.receive(&data(1, END, b"x"));
+    assert_eq!(server.take_told(), ["trailers 3: x-a: b", "data 1: x end"]);
+    server.receive(&get(5));
+    assert_eq!(server.take_told(), [] as [&str; 0]);
+}
+
+#[test]
+fn the_last_goaway_says_why_and_takes_nothing_back() {
+    let mut server = End::server(config());
+    server.receive(&get(1));
+    server.wire.leave(ErrorCode::NO_ERROR);
+    server.wire.leave(ErrorCode::NO_ERROR);
+    server.receive(&[get(3), ping(0), window_update(0, 0), get(5)].concat());
+    assert_eq!(server.take_told()[1..], ["error OutOfPlace"]);
+    assert_eq!(server.sent(), ["GOAWAY 1 NO_ERROR", "PING ack", "GOAWAY 1 PROTOCOL_ERROR"]);
+}
