@@ -298,10 +298,9 @@ impl Connection {
     /// Whether [`Connection::open`] would give a stream.
     pub fn can_open(&self) -> bool {
         let most = self.peer.streams_max.min(self.config.own_streams_max) as usize;
-        !self.is_server
-            && !self.is_leaving()
-            && self.own_next < STREAM_ID_MAX
-            && self.streams.live_count() < most
+        // Each that is open may be one that has no id yet.
+        let ids_left = (STREAM_ID_MAX + 2).saturating_sub(self.own_next) / 2;
+        !self.is_server && !self.is_leaving() && self.streams.live_count() < most.min(ids_left as usize)
     }
 
     /// Whether no new streams come about, because one side is leaving. What a client says of the streams of a server means
@@ -339,7 +338,8 @@ impl Connection {
     pub fn next_refused(&mut self) -> Option<StreamKey> {
         // A server has none, and its client's word is not about the client's own.
         let last = self.peer_takes_until.filter(|_| !self.is_server)?;
-        let is_refused = |stream: &Stream| stream.id > last && !stream.is_reset;
+        // Without an id it would get one that is above the last.
+        let is_refused = |stream: &Stream| (stream.id == 0 || stream.id > last) && !stream.is_reset;
         let (key, stream) = self.streams.iter_mut().find(|(_, stream)| is_refused(stream))?;
         stream.is_reset = true;
         Some(key)

@@ -24,9 +24,11 @@ impl Connection {
         let payload_max = self.payload_max();
         encode::check_request(edits)?;
         let id = self.own_next;
-        let Some(stream) = self.streams.name(key, id).filter(|stream| !stream.is_reset) else {
+        // One that was reset before it began takes no id: the next would get the same.
+        if self.streams.get(key).is_none_or(|stream| stream.is_reset) {
             return Ok(());
-        };
+        }
+        let Some(stream) = self.streams.name(key, id) else { return Ok(()) };
         self.own_next += 2;
         let protocol = view.head.upgrade.then(|| view.header_values(b"upgrade").next()).flatten();
         let protocol = protocol.filter(|_| edits.upgrade);

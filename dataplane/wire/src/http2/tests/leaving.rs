@@ -1,6 +1,6 @@
 //! GOAWAY both ways, and the ends of ids.
 
-use std::{vec, vec::Vec};
+use std::{format, vec, vec::Vec};
 
 use super::*;
 
@@ -30,6 +30,51 @@ fn streams_that_a_leaving_server_has_not_looked_at_are_given_once() {
     assert_eq!(client.take_told(), ["response 1: HTTP/1.1 204 "]);
     client.release_all();
     assert_eq!(client.sent(), [] as [&str; 0], "what was not looked at needs no reset");
+}
+
+const ASKED: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[test]
+fn a_stream_that_was_reset_before_it_began_takes_no_id() {
+    let mut client = End::new(false, config());
+    client.take();
+    let (first, second) = (client.wire.open().unwrap(), client.wire.open().unwrap());
+    client.wire.reset(first, ErrorCode::CANCEL);
+    assert_eq!(client.send_request(first, ASKED), 0);
+    assert_eq!(client.send_request(second, ASKED), 1);
+    client.wire.release(first);
+    client.receive(&[settings(&[]), headers(1, END, &[(":status", "204")])].concat());
+    assert_eq!(client.take_told(), ["settings", "response 1: HTTP/1.1 204 "]);
+    assert_eq!(client.sent(), ["HEADERS 1 end", "SETTINGS ack"]);
+}
+
+#[test]
+fn a_stream_that_had_not_begun_when_the_server_left_is_refused() {
+    let mut client = End::client(config());
+    let key = client.wire.open().unwrap();
+    client.receive(&goaway(7, 0));
+    assert_eq!(refused(&mut client), [0]);
+    client.send_request(key, ASKED);
+    assert_eq!(client.sent(), [] as [&str; 0]);
+    client.wire.release(key);
+}
+
+#[test]
+fn ids_go_to_the_last_and_no_further() {
+    let mut client = End::new(false, config());
+    client.wire.own_next = (1 << 31) - 5;
+    let keys: Vec<StreamKey> = core::iter::from_fn(|| client.wire.open()).collect();
+    let ids: Vec<u32> = keys.iter().map(|key| client.send_request(*key, ASKED)).collect();
+    assert_eq!(ids, [(1 << 31) - 5, (1 << 31) - 3, (1 << 31) - 1]);
+    client.release_all();
+    assert!(client.wire.open().is_none());
+
+    let mut server = End::server(config());
+    let last = (1 << 31) - 1;
+    server.receive(&[get(last), get(last - 2)].concat());
+    let request = format!("request {last}: GET / HTTP/1.1|host: a");
+    assert_eq!(server.take_told(), [&request, "error StreamClosed"]);
+    assert_eq!(server.sent(), [format!("GOAWAY {last} STREAM_CLOSED")]);
 }
 
 #[test]
