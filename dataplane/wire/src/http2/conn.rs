@@ -167,8 +167,8 @@ enum Leaving {
 }
 
 /// The size that the windows of streams shall have: what is on its way in one round trip, as far as that was seen. While a
-/// PING is on its way bytes are counted; when more than two thirds of a window came in that time, the window holds the peer
-/// up.
+/// PING is on its way bytes are counted. A window is opened in steps of half, so in a round trip that it holds up a half of it
+/// comes, less the frame that was there when the PING went; three eighths are taken for that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Growth {
     pub(super) window_bytes: u32,
@@ -387,7 +387,7 @@ impl Connection {
         match payload {
             PING_GROWTH if self.growth.is_measuring => {
                 let growth = &mut self.growth;
-                if growth.counted >= growth.window_bytes / 3 * 2 {
+                if growth.counted >= growth.window_bytes / 8 * 3 {
                     growth.window_bytes =
                         growth.window_bytes.saturating_mul(2).min(self.config.stream_window_bytes_max);
                 }

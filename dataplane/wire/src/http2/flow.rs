@@ -75,6 +75,12 @@ impl RecvWindow {
         self.left += more;
         Some(more)
     }
+
+    /// What the peer may still send, and what came and was not consumed.
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> (u32, u32) {
+        (self.left, self.held)
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use super::{
     error::{ConnectionError, ErrorCode, HeadError},
     flow::{RecvWindow, SendWindow},
     frame::{
-        ACK, END_HEADERS, END_STREAM, FRAME_HEAD_BYTES, FrameHead, Kind, PADDED, PAYLOAD_BYTES_MAX, PREFACE,
-        PRIORITY,
+        self, ACK, END_HEADERS, END_STREAM, FRAME_HEAD_BYTES, FrameHead, Kind, PADDED, PAYLOAD_BYTES_MAX,
+        PREFACE, PRIORITY,
     },
     head::Role,
     stream::{Half, Stream, StreamKey},
@@ -253,7 +253,12 @@ impl Connection {
                     ErrorCode::FLOW_CONTROL_ERROR
                 } else {
                     stream.body_left = left.flatten();
-                    stream.recv_window.consume(head.length - data.left, 0);
+                    // Padding goes nowhere, so nobody else gives it back.
+                    let padding = head.length - data.left;
+                    let target = if data.ends { 0 } else { self.growth.window_bytes };
+                    if let Some(more) = stream.recv_window.consume(padding, target) {
+                        frame::write_window_update(head.stream, more, &mut self.out);
+                    }
                     return Ok(None);
                 }
             }

@@ -184,7 +184,7 @@ impl Connection {
             return;
         }
         // Only where much comes: else nobody is held up.
-        if growth.counted >= growth.window_bytes / 2 {
+        if growth.counted >= growth.window_bytes / 4 {
             growth.counted = 0;
             growth.is_measuring = true;
             frame::write_ping(PING_GROWTH, 0, &mut self.out);

@@ -1,5 +1,6 @@
 //! Whole connections: two ends joined in memory, and frames made by hand against one end.
 
+mod flow;
 mod frames;
 mod leaving;
 mod stories;
