@@ -2,6 +2,7 @@
 
 mod flow;
 mod frames;
+mod heads;
 mod leaving;
 mod stories;
 
