@@ -46,7 +46,10 @@ pub(super) fn request(
     if head.form != TargetForm::Authority {
         encoder.scheme(scheme, out);
     }
-    encoder.authority(authority, out);
+    // HTTP/1.0 may name none, and an empty one would be malformed (RFC 9113 §8.3.1).
+    if !authority.is_empty() {
+        encoder.authority(authority, out);
+    }
     match (edits.path_and_query, head.form) {
         (_, TargetForm::Authority) => {}
         (Some(text), _) => encoder.path(text, out),
@@ -139,7 +142,7 @@ pub(super) fn answer(answer: &Answer<'_>, encoder: &mut Encoder, out: &mut Vec<u
     encoder.status(answer.status, out);
     for (name, value) in answer.headers {
         if is_editable(name) && is_clean(name, value) {
-            encoder.field(name, value, 0, Indexing::Allowed, out);
+            encoder.field(name, trimmed(value), 0, Indexing::Allowed, out);
         }
     }
     // Without a body the end of the stream says it.
@@ -161,8 +164,8 @@ pub(super) fn trailers(lines: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
     for line in lines.split(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
-        encoder.field(name, value, 0, indexing(name), out);
+        let value = value.get(1..).unwrap_or_default();
+        encoder.field(name, trimmed(value), 0, indexing(name), out);
     }
 }
 
@@ -173,7 +176,13 @@ fn field(header: &Header, bytes: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>
 }
 
 fn added(filter: &Filter<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
-    filter.for_added(|name, value| encoder.field(name, value, 0, indexing(name), out));
+    // Blanks around a value are nothing in HTTP/1.1, and malformed here (RFC 9113 §8.2.1).
+    filter.for_added(|name, value| encoder.field(name, trimmed(value), 0, indexing(name), out));
+}
+
+/// Without the blanks around it, and the line end behind.
+fn trimmed(value: &[u8]) -> &[u8] {
+    value.trim_ascii()
 }
 
 /// Values that nobody shall be able to guess by watching how well they are compressed beside guesses (RFC 7541 §7.1): a

@@ -21,7 +21,7 @@ use crate::{
     head::{Method, RequestHead, RequestView, ResponseHead, ResponseView, Version},
     http1::{
         body::TrailerLimits,
-        encode::{BodyOut, HeadEdits, ResponseEdits},
+        encode::{Answer, BodyOut, Edit, HeadEdits, ResponseEdits},
         parse::{self, Limits, Parsed},
     },
 };

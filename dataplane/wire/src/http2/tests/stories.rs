@@ -183,3 +183,58 @@ fn a_field_that_no_table_may_keep_is_still_such_a_field_behind_us() {
     assert!(out.windows(13).any(|run| run == b"\x10\x05x-key\x05value"), "{}", out.escape_ascii());
     assert!(out.windows(5).any(|run| run == b"\x00\x01y\x01z"), "{}", out.escape_ascii());
 }
+
+#[test]
+fn what_is_sent_is_never_malformed_by_edits_or_by_what_http_1_0_leaves_out() {
+    let mut client = End::new(false, config());
+    let mut server = End::new(true, config());
+    let text = b"GET / HTTP/1.0\r\nX-Old: y\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n";
+    let mut head = RequestHead::default();
+    parse::request(text, &config().head, &mut head).unwrap();
+    let headers = [
+        Edit::Set { name: b"X-Blank", value: b" \t v " },
+        Edit::Append { name: b"x-bad", value: b"a\r\nb: c" },
+        Edit::Append { name: b"x bad", value: b"a" },
+        Edit::Append { name: b"connection", value: b"close" },
+        Edit::Remove(b"x-old"),
+    ];
+    let key = client.wire.open().unwrap();
+    let view = RequestView { head: &head, bytes: text };
+    let edits = HeadEdits { authority: Some(b"b:1"), headers: &headers, ..HeadEdits::default() };
+    client.wire.send_request(key, view, &edits, b"https").unwrap();
+    client.id(key);
+    server.receive(&client.take());
+    assert_eq!(server.take_told()[2..], ["request 1: GET / HTTP/1.1|host: b:1|x-blank: v"]);
+
+    let answer = Answer {
+        status: 503,
+        headers: &[(b"Retry-After", b" 1 "), (b"x-bad", b"a\nb"), (b"connection", b"close")],
+        body: b"no",
+        close: true,
+        version: Version::Http11,
+        method: Method::Get,
+    };
+    assert_eq!(server.wire.send_answer(server.keys[&1], &answer), 2);
+    client.receive(&server.take());
+    let response = "response 1: HTTP/1.1 503 |retry-after: 1|content-length: 2";
+    assert_eq!(client.take_told()[2..], [response, "data 1: no end"]);
+
+    // Edits that would be another target send nothing.
+    let key = client.wire.open().unwrap();
+    client.take();
+    for edits in [
+        HeadEdits { path_and_query: Some(b"/a b"), ..HeadEdits::default() },
+        HeadEdits { authority: Some(b"a\r\nb"), ..HeadEdits::default() },
+    ] {
+        assert!(client.wire.send_request(key, view, &edits, b"http").is_err());
+        assert!(!client.wire.has_output());
+    }
+    // Without a host there is no authority.
+    client.wire.send_request(key, view, &HeadEdits::default(), b"http").unwrap();
+    let sent = client.take();
+    assert!(
+        !sent.windows(2).any(|run| run == [0x01, 0x00] || run == [0x41, 0x00]),
+        "{}",
+        sent.escape_ascii()
+    );
+}
