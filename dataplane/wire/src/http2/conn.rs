@@ -26,7 +26,8 @@ use crate::{
 /// What is settled of a connection before it begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// What we tell the peer; [`Settings::streams_max`] is also how many streams of its own it may have.
+    /// What we tell the peer; [`Settings::streams_max`] is also how many streams of its own it may have, and
+    /// [`Settings::table_bytes`] the most that we keep for what we send, if the peer takes as much.
     pub settings: Settings,
     /// To what the window of one stream may grow, in bytes; at least [`Settings::window_bytes`].
     pub stream_window_bytes_max: u32,
@@ -51,7 +52,7 @@ pub struct Config {
 pub struct Keepalive {
     /// So long after the last byte came.
     pub interval: Duration,
-    /// How long it has for the answer.
+    /// How long it has for the answer, or for anything else.
     pub timeout: Duration,
 }
 
@@ -203,7 +204,7 @@ impl Connection {
             peer: Settings::default(),
             peer_is_known: false,
             decoder: Decoder::new(config.settings.table_bytes),
-            encoder: Encoder::new(Settings::default().table_bytes),
+            encoder: Encoder::new(config.settings.table_bytes),
             out,
             reading: Reading::begin(is_server),
             block: Vec::new(),
@@ -438,7 +439,8 @@ impl Connection {
         match (self.config.keepalive, self.asked_at) {
             (None, _) => Tick::NEVER,
             (Some(keepalive), None) => self.last_received.after(keepalive.interval),
-            (Some(keepalive), Some(asked_at)) => asked_at.after(keepalive.timeout),
+            // Who sends anything is there.
+            (Some(keepalive), Some(asked_at)) => asked_at.max(self.last_received).after(keepalive.timeout),
         }
     }
 

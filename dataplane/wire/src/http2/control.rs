@@ -24,15 +24,13 @@ impl Connection {
         self.reading = Reading::Frame;
         self.peer_is_known = true;
         let before = self.peer;
-        self.peer.read(payload, !self.is_server)?;
+        let encoder = &mut self.encoder;
+        self.peer.read(payload, !self.is_server, |bytes| encoder.set_peer_table_size(bytes))?;
         let shift = i64::from(self.peer.window_bytes) - i64::from(before.window_bytes);
         if shift != 0 {
             for (_, stream) in self.streams.iter_mut() {
                 stream.send_window.shift(shift)?;
             }
-        }
-        if self.peer.table_bytes != before.table_bytes {
-            self.encoder.set_peer_table_size(self.peer.table_bytes);
         }
         Settings::write_ack(self.output());
         Ok(Some(Event::Settings))

@@ -349,6 +349,12 @@ impl Writer {
         self.error = Some(error);
     }
 
+    /// Bytes that it has room for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.text.capacity() + self.values.capacity() + self.cookies.capacity() + self.secret.capacity()
+    }
+
     fn whole(&mut self) -> Result<(), HeadError> {
         if let Some(error) = self.error {
             return Err(error);

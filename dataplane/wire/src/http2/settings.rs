@@ -51,8 +51,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Takes on what a SETTINGS frame says.
-    pub(super) fn read(&mut self, payload: &[u8], from_server: bool) -> Result<(), ConnectionError> {
+    /// Takes on what a SETTINGS frame says. Each size of the table is given to `resize`: the smallest counts, too, since what
+    /// does not fit it is gone (RFC 7541 §4.2).
+    pub(super) fn read(
+        &mut self,
+        payload: &[u8],
+        from_server: bool,
+        mut resize: impl FnMut(u32),
+    ) -> Result<(), ConnectionError> {
         let (settings, rest) = payload.as_chunks::<SETTING_BYTES>();
         if !rest.is_empty() {
             return Err(ConnectionError::FrameSize);
@@ -60,7 +66,10 @@ impl Settings {
         for [a, b, value @ ..] in settings {
             let value = u32::from_be_bytes(*value);
             match u16::from_be_bytes([*a, *b]) {
-                HEADER_TABLE_SIZE => self.table_bytes = value,
+                HEADER_TABLE_SIZE => {
+                    self.table_bytes = value;
+                    resize(value);
+                }
                 // A server must not enable push, nor does it matter to us what a client says (RFC 9113 §6.5.2).
                 ENABLE_PUSH if value > 1 || from_server && value == 1 => {
                     return Err(ConnectionError::Setting);
@@ -131,7 +140,7 @@ mod tests {
 
     fn read(payload: &[u8], from_server: bool) -> Result<Settings, ConnectionError> {
         let mut settings = Settings::default();
-        settings.read(payload, from_server).map(|()| settings)
+        settings.read(payload, from_server, drop).map(|()| settings)
     }
 
     #[test]

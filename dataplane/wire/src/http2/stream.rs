@@ -140,6 +140,12 @@ impl Streams {
         places.filter_map(|(at, place)| Some((StreamKey(at as u32), place.as_mut()?)))
     }
 
+    /// How many places there is room for, in all its parts.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.places.capacity() + self.free.capacity() + self.index.capacity()
+    }
+
     fn id_at(&self, place: u32) -> Option<u32> {
         self.places.get(place as usize)?.as_ref().map(|stream| stream.id)
     }

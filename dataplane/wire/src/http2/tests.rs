@@ -4,6 +4,7 @@ mod flow;
 mod frames;
 mod heads;
 mod leaving;
+mod steady;
 mod stories;
 
 use std::{collections::BTreeMap, format, string::String, vec::Vec};
