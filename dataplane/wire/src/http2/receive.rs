@@ -83,7 +83,7 @@ impl Connection {
     ) -> Result<(usize, Option<Event<'a>>), ConnectionError> {
         let mut at = 0;
         loop {
-            let before = at;
+            let before = (at, self.reading);
             let rest = bytes.get(at..).unwrap_or_default();
             let event = match self.step(rest, &mut at, now) {
                 Ok(event) => event,
@@ -93,7 +93,8 @@ impl Connection {
                     return Err(error);
                 }
             };
-            if event.is_some() || at == before {
+            // A DATA frame without payload ends where it began.
+            if event.is_some() || (at, self.reading) == before {
                 if at > 0 {
                     self.last_received = now;
                 }

@@ -303,6 +303,24 @@ fn padding_is_taken_off_and_priorities_passed_over() {
 }
 
 #[test]
+fn what_stands_behind_an_empty_frame_is_not_left_there() {
+    let told = "request 5: GET / HTTP/1.1|host: a";
+    check(
+        busy_server,
+        &[
+            ("of a stream", vec![data(1, 0, b""), get(5)], told, ""),
+            ("of padding", vec![data(1, PADDED, &[1, 0]), get(5)], told, ""),
+            (
+                "of a stream that is over",
+                vec![reset(3, 8), data(3, END, b""), get(5)],
+                &format!("reset 3 CANCEL; {told}"),
+                "RST_STREAM 3 STREAM_CLOSED",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn a_padded_frame_without_the_length_of_its_padding_ends_the_connection() {
     let empty = || vec![data(1, PADDED, b"")];
     check(
