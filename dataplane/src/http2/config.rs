@@ -5,7 +5,11 @@ use policy::{
 };
 use wire::{
     http1::parse,
-    http2::{Config, Keepalive, budget::Allowance, settings::Settings},
+    http2::{
+        Config, Keepalive,
+        budget::{Allowance, FrameBounds},
+        settings::Settings,
+    },
 };
 
 use crate::relay::TRAILER_LIMITS;
@@ -53,6 +57,14 @@ fn config(options: &Http2Options, head: parse::Limits) -> Config {
             most: limits::HTTP2_CHATTER_BURST,
             per_second: limits::HTTP2_CHATTER_PER_SECOND,
             per_use: options.window_updates_per_data_frame_max,
+        },
+        // `outbound_frames_max` has no count of its own: nothing more is received, and no DATA written, while more output
+        // waits than `wire::http2::conn::OUTPUT_BYTES_MAX`, so frames that wait are bounded by their bytes.
+        frames: FrameBounds {
+            empty_max: options.empty_frames_max,
+            priority_per_stream_max: options.priority_frames_per_stream_max,
+            window_updates_per_data_max: options.window_updates_per_data_frame_max,
+            answers_max: options.outbound_control_frames_max,
         },
         keepalive: options.keepalive.and_then(|keepalive| {
             Some(Keepalive { interval: keepalive.interval?, timeout: keepalive.timeout })

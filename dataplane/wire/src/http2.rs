@@ -8,7 +8,9 @@
 //!   cut, the events are the same, but that the data of one DATA frame may come in several.
 //! - *Outputs.* Whatever is to be sent is appended to one run of bytes, frames of all streams in the order in which they were
 //!   made; [`Connection::take_output`] takes it away. Calls that send say at once how much of it the peer allows. A caller
-//!   that cannot get rid of the output stops to call `receive`: so a peer that does not read is not read from.
+//!   that cannot get rid of the output stops to call `receive`: so a peer that does not read is not read from. What a peer
+//!   can make us say between two times is bounded by [`budget::FrameBounds::answers_max`]; DATA is, by bytes
+//!   ([`OUTPUT_BYTES_MAX`](conn::OUTPUT_BYTES_MAX)), and with it the number of frames of all kinds.
 //! - *Time.* [`Connection::deadline`] says when [`Connection::on_timeout`] wants to be called.
 //! - *Order.* Any, after [`Connection::new`]. A [`StreamKey`] comes from an event or from [`Connection::open`] and is given
 //!   back with [`Connection::release`], once, whatever became of the stream; that ends it on the wire, too, where it has

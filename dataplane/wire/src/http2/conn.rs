@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{
-    budget::{Account, Allowance},
+    budget::{Account, Allowance, FrameBounds, Frames},
     error::{ConnectionError, ErrorCode},
     flow::{RecvWindow, SendWindow, WINDOW_BYTES_INITIAL},
     frame::{self, PREFACE, STREAM_ID_MAX},
@@ -43,6 +43,8 @@ pub struct Config {
     pub resets: Allowance,
     /// And frames that move nothing.
     pub chatter: Allowance,
+    /// And frames that have a measure of their own.
+    pub frames: FrameBounds,
     /// Whether the peer is asked for a sign of life.
     pub keepalive: Option<Keepalive>,
 }
@@ -149,6 +151,7 @@ pub struct Connection {
     leaving: Leaving,
     pub(super) resets: Account,
     pub(super) chatter: Account,
+    pub(super) frames: Frames,
     pub(super) last_received: Tick,
     /// When a sign of life was asked for.
     pub(super) asked_at: Option<Tick>,
@@ -222,8 +225,9 @@ impl Connection {
             reset_lately_next: 0,
             peer_takes_until: None,
             leaving: Leaving::No,
-            resets: Account::new(config.resets),
-            chatter: Account::new(config.chatter),
+            resets: Account::new(config.resets, now),
+            chatter: Account::new(config.chatter, now),
+            frames: Frames::new(config.frames),
             last_received: now,
             asked_at: None,
         }
@@ -247,6 +251,7 @@ impl Connection {
     /// Changes places with an empty vector, which has the output then.
     pub fn take_output(&mut self, empty: &mut Vec<u8>) {
         debug_assert!(empty.is_empty(), "what it holds would be sent again");
+        self.frames.taken();
         core::mem::swap(&mut self.out, empty);
     }
 

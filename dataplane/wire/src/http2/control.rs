@@ -16,7 +16,10 @@ impl Connection {
             return Err(ConnectionError::OutOfPlace);
         }
         if head.has(ACK) {
-            return if payload.is_empty() { Ok(None) } else { Err(ConnectionError::FrameSize) };
+            if !payload.is_empty() {
+                return Err(ConnectionError::FrameSize);
+            }
+            return self.chatter(now).map(|()| None);
         }
         if self.reading != Reading::First {
             self.chatter(now)?;
@@ -32,6 +35,7 @@ impl Connection {
                 stream.send_window.shift(shift)?;
             }
         }
+        self.answer()?;
         Settings::write_ack(self.output());
         Ok(Some(Event::Settings))
     }
@@ -40,7 +44,9 @@ impl Connection {
         let increment =
             frame::number(payload).filter(|_| payload.len() == 4).ok_or(ConnectionError::FrameSize)?;
         let increment = increment & frame::STREAM_ID_MAX;
-        self.chatter(now)?;
+        if !self.frames.window_update() {
+            return Err(ConnectionError::Calm);
+        }
         if head.stream == 0 {
             if increment == 0 {
                 return Err(ConnectionError::OutOfPlace);
@@ -68,17 +74,16 @@ impl Connection {
         if head.stream == 0 || self.is_idle(head.stream) {
             return Err(ConnectionError::OutOfPlace);
         }
-        let Some(key) = self.streams.find(head.stream) else {
-            self.chatter(now)?;
-            return Ok(None);
-        };
-        let Some(stream) = self.streams.get_mut(key).filter(|stream| !stream.is_reset) else {
-            return Ok(None);
+        let key = self.streams.find(head.stream);
+        let live = key.and_then(|key| self.streams.get_mut(key)).filter(|stream| !stream.is_reset);
+        let (Some(key), Some(stream)) = (key, live) else {
+            return self.chatter(now).map(|()| None);
         };
         stream.is_reset = true;
         stream.by_peer = true;
-        // Who says that it wants nothing more of a stream that is over wastes nothing.
-        let is_over = stream.sending == Half::Ended && stream.receiving == Half::Ended;
+        // Who says that it wants nothing more of a stream that is over wastes nothing. For a server it is over when it has
+        // answered (RFC 9113 §8.1).
+        let is_over = stream.receiving == Half::Ended && (stream.sending == Half::Ended || !self.is_server);
         if !is_over && !self.resets.spend(now) {
             return Err(ConnectionError::Calm);
         }
@@ -91,21 +96,23 @@ impl Connection {
         if head.stream != 0 {
             return Err(ConnectionError::OutOfPlace);
         }
+        self.chatter(now)?;
         if head.has(ACK) {
             self.on_pong(*payload);
             return Ok(None);
         }
-        self.chatter(now)?;
+        self.answer()?;
         frame::write_ping(*payload, ACK, self.output());
         Ok(None)
     }
 
-    pub(super) fn go_away<'a>(&mut self, head: FrameHead, payload: &[u8]) -> Outcome<'a> {
+    pub(super) fn go_away<'a>(&mut self, head: FrameHead, payload: &[u8], now: Tick) -> Outcome<'a> {
         let (last, code) = (frame::number(payload), frame::number(payload.get(4..).unwrap_or_default()));
         let (Some(last), Some(code)) = (last, code) else { return Err(ConnectionError::FrameSize) };
         if head.stream != 0 {
             return Err(ConnectionError::OutOfPlace);
         }
+        self.chatter(now)?;
         // It may come twice, and then says less (RFC 9113 §6.8).
         let last = last & frame::STREAM_ID_MAX;
         let before = self.peer_takes_until.unwrap_or(frame::STREAM_ID_MAX);
@@ -117,7 +124,9 @@ impl Connection {
         if head.stream == 0 {
             return Err(ConnectionError::OutOfPlace);
         }
-        self.chatter(now)?;
+        if !self.frames.priority() {
+            return Err(ConnectionError::Calm);
+        }
         let error = match payload.len() {
             PRIORITY_BYTES if depends_on(payload) != Some(head.stream) => return Ok(None),
             PRIORITY_BYTES => ErrorCode::PROTOCOL_ERROR,

@@ -162,7 +162,7 @@ impl Connection {
             Kind::WindowUpdate => self.window_update(head, payload, now),
             Kind::RstStream => self.rst_stream(head, payload, now),
             Kind::Ping => self.ping(head, payload, now),
-            Kind::GoAway => self.go_away(head, payload),
+            Kind::GoAway => self.go_away(head, payload, now),
             Kind::Priority => self.priority(head, payload, now),
             // We told clients' peers that we take none, and a client must not send one.
             Kind::PushPromise => Err(ConnectionError::OutOfPlace),
@@ -176,12 +176,25 @@ impl Connection {
         if self.chatter.spend(now) { Ok(()) } else { Err(ConnectionError::Calm) }
     }
 
+    /// Something is about to be sent because the peer asks for it, or did what it must not.
+    pub(super) fn answer(&mut self) -> Result<(), ConnectionError> {
+        if self.frames.answer() { Ok(()) } else { Err(ConnectionError::Calm) }
+    }
+
+    /// A frame came that may have had a payload.
+    fn payload(&mut self, is_empty: bool) -> Result<(), ConnectionError> {
+        if self.frames.payload(is_empty) { Ok(()) } else { Err(ConnectionError::Calm) }
+    }
+
     /// A stream ends for what the peer did on it.
     pub(super) fn stream_error<'a>(&mut self, key: StreamKey, code: ErrorCode, now: Tick) -> Outcome<'a> {
         if !self.resets.spend(now) {
             return Err(ConnectionError::Calm);
         }
         let is_news = self.streams.get(key).is_some_and(|stream| !stream.is_reset);
+        if is_news {
+            self.answer()?;
+        }
         self.reset(key, code);
         Ok(is_news.then_some(Event::Reset { stream: key, code }))
     }
@@ -191,6 +204,7 @@ impl Connection {
         if !self.resets.spend(now) {
             return Err(ConnectionError::Calm);
         }
+        self.answer()?;
         self.write_reset(id, code);
         Ok(None)
     }
@@ -222,18 +236,14 @@ impl Connection {
             data.padding = u32::from(padding);
             data.left = left.checked_sub(data.padding).ok_or(ConnectionError::Padding)?;
         }
-        if data.left == 0 && !data.ends {
-            self.chatter(now)?;
-        } else {
-            self.chatter.earn();
-        }
+        self.payload(data.left == 0 && !data.ends)?;
         // Nobody has to take the padding.
         self.consume_of_connection(head.length - data.left);
         self.reading = Reading::Data(data);
         let Some(key) = data.key else {
             self.consume_of_connection(data.left);
             return if self.is_given_up(head.stream) {
-                Ok(None)
+                self.data_for_nobody(data, now)
             } else {
                 self.refuse(head.stream, ErrorCode::STREAM_CLOSED, now)
             };
@@ -254,6 +264,7 @@ impl Connection {
                     ErrorCode::FLOW_CONTROL_ERROR
                 } else {
                     stream.body_left = left.flatten();
+                    self.chatter.earn();
                     // Padding goes nowhere, so nobody else gives it back.
                     let padding = head.length - data.left;
                     let target = if data.ends { 0 } else { self.growth.window_bytes };
@@ -270,9 +281,17 @@ impl Connection {
         }
         match self.streams.get(key) {
             Some(stream) if stream.by_peer => self.refuse(head.stream, error, now),
-            Some(stream) if stream.is_reset => Ok(None),
+            Some(stream) if stream.is_reset => self.data_for_nobody(data, now),
             _ => self.stream_error(key, error, now),
         }
+    }
+
+    /// What is on its way to a stream that was given up has its window; what needs none is chatter.
+    fn data_for_nobody<'a>(&mut self, data: Data, now: Tick) -> Outcome<'a> {
+        if data.left == 0 {
+            self.chatter(now)?;
+        }
+        Ok(None)
     }
 
     fn data<'a>(&mut self, mut data: Data, bytes: &'a [u8], at: &mut usize) -> Outcome<'a> {
@@ -336,6 +355,7 @@ impl Connection {
         let length = fragment.len().checked_sub(padding).ok_or(ConnectionError::Padding)?;
         let fragment = fragment.get(..length).unwrap_or_default();
         let block = Block { id: head.stream, ends: head.has(END_STREAM), is_self_dependent, frames_count: 1 };
+        self.payload(fragment.is_empty() && !block.ends)?;
         if head.has(END_HEADERS) {
             self.reading = Reading::Frame;
             return self.fields(block, fragment, now);
@@ -351,6 +371,7 @@ impl Connection {
         if block.frames_count > BLOCK_FRAMES_MAX {
             return Err(ConnectionError::BlockTooLarge);
         }
+        self.payload(payload.is_empty())?;
         self.gather(block, payload)?;
         if !head.has(END_HEADERS) {
             return Ok(None);
@@ -400,7 +421,7 @@ impl Connection {
             (Some(key), Some(receiving)) => self.head_of(key, receiving, block, now),
             _ if is_new => self.new_stream(block, now),
             // It was on its way when we gave the stream up.
-            _ if self.is_given_up(block.id) => Ok(None),
+            _ if self.is_given_up(block.id) => self.chatter(now).map(|()| None),
             _ => Err(ConnectionError::StreamClosed),
         }
     }
@@ -410,7 +431,7 @@ impl Connection {
         self.peer_last = id;
         // Streams that come after our last word are not looked at.
         if self.has_left() {
-            return Ok(None);
+            return self.chatter(now).map(|()| None);
         }
         if block.is_self_dependent {
             return self.refuse(id, ErrorCode::PROTOCOL_ERROR, now);
@@ -429,6 +450,7 @@ impl Connection {
                 None => return self.refuse(id, ErrorCode::PROTOCOL_ERROR, now),
             },
         };
+        self.frames.opened();
         let stream = self.streams.insert(Stream {
             id,
             receiving: if block.ends { Half::Ended } else { Half::Body },
@@ -454,7 +476,7 @@ impl Connection {
             return Err(ConnectionError::StreamClosed);
         }
         if stream.is_reset {
-            return Ok(None);
+            return self.chatter(now).map(|()| None);
         }
         let written = match receiving {
             _ if block.is_self_dependent => Err(HeadError::End),

@@ -30,6 +30,7 @@ impl Connection {
         }
         let Some(stream) = self.streams.name(key, id) else { return Ok(()) };
         self.own_next += 2;
+        self.frames.opened();
         let protocol = view.head.upgrade.then(|| view.header_values(b"upgrade").next()).flatten();
         let protocol = protocol.filter(|_| edits.upgrade);
         // What follows CONNECT is no body, and ends when it ends.
@@ -125,6 +126,7 @@ impl Connection {
         head.write(&mut self.out);
         self.out.extend_from_slice(sent);
         self.chatter.earn();
+        self.frames.sent_data();
         sent.len()
     }
 

@@ -1,5 +1,6 @@
 //! Whole connections: two ends joined in memory, and frames made by hand against one end.
 
+mod budgets;
 mod flow;
 mod frames;
 mod heads;
@@ -11,7 +12,7 @@ use std::{collections::BTreeMap, format, string::String, vec::Vec};
 
 use super::{
     Config, Connection, Event, StreamKey,
-    budget::Allowance,
+    budget::{Allowance, FrameBounds},
     error::{ConnectionError, ErrorCode},
     frame::{FRAME_HEAD_BYTES, FrameHead, Kind, PREFACE},
     hpack::tests::Random,
@@ -38,6 +39,12 @@ fn config() -> Config {
         trailers: TrailerLimits { bytes_max: 300, count_max: 4 },
         resets: Allowance { most: 20, per_second: 10, per_use: 0 },
         chatter: Allowance { most: 100, per_second: 10, per_use: 5 },
+        frames: FrameBounds {
+            empty_max: 1,
+            priority_per_stream_max: 10,
+            window_updates_per_data_max: 2,
+            answers_max: 50,
+        },
         keepalive: None,
     }
 }

@@ -220,6 +220,7 @@ fn conserve(seed: u64) {
     let mut random = Random::new(seed);
     let mut config = config();
     config.resets.most = 1000;
+    config.frames.empty_max = 1000;
     let mut server = End::server(config);
     server.consumes = false;
     let mut known = Known { connection: 128 * 1024, ..Known::default() };
