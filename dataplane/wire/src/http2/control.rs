@@ -134,6 +134,11 @@ impl Connection {
         };
         match self.streams.find(head.stream) {
             Some(key) => self.stream_error(key, error, now),
+            // What nobody has opened must not be reset (RFC 9113 §6.4), so it is the connection that ends.
+            None if self.is_idle(head.stream) => Err(match error {
+                ErrorCode::FRAME_SIZE_ERROR => ConnectionError::FrameSize,
+                _ => ConnectionError::OutOfPlace,
+            }),
             None => self.refuse(head.stream, error, now),
         }
     }

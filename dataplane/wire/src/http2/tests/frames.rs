@@ -120,6 +120,8 @@ fn frames_of_a_wrong_length_or_on_a_wrong_stream_end_the_connection() {
             ("reset of the connection", reset(0, 0), "OutOfPlace", PROTOCOL),
             ("reset, idle", reset(1, 0), "OutOfPlace", PROTOCOL),
             ("priority of the connection", frame(PRIORITY, 0, 0, &[0; 5]), "OutOfPlace", PROTOCOL),
+            ("h2_conn: priority of 4, idle", frame(PRIORITY, 0, 1, &[0; 4]), "FrameSize", SIZE),
+            ("priority of itself, idle", frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 9]), "OutOfPlace", PROTOCOL),
             ("data on the connection", data(0, 0, b"x"), "OutOfPlace", PROTOCOL),
             ("data, idle", data(1, 0, b"x"), "OutOfPlace", PROTOCOL),
             ("headers on the connection", headers(0, 0, GET), "OutOfPlace", PROTOCOL),
