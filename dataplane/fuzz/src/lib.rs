@@ -12,6 +12,7 @@
 pub mod connection;
 pub mod corpus;
 pub mod engine;
+pub mod frames;
 pub mod message;
 pub mod reference;
 pub mod targets;

@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod head;
+pub mod hpack;
 pub mod path;
 mod text;
 

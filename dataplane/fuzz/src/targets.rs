@@ -2,8 +2,11 @@
 
 pub mod bootstrap;
 pub mod chunk;
+pub mod downgrade;
 pub mod h1_req;
 pub mod h1_resp;
+pub mod h2_conn;
+pub mod hpack;
 pub mod path_norm;
 pub mod proxy_proto;
 pub mod tls_sniff;
@@ -75,6 +78,27 @@ pub const TARGETS: &[Target] = &[
         words: tls_sniff::WORDS,
         kept: include_str!("../corpus/tls_sniff.txt"),
         smoke: 100_000,
+    },
+    Target {
+        name: "h2_conn",
+        run: h2_conn::run,
+        words: h2_conn::WORDS,
+        kept: include_str!("../corpus/h2_conn.txt"),
+        smoke: 15_000,
+    },
+    Target {
+        name: "hpack",
+        run: hpack::run,
+        words: hpack::WORDS,
+        kept: include_str!("../corpus/hpack.txt"),
+        smoke: 15_000,
+    },
+    Target {
+        name: "downgrade",
+        run: downgrade::run,
+        words: downgrade::WORDS,
+        kept: include_str!("../corpus/downgrade.txt"),
+        smoke: 150_000,
     },
 ];
 

@@ -44,6 +44,21 @@ fn chunked_bodies() {
 }
 
 #[test]
+fn http2_connections() {
+    smoke("h2_conn");
+}
+
+#[test]
+fn field_blocks() {
+    smoke("hpack");
+}
+
+#[test]
+fn fields_that_become_heads() {
+    smoke("downgrade");
+}
+
+#[test]
 fn every_target_is_smoked() {
     let here = include_str!("smoke.rs");
     for Target { name, .. } in TARGETS {
