@@ -132,8 +132,8 @@ const _: () = assert!(HTTP2_STREAMS_DOWNSTREAM_DEFAULT < HTTP2_RESETS_BURST_DEFA
 /// And how many each second (Envoy: `stream_reset_rate`).
 pub const HTTP2_RESETS_PER_SECOND_DEFAULT: u32 = 33;
 
-/// Frames of all kinds that move nothing, such as PING, SETTINGS and WINDOW_UPDATE, at once. Beside what DATA frames earn
-/// ([`HTTP2_WINDOW_UPDATES_PER_DATA_FRAME_DEFAULT`] each), it is for what connections say to each other at rest.
+/// Frames that move nothing and have no measure of their own, such as PING, SETTINGS and those of unknown types, at once. It is
+/// for what connections say to each other at rest.
 pub const HTTP2_CHATTER_BURST: u32 = 10_000;
 
 /// And how many each second.

@@ -25,7 +25,7 @@ use wire::{
     },
     http2::{
         Config, Connection, Event, StreamKey,
-        budget::Allowance,
+        budget::{Allowance, FrameBounds},
         error::ErrorCode,
         frame::{FrameHead, Kind},
         settings::Settings,
@@ -703,6 +703,7 @@ fn wire_config(config: StreamConfig) -> Config {
         trailers: TrailerLimits { bytes_max: 16 * 1024, count_max: 100 },
         resets: plenty,
         chatter: plenty,
+        frames: FrameBounds::NONE,
         keepalive: None,
     }
 }

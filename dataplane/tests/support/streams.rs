@@ -17,7 +17,11 @@ use wire::{
         encode::{Answer, HeadEdits},
         parse::{self, Limits},
     },
-    http2::{Config, Connection, Event, budget::Allowance, settings::Settings},
+    http2::{
+        Config, Connection, Event,
+        budget::{Allowance, FrameBounds},
+        settings::Settings,
+    },
 };
 
 const LIMITS: Limits =
@@ -34,6 +38,7 @@ fn config() -> Config {
         trailers: TrailerLimits { bytes_max: 16 * 1024, count_max: 100 },
         resets: plenty,
         chatter: plenty,
+        frames: FrameBounds::NONE,
         keepalive: None,
     }
 }

@@ -24,6 +24,16 @@ pub struct FrameBounds {
     pub answers_max: u32,
 }
 
+impl FrameBounds {
+    /// For a peer that is trusted.
+    pub const NONE: FrameBounds = FrameBounds {
+        empty_max: u32::MAX,
+        priority_per_stream_max: u32::MAX,
+        window_updates_per_data_max: u32::MAX,
+        answers_max: u32::MAX,
+    };
+}
+
 /// [`FrameBounds`], and what was counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frames {

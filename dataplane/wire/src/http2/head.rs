@@ -236,7 +236,8 @@ impl Writer {
             }
         }
         let is_tunnel = self.pseudo.protocol.is_some() || self.text.starts_with(b"CONNECT ");
-        if is_tunnel && (ends || self.has_length) {
+        // What comes through a tunnel has no length.
+        if is_tunnel && self.has_length {
             return Err(HeadError::End);
         }
         if !ends && !self.has_length && !is_tunnel {
