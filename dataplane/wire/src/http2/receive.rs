@@ -1,4 +1,6 @@
 //! What comes on a connection: frames, in their order, to events.
+//!
+//! Longer than 500 lines: the way of a frame is read from top to bottom, and DATA and heads share its state.
 
 use core::mem;
 
