@@ -16,7 +16,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     rc::Rc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use policy::limits;
@@ -51,6 +51,10 @@ struct State {
     waiting: VecDeque<StreamKey>,
     /// Wakes the driver.
     driver: Option<Waker>,
+    /// Those who wait for the first word of the other end.
+    hearing: Vec<Waker>,
+    /// A stream has ended since the driver looked.
+    had_streams: bool,
     /// Output is on its way; what comes meanwhile goes when that has gone.
     is_sending: bool,
     /// It is over: nothing comes any more, and nothing that is sent arrives.
@@ -111,6 +115,8 @@ impl Http2 {
             places: Vec::new(),
             waiting: VecDeque::new(),
             driver: None,
+            hearing: Vec::new(),
+            had_streams: false,
             is_sending: false,
             end: None,
             is_retired: false,
@@ -136,6 +142,23 @@ impl Http2 {
         state.end.is_some() || state.is_leaving()
     }
 
+    /// Whether the other end has said how many streams it takes.
+    pub fn is_heard(&self) -> bool {
+        self.state.borrow().wire.peer_takes_protocols().is_some()
+    }
+
+    /// Whether it has, or never will; else the task of `cx` is woken then.
+    pub fn poll_heard(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_heard() || self.is_over() {
+            return Poll::Ready(());
+        }
+        let hearing = &mut self.state.borrow_mut().hearing;
+        if !hearing.iter().any(|known| known.will_wake(cx.waker())) {
+            hearing.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// How many streams it has.
     pub fn streams_count(&self) -> usize {
         self.state.borrow().wire.streams_count()
@@ -145,6 +168,7 @@ impl Http2 {
     pub fn retire(&self) {
         let mut state = self.state.borrow_mut();
         state.is_retired = true;
+        state.hearing.drain(..).for_each(Waker::wake);
         state.wake_driver();
     }
 
@@ -196,6 +220,7 @@ impl Http2 {
         let mut state = self.state.borrow_mut();
         state.end.get_or_insert(ended);
         state.places.iter_mut().for_each(Place::wake);
+        state.hearing.drain(..).for_each(Waker::wake);
         state.wake_driver();
     }
 }
@@ -252,10 +277,12 @@ impl State {
             Event::Window { stream: Some(stream) } => self.place(stream).wake(),
             Event::Window { stream: None } => self.wake_waiting(),
             Event::Settings => {
+                self.hearing.drain(..).for_each(Waker::wake);
                 self.waiting.clear();
                 self.places.iter_mut().for_each(Place::wake);
             }
             Event::GoAway { .. } => {
+                self.hearing.drain(..).for_each(Waker::wake);
                 while let Some(stream) = self.wire.next_refused() {
                     self.is_gone(stream, Gone::Left);
                 }

@@ -191,7 +191,7 @@ impl<I: Io> Receiving<'_, I> {
     fn look(&mut self, owner: &mut impl Owner) -> Result<(), Ended> {
         let now = self.io.now();
         let mut state = self.http2.state.borrow_mut();
-        if state.wire.streams_count() > 0 {
+        if std::mem::take(&mut state.had_streams) || state.wire.streams_count() > 0 {
             self.idle_since = now;
         }
         if let Err(error) = state.wire.on_timeout(Tick(now)) {

@@ -210,6 +210,7 @@ impl Drop for Stream {
             state.wire.consume(self.key, held);
         }
         state.place(self.key).clear(buffers);
+        state.had_streams = true;
         // It may be what the driver waits for.
         state.wake_driver();
     }

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -75,19 +75,22 @@ impl StreamPools {
         let (id, io) = (to.endpoint.id(), &worker.io);
         let timed_out = CheckoutError::TimedOut { endpoint: to.address };
         loop {
-            let connecting = {
+            let found = {
                 let mut pools = self.by_endpoint.borrow_mut();
                 // Its endpoint may have been removed meanwhile: then its connection is for this stream alone.
-                pools.get_mut(&id).and_then(|shared| {
-                    shared.connections.retain(|connection| !connection.is_over());
-                    let stream = shared.connections.iter().find_map(|connection| connection.open());
-                    stream.map(Ok).or_else(|| shared.connecting.clone().map(Err))
-                })
+                pools.get_mut(&id).and_then(Shared::find)
             };
-            match connecting {
-                Some(Ok(stream)) => return Ok((stream, false)),
-                Some(Err(connecting)) => {
-                    if let Some(error) = connecting.wait(alarm, deadline).await? {
+            match found {
+                Some(Found::Stream(stream)) => return Ok((stream, false)),
+                Some(Found::Unheard(connection)) => {
+                    wait((alarm, deadline), |cx| connection.poll_heard(cx)).await;
+                    if io.now() >= deadline.0 {
+                        return Err(timed_out);
+                    }
+                }
+                Some(Found::Connecting(connecting)) => {
+                    let ended = wait((alarm, deadline), |cx| connecting.poll_ended(cx)).await;
+                    if let Some(Some(error)) = ended {
                         return Err(error);
                     }
                     if io.now() >= deadline.0 {
@@ -148,20 +151,57 @@ impl StreamPools {
     }
 }
 
+/// What there is for who needs a stream.
+enum Found {
+    Stream(Stream),
+    /// A connection that was made. Until it is known how many streams it takes it carries the one that it was made for: more
+    /// could be refused, with the bodies that went with them.
+    Unheard(Rc<Http2>),
+    Connecting(Rc<Connecting>),
+}
+
+impl Shared {
+    fn find(&mut self) -> Option<Found> {
+        self.connections.retain(|connection| !connection.is_over());
+        let mut heard = self.connections.iter().filter(|connection| connection.is_heard());
+        if let Some(stream) = heard.find_map(|connection| connection.open()) {
+            return Some(Found::Stream(stream));
+        }
+        let unheard = self.connections.iter().find(|connection| !connection.is_heard());
+        match (unheard, &self.connecting) {
+            (Some(connection), _) => Some(Found::Unheard(connection.clone())),
+            (None, Some(connecting)) => Some(Found::Connecting(connecting.clone())),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Waits for something until a deadline; `None` when that came first.
+async fn wait<T>(
+    (alarm, deadline): (&Alarm, Deadline),
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Option<T> {
+    alarm.set(deadline);
+    let waited = poll_fn(|cx| match poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => alarm.poll_rung(cx).map(|_| None),
+    })
+    .await;
+    alarm.set(Deadline::NEVER);
+    waited
+}
+
 impl Connecting {
-    /// Waits for its end; gives the error that everybody gets who needs it.
-    async fn wait(&self, alarm: &Alarm, deadline: Deadline) -> Result<Option<CheckoutError>, CheckoutError> {
-        alarm.set(deadline);
-        let ended = poll_fn(|cx| match self.ended.get() {
-            Some(error) => Poll::Ready(error),
-            None => {
-                self.waiting.borrow_mut().push(cx.waker().clone());
-                alarm.poll_rung(cx).map(|_| None)
-            }
-        })
-        .await;
-        alarm.set(Deadline::NEVER);
-        Ok(ended)
+    /// Its end, with the error that everybody gets who needs it.
+    fn poll_ended(&self, cx: &Context<'_>) -> Poll<Option<CheckoutError>> {
+        if let Some(error) = self.ended.get() {
+            return Poll::Ready(error);
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     fn end(&self, error: Option<CheckoutError>) {
