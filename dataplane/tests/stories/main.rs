@@ -23,6 +23,7 @@ mod streams;
 mod streams_connections;
 mod streams_endings;
 mod streams_flow;
+mod streams_timeouts;
 mod tcp;
 mod timeouts;
 mod workers;
