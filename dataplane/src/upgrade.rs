@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use policy::{Rng, network_filter::HttpConnectionManager, route::Forward, upgrade::CONNECT};
 use wire::{
-    head::{Method, RequestView},
+    head::{Framing, Method, RequestView},
     http1::conn::Asked,
 };
 
@@ -44,7 +44,9 @@ pub fn asked(
     let kind = kinds.next().unwrap_or_default();
     // With several to choose from upstream could grant one that is not allowed.
     let is_one = kinds.next().is_none() && !kind.contains(&b',');
-    match is_one && allows(kind) {
+    // A body before the tunnel has no place in HTTP/2 (RFC 8441 §4), and nobody sends one.
+    let has_body = !matches!(view.head.framing, Framing::None | Framing::Length(0));
+    match is_one && !has_body && allows(kind) {
         true => Ok(Asked::Upgrade),
         false if is_stream => Err(ExchangeError::UpgradeNotAllowed),
         false => Ok(Asked::Response),
