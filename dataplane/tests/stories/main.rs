@@ -26,4 +26,5 @@ mod streams_flow;
 mod streams_timeouts;
 mod tcp;
 mod timeouts;
+mod upgrade;
 mod workers;

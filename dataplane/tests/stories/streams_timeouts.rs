@@ -145,7 +145,9 @@ fn a_stream_lasts_no_longer_than_it_may_whatever_moves() {
 }
 
 fn grpc(id: u32) -> Ask {
-    Ask::post("shop", "/cart.Cart/Add", id, "pay").header("content-type", "application/grpc").header("te", "trailers")
+    Ask::post("shop", "/cart.Cart/Add", id, "pay")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
 }
 
 /// The `grpc-status` of an answer, which must be one that gRPC knows.
@@ -153,7 +155,8 @@ fn grpc_status(answer: &Message) -> (String, String) {
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.header("content-type"), Some("application/grpc"));
     let field = |name: &str| {
-        let trailer = answer.trailers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let trailer =
+            answer.trailers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         answer.header(name).or(trailer).unwrap_or_default().to_owned()
     };
     (field("grpc-status"), field("grpc-message"))
@@ -201,7 +204,12 @@ fn the_timeout_of_a_grpc_client_ends_its_call() {
         // The answer of a server goes through as it is.
         let trailers = vec![("grpc-status".to_owned(), "5".to_owned())];
         let headers = vec![("content-type".to_owned(), "application/grpc".to_owned())];
-        mesh.stream_origin().behave(StreamBehaviour { trailers, headers, has_length: false, ..StreamBehaviour::default() });
+        mesh.stream_origin().behave(StreamBehaviour {
+            trailers,
+            headers,
+            has_length: false,
+            ..StreamBehaviour::default()
+        });
         let answer = ok(streams.ask(&grpc(2)).await);
         assert_eq!(grpc_status(&answer).0, "5");
     });
