@@ -39,8 +39,11 @@ async fn no_request_is_lost_on_connections_that_upstream_leaves() {
         for _ in 0..AT_ONCE {
             let requests = requests.clone();
             asking.spawn(async move {
-                for _ in 0..IN_A_ROW {
-                    let answer = ask_over(requests.clone(), &Ask::get("/hello")).await.unwrap();
+                let post = Ask { method: "POST", body: "hello".into(), ..Ask::get("/echo") };
+                // What may be sent again whatever became of it, and what may not.
+                let asks = [Ask::get("/hello"), post];
+                for ask in asks.iter().cycle().take(IN_A_ROW) {
+                    let answer = ask_over(requests.clone(), ask).await.unwrap();
                     assert_eq!((answer.status, &answer.body[..]), (200, &b"hello"[..]), "{answer:?}");
                 }
             });
