@@ -1,16 +1,23 @@
-//! The origin: an HTTP/1.1 keep-alive server that answers as cheaply as one thread can, and counts.
+//! The origin: a server that answers as cheaply as one thread can, and counts. It speaks HTTP/1.1 with keep-alive, and
+//! HTTP/2 where a connection begins with that.
 //!
 //! A request for `/bytes/N` is answered with N bytes, once its body has arrived; `/sum` with a sum over its body; `/echo`
 //! with the request head as it arrived, which is how a proxy's edits are seen, and in [`ENDPOINT`] the address it arrived
-//! at, which is how a proxy's choice is seen; `/count` with what was counted so far, and is itself not counted. Each may
-//! have one more segment before it, for proxies to route by. Anything else is a mistake of the caller's and closes the
-//! connection.
+//! at, which is how a proxy's choice is seen; `/unary`, over HTTP/2, as gRPC's with a message of [`UNARY_BYTES`]; `/count`
+//! with what was counted so far, and is itself not counted. Each may have one more segment before it, for proxies to route
+//! by. Anything else is a mistake of the caller's and closes the connection.
+
+mod http2;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use wire::head::ResponseHead;
+
+use self::http2::Http2;
+use crate::http2::GRPC_PREFIX_BYTES;
 use crate::message;
 use crate::poll::{Interest, Poll};
 
@@ -35,6 +42,9 @@ impl Counts {
 
 /// The response header in which `/echo` tells the address that the request arrived at.
 pub const ENDPOINT: &str = "x-endpoint";
+
+/// Bytes of the message that `/unary` gives.
+pub const UNARY_BYTES: usize = 128;
 
 /// Tokens below are connections' slots, from here on listeners.
 const LISTENERS: usize = usize::MAX / 2;
@@ -67,7 +77,7 @@ pub fn serve(listeners: &[TcpListener], counts: &Counts) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         poll.add(listener, LISTENERS + number, Interest::Read)?;
     }
-    let mut site = Site { counts, bodies: Vec::new() };
+    let mut site = Site { counts, bodies: Vec::new(), unary: unary() };
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
     let mut ready = Vec::new();
@@ -111,14 +121,56 @@ pub fn serve(listeners: &[TcpListener], counts: &Counts) -> io::Result<()> {
 struct Site<'a> {
     counts: &'a Counts,
     /// Whole answers by the length of their body, and whether they are the last on their connection; made at first use.
-    bodies: Vec<(usize, bool, Rc<[u8]>)>,
+    bodies: Vec<(usize, bool, Rc<Whole>)>,
+    unary: Rc<Whole>,
+}
+
+/// A whole answer.
+struct Whole {
+    /// As it is sent over HTTP/1.1.
+    bytes: Box<[u8]>,
+    /// Its head, as it is sent over HTTP/2.
+    head: ResponseHead,
+    /// Lines behind it.
+    trailers: &'static [u8],
 }
 
 /// The answer to a request whose body has not arrived.
 enum Reply {
-    Whole(Rc<[u8]>),
+    Whole(Rc<Whole>),
     /// A sum over the body, and what it is so far.
     Sum(u64),
+    /// That of gRPC; the bytes of the request that have come, and how many there must be.
+    Unary {
+        answer: Rc<Whole>,
+        came: usize,
+        announced: usize,
+    },
+}
+
+impl Reply {
+    /// Takes a part of the body.
+    fn take(&mut self, part: &[u8]) {
+        match self {
+            Reply::Whole(_) => {}
+            Reply::Sum(sum) => *sum = add_to_sum(*sum, part),
+            Reply::Unary { came, announced, .. } => {
+                if let (0, Some(&[0, a, b, c, d])) = (*came, part.first_chunk::<GRPC_PREFIX_BYTES>()) {
+                    *announced = GRPC_PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize;
+                }
+                *came += part.len();
+            }
+        }
+    }
+
+    /// The answer, when all of the body has come; `None` when the body was not what it must be.
+    fn end(self) -> Option<Rc<Whole>> {
+        match self {
+            Reply::Whole(answer) => Some(answer),
+            Reply::Sum(sum) => Some(answer(format!("{sum:016x}").as_bytes(), "")),
+            Reply::Unary { answer, came, announced } => (came == announced).then_some(answer),
+        }
+    }
 }
 
 impl Site<'_> {
@@ -139,6 +191,10 @@ impl Site<'_> {
                 return Some(Reply::Whole(answer(request_head, &format!("{ENDPOINT}: {endpoint}\r\n"))));
             }
             b"sum" => return Some(Reply::Sum(EMPTY_SUM)),
+            b"unary" => {
+                let answer = Rc::clone(&self.unary);
+                return Some(Reply::Unary { answer, came: 0, announced: usize::MAX });
+            }
             _ if !path[..at].ends_with(b"/bytes") => return None,
             _ => {}
         }
@@ -162,14 +218,26 @@ impl Site<'_> {
 }
 
 /// A whole answer. `more` are header lines.
-fn answer(body: &[u8], more: &str) -> Rc<[u8]> {
-    let mut whole = format!(
+fn answer(body: &[u8], more: &str) -> Rc<Whole> {
+    let head = format!(
         "HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: application/octet-stream\r\n{more}content-length: {}\r\n\r\n",
         body.len()
-    )
-    .into_bytes();
-    whole.extend_from_slice(body);
-    whole.into()
+    );
+    whole(&head, body, b"")
+}
+
+/// The answer to a call of gRPC.
+fn unary() -> Rc<Whole> {
+    let head = "HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n";
+    let message: Vec<u8> = (0..UNARY_BYTES).map(body_byte).collect();
+    whole(head, &crate::http2::grpc_message(&message), crate::http2::GRPC_GOOD)
+}
+
+fn whole(head: &str, body: &[u8], trailers: &'static [u8]) -> Rc<Whole> {
+    let bytes = [head.as_bytes(), body].concat().into();
+    // It is not only the text above: an echo has lines of ours in it, but none of others.
+    let head = crate::http2::response(head.as_bytes()).unwrap_or_default();
+    Rc::new(Whole { bytes, head, trailers })
 }
 
 struct Connection {
@@ -182,19 +250,27 @@ struct Connection {
     is_last: bool,
     /// Answers that the socket did not take at once.
     unsent: Vec<u8>,
+    /// What it is from its preface on.
+    http2: Option<Box<Http2>>,
 }
+
+/// What looks like a head, where a connection is one of HTTP/2.
+const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        Self { stream, partial: Vec::new(), body: None, is_last: false, unsent: Vec::new() }
+        Self { stream, partial: Vec::new(), body: None, is_last: false, unsent: Vec::new(), http2: None }
     }
 
     fn is_sending(&self) -> bool {
-        !self.unsent.is_empty()
+        !self.unsent.is_empty() || self.http2.as_ref().is_some_and(|http2| http2.is_sending())
     }
 
     /// Does what the socket is ready for. An error means the connection is over, for whatever reason.
     fn turn(&mut self, buffer: &mut [u8], site: &mut Site<'_>) -> io::Result<()> {
+        if let Some(http2) = self.http2.as_mut().filter(|http2| http2.is_sending()) {
+            return http2.send(&self.stream);
+        }
         if self.is_sending() {
             let unsent = std::mem::take(&mut self.unsent);
             return self.send(&unsent);
@@ -206,6 +282,9 @@ impl Connection {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
+        if let Some(http2) = &mut self.http2 {
+            return http2.receive(&buffer[..received], &self.stream, site);
+        }
         if self.partial.is_empty() {
             return self.receive(&buffer[..received], site);
         }
@@ -225,6 +304,10 @@ impl Connection {
                         return Ok(());
                     };
                     let (head, rest) = bytes.split_at(request.head_bytes);
+                    if head == PREFACE_HEAD {
+                        let http2 = self.http2.insert(Box::default());
+                        return http2.receive(bytes, &self.stream, site);
+                    }
                     bytes = rest;
                     self.is_last = message::header(head, "connection") == Some("close");
                     let reply = site.reply(head, self.is_last, &self.stream).ok_or(ErrorKind::NotFound)?;
@@ -233,17 +316,13 @@ impl Connection {
             };
             let (body, rest) = bytes.split_at(missing.min(bytes.len()));
             bytes = rest;
-            if let Reply::Sum(sum) = &mut reply {
-                *sum = add_to_sum(*sum, body);
-            }
+            reply.take(body);
             if missing > body.len() {
                 self.body = Some((missing - body.len(), reply));
                 return Ok(());
             }
-            match reply {
-                Reply::Whole(answer) => self.send(&answer)?,
-                Reply::Sum(sum) => self.send(&answer(format!("{sum:016x}").as_bytes(), ""))?,
-            }
+            let answer = reply.end().filter(|answer| answer.trailers.is_empty());
+            self.send(&answer.ok_or(ErrorKind::InvalidData)?.bytes)?;
         }
     }
 

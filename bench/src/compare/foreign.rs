@@ -3,14 +3,16 @@
 //! They are closed loops here, on the load's core. Processor time and requests are counted as for our own load.
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use bench::http2::grpc_message;
 use clap::ValueEnum;
 
 use super::report::median;
 use super::stand::{Running, Stand};
-use super::workload::Workload;
+use super::workload::{self, GRPC_PATH, Workload};
 use super::{Error, Wrong};
 use crate::process::Process;
 
@@ -65,11 +67,15 @@ impl Tool {
         found.ok_or(Error::NoTool { tool: self.name() })
     }
 
-    fn arguments(self, connections: usize, seconds: f64, url: &str) -> Vec<String> {
+    fn arguments(self, workload: Workload, seconds: f64, url: &str) -> Vec<String> {
+        let connections = workload.connections_count();
         // wrk and h2load take whole seconds.
         let whole = seconds.ceil().max(1.0) as u64;
         let text = match self {
             Tool::Wrk => format!("-t1 -c{connections} -d{whole}s --latency {url}"),
+            Tool::H2load if workload.is_http2() => {
+                format!("-t1 -c{connections} -m{} -D{whole} {url}", workload.streams_count())
+            }
             Tool::H2load => format!("--h1 -t1 -c{connections} -D{whole} {url}"),
             Tool::Fortio => format!(
                 "load -c {connections} -qps 0 -t {seconds}s -r 0.00001 -p 50,99 -loglevel error -json - {url}"
@@ -93,9 +99,13 @@ pub(super) fn look_for(tools: &[Tool]) -> Result<(), Error> {
     tools.iter().try_for_each(|tool| tool.find().map(|_| ()))
 }
 
-/// Whether a tool can put this workload on a subject: a GET, again and again, as fast as can be.
-pub(super) fn can(workload: Workload) -> bool {
-    matches!(workload, Workload::Get32 | Workload::Get128 | Workload::Get64k | Workload::Prefixes)
+/// Whether a tool can put this workload on a subject: one request, again and again, as fast as can be.
+pub(super) fn can(tool: Tool, workload: Workload) -> bool {
+    match workload {
+        Workload::Get32 | Workload::Get128 | Workload::Get64k | Workload::Prefixes => true,
+        Workload::Http2Shared | Workload::Http2Alone | Workload::GrpcUnary => tool == Tool::H2load,
+        _ => false,
+    }
 }
 
 /// Has a tool put one workload on a running subject.
@@ -106,9 +116,21 @@ pub(super) fn measure(
     tool: Tool,
     round: usize,
 ) -> Result<ForeignRecord, Error> {
-    let asked = if workload == Workload::Get64k { "bytes/65536" } else { "bytes/128" };
+    let asked = match workload {
+        Workload::Get64k => "bytes/65536",
+        Workload::GrpcUnary => GRPC_PATH,
+        _ => "bytes/128",
+    };
     let url = format!("http://{}{}", running.address, running.plan.path(asked));
-    let arguments = tool.arguments(workload.connections_count(), stand.arguments.seconds, &url);
+    let mut arguments = tool.arguments(workload, stand.arguments.seconds, &url);
+    if workload == Workload::GrpcUnary {
+        let message = stand.folder.path().join("message");
+        fs::write(&message, grpc_message(&workload::grpc_message()))?;
+        for header in ["content-type: application/grpc", "te: trailers"] {
+            arguments.extend([String::from("-H"), header.to_owned()]);
+        }
+        arguments.extend([String::from("-d"), message.to_string_lossy().into_owned()]);
+    }
     let before = running.process.as_ref().map(Process::processor_time).transpose()?;
     let requests_before = stand.counts.requests();
     let output = Command::new(tool.find()?).args(&arguments).stdin(Stdio::null()).output()?;

@@ -113,7 +113,8 @@ impl Stand<'_> {
         if requests != outcome.answers {
             return Err(wrong(running, workload, Wrong::Miscounted { requests, answers: outcome.answers }));
         }
-        let downstream = workload.connections_count();
+        // Some use an upstream connection for one request at a time, whatever it speaks.
+        let downstream = workload.connections_count() * workload.streams_count();
         let is_kept = opened <= UPSTREAM_PER_DOWNSTREAM_MAX * downstream as u64;
         let must_keep = running.subject.kind.speaks_http() && workload.keeps_upstream_connections();
         if must_keep && !is_kept {

@@ -72,7 +72,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
                     records.push(record);
                     // They need no twin.
                     let is_first = *name == subject.name;
-                    for tool in arguments.with.iter().filter(|_| is_first && foreign::can(workload)) {
+                    for tool in
+                        arguments.with.iter().filter(|tool| is_first && foreign::can(**tool, workload))
+                    {
                         let record = foreign::measure(stand, &running, workload, *tool, round)?;
                         print_json(&record)?;
                         foreign_records.push(record);

@@ -8,6 +8,10 @@ use super::workload::Setup;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) mode: Mode,
+    /// HTTP/2 on both sides, without asking whether it is understood.
+    pub(crate) is_http2: bool,
+    /// Calls of gRPC are among what comes.
+    pub(crate) has_grpc: bool,
     /// In their order; no prefix is one of another.
     pub(crate) routes: Vec<Route>,
     pub(crate) clusters: Vec<Cluster>,
@@ -59,12 +63,14 @@ impl Plan {
         let cluster = |name: &str, endpoint| Cluster { name: name.to_owned(), endpoints: vec![endpoint] };
         let single = Self {
             mode: Mode::Http,
+            is_http2: matches!(setup, Setup::Http2 | Setup::Grpc),
+            has_grpc: setup == Setup::Grpc,
             routes: vec![Route { prefix: String::from("/"), cluster: 0 }],
             clusters: vec![cluster("origin", origin.plain)],
             connections_max: CONNECTIONS,
         };
         match setup {
-            Setup::One | Setup::Workers => single,
+            Setup::One | Setup::Workers | Setup::Http2 | Setup::Grpc => single,
             Setup::Idle => Self { connections_max, ..single },
             Setup::Tcp => Self { mode: Mode::Tcp, ..single },
             // All but the last go elsewhere, so that it shows when the last one is not the one that is hit.

@@ -6,13 +6,15 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use bench::http2::{GRPC_GOOD, grpc_message};
 use bench::load::request;
-use bench::message;
 use bench::origin::{self, ENDPOINT};
+use bench::{http2, message};
 
 use super::config::{ADDED_REQUEST_HEADERS, ADDED_RESPONSE_HEADER};
 use super::plan::{Mode, Plan};
 use super::subject::Kind;
+use super::workload;
 
 /// Longest wait for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub(crate) enum Difference {
     WrongCluster { path: String, found: String, expected: String },
     #[error("of {expected} endpoints of one cluster, {found} were used")]
     UnusedEndpoints { expected: usize, found: usize },
+    #[error("a call of gRPC ended with {found:?}")]
+    WrongEnd { found: String },
     #[error("the connection stayed open after an answer to `connection: close`")]
     StillOpen,
     #[error("a TCP proxy changed what it carried, or did not carry a half-close on")]
@@ -52,7 +56,7 @@ pub(super) struct Seen {
 /// Proves what the plan asks of a kind. On one connection: the heads at both ends, bodies both ways, and as many more
 /// requests as there are endpoints.
 pub(super) fn prove(kind: Kind, address: SocketAddr, plan: &Plan) -> Result<Seen, Difference> {
-    let mut stream = connect(address)?;
+    let mut stream = Line::connect(address, plan)?;
     let edits = kind.speaks_http() && plan.mode == Mode::Http;
     let sent = request::get(&plan.path("echo"));
     let echo = ask(&mut stream, "GET /echo", &sent)?;
@@ -71,23 +75,27 @@ pub(super) fn prove(kind: Kind, address: SocketAddr, plan: &Plan) -> Result<Seen
     for length in BODY_BYTES {
         prove_bodies(&mut stream, plan, length)?;
     }
-    if plan.mode == Mode::Http {
-        prove_end(address, plan)?;
-    } else {
-        prove_half_close(address, plan)?;
+    if plan.has_grpc {
+        prove_call(&mut stream, plan, edits)?;
+    }
+    match plan.mode {
+        Mode::Tcp => prove_half_close(address, plan)?,
+        // HTTP/2 has no last request.
+        Mode::Http if plan.is_http2 => {}
+        Mode::Http => prove_end(address, plan)?,
     }
     Ok(Seen { request_headers: names(upstream_head), response_headers: names(head) })
 }
 
 /// Whether one request gets a good answer now.
 pub(super) fn answers(address: SocketAddr, plan: &Plan) -> bool {
-    connect(address).is_ok_and(|mut stream| {
+    Line::connect(address, plan).is_ok_and(|mut stream| {
         ask(&mut stream, "GET /bytes/1", &request::get(&plan.path("bytes/1"))).is_ok()
     })
 }
 
 /// The first route, one in the middle and the last go to their clusters, and to every endpoint there.
-fn prove_routes(stream: &mut TcpStream, plan: &Plan) -> Result<(), Difference> {
+fn prove_routes(stream: &mut Line, plan: &Plan) -> Result<(), Difference> {
     let last = plan.routes.len() - 1;
     for route in [0, last / 2, last] {
         let path = plan.path_of(route, "echo");
@@ -110,7 +118,7 @@ fn prove_routes(stream: &mut TcpStream, plan: &Plan) -> Result<(), Difference> {
 }
 
 /// A body passes whole, byte for byte, each way.
-fn prove_bodies(stream: &mut TcpStream, plan: &Plan, length: usize) -> Result<(), Difference> {
+fn prove_bodies(stream: &mut Line, plan: &Plan, length: usize) -> Result<(), Difference> {
     let body: Vec<u8> = (0..length).map(origin::body_byte).collect();
     let got = ask(stream, "GET /bytes", &request::get(&plan.path(&format!("bytes/{length}"))))?;
     if got[head_bytes(&got)..] != body {
@@ -123,10 +131,35 @@ fn prove_bodies(stream: &mut TcpStream, plan: &Plan, length: usize) -> Result<()
     Ok(())
 }
 
+/// A call of gRPC arrives as one, and its answer with the trailers that end it.
+fn prove_call(line: &mut Line, plan: &Plan, edits: bool) -> Result<(), Difference> {
+    let echo = ask(line, "a call to echo", &request::grpc(&plan.path("echo"), &workload::grpc_message()))?;
+    let upstream_head = &echo[head_bytes(&echo)..];
+    check("the call at the origin", upstream_head, "te", "trailers")?;
+    check("the call at the origin", upstream_head, "content-type", "application/grpc")?;
+    let Line::Http2(client) = line else { return Ok(()) };
+    let cannot = |source| Difference::NoAnswer { request: "a call", source };
+    let answer = client.ask(&workload::grpc_call(plan)).map_err(cannot)?;
+    let whole = good("a call", Ok(answer.whole))?;
+    check("the answer to a call", &whole, "content-type", "application/grpc")?;
+    if edits {
+        check("the answer to a call", &whole, ADDED_RESPONSE_HEADER.0, ADDED_RESPONSE_HEADER.1)?;
+    }
+    let message = grpc_message(&(0..origin::UNARY_BYTES).map(origin::body_byte).collect::<Vec<u8>>());
+    if whole[head_bytes(&whole)..] != message {
+        return Err(Difference::WrongBody { body_bytes: message.len(), at: "downstream" });
+    }
+    if answer.trailers != GRPC_GOOD {
+        return Err(Difference::WrongEnd { found: String::from_utf8_lossy(&answer.trailers).into_owned() });
+    }
+    Ok(())
+}
+
 /// After `connection: close` the answer is whole and the connection ends.
 fn prove_end(address: SocketAddr, plan: &Plan) -> Result<(), Difference> {
     let mut stream = connect(address)?;
-    ask(&mut stream, "a last request", &request::last_on_its_connection(&plan.path("bytes/128")))?;
+    let last = request::last_on_its_connection(&plan.path("bytes/128"));
+    good("a last request", exchange(&mut stream, &last))?;
     match stream.read(&mut [0; 1]) {
         Ok(0) => Ok(()),
         _ => Err(Difference::StillOpen),
@@ -150,10 +183,33 @@ fn connect(address: SocketAddr) -> Result<TcpStream, Difference> {
     connected.map_err(|source| Difference::NoAnswer { request: "a connect", source })
 }
 
+/// A connection with one request at a time, on which answers are read as HTTP/1.1 would have them.
+enum Line {
+    Http1(TcpStream),
+    Http2(Box<http2::Client>),
+}
+
+impl Line {
+    fn connect(address: SocketAddr, plan: &Plan) -> Result<Self, Difference> {
+        let stream = connect(address)?;
+        Ok(match plan.is_http2 {
+            true => Self::Http2(Box::new(http2::Client::new(stream))),
+            false => Self::Http1(stream),
+        })
+    }
+}
+
 /// The whole answer to a request; it must be a 200.
-fn ask(stream: &mut TcpStream, name: &'static str, request: &[u8]) -> Result<Vec<u8>, Difference> {
-    let answer =
-        exchange(stream, request).map_err(|source| Difference::NoAnswer { request: name, source })?;
+fn ask(line: &mut Line, name: &'static str, request: &[u8]) -> Result<Vec<u8>, Difference> {
+    let answer = match line {
+        Line::Http1(stream) => exchange(stream, request),
+        Line::Http2(client) => client.ask(request).map(|answer| answer.whole),
+    };
+    good(name, answer)
+}
+
+fn good(name: &'static str, answer: io::Result<Vec<u8>>) -> Result<Vec<u8>, Difference> {
+    let answer = answer.map_err(|source| Difference::NoAnswer { request: name, source })?;
     match message::status(&answer) {
         Some(200) => Ok(answer),
         status => {
@@ -224,6 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn over_http2_an_origin_gives_what_it_gives_over_http1_and_answers_calls() {
+        for setup in [Setup::Http2, Setup::Grpc] {
+            let (address, plan) = origin(setup);
+            let seen = prove(Kind::Relay, address, &plan).unwrap();
+            assert_eq!(seen.request_headers, ["host", "user-agent", "accept"]);
+            let difference = prove(Kind::Haproxy, address, &plan).unwrap_err();
+            assert!(matches!(difference, Difference::WrongHeader { name: "x-forwarded-proto", .. }));
+        }
+    }
+
+    #[test]
     fn bytes_that_pass_unchanged_are_what_a_tcp_proxy_is_for() {
         let (address, plan) = origin(Setup::Tcp);
         prove(Kind::Haproxy, address, &plan).unwrap();
@@ -232,14 +299,14 @@ mod tests {
     #[test]
     fn a_route_to_another_cluster_than_its_own_is_a_difference() {
         let (address, plan) = origin(Setup::Prefixes);
-        let mut stream = connect(address).unwrap();
+        let mut stream = Line::connect(address, &plan).unwrap();
         // Everything ends at the one origin, so the first route, which belongs to the other cluster, is wrong.
         let difference = prove_routes(&mut stream, &plan).unwrap_err();
         assert!(matches!(difference, Difference::WrongCluster { .. }), "{difference}");
         let (address, mut plan) = origin(Setup::One);
         let twice = plan.clusters[0].endpoints[0];
         plan.clusters[0].endpoints.push(twice);
-        let difference = prove_routes(&mut connect(address).unwrap(), &plan).unwrap_err();
+        let difference = prove_routes(&mut Line::connect(address, &plan).unwrap(), &plan).unwrap_err();
         assert!(matches!(difference, Difference::UnusedEndpoints { expected: 2, found: 1 }), "{difference}");
     }
 }

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bench::load::{Load, Pace, Requests, Until, request};
+use bench::load::{Load, Pace, Protocol, Requests, Until, request};
 use bench::origin;
 use clap::ValueEnum;
 
 use super::plan::Plan;
 use super::subject::Kind;
 
-/// Every one is HTTP/1.1 in a closed loop, but `latency` and those of workers: they tell cost, not latency.
+/// Every one is a closed loop, but `latency` and those of workers: they tell cost, not latency. And every one is HTTP/1.1
+/// that does not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Workload {
     /// 32 connections, 128-byte answers
@@ -43,6 +44,15 @@ pub(crate) enum Workload {
     /// get-128 through a TCP proxy
     #[value(name = "tcp-128")]
     Tcp128,
+    /// HTTP/2, 8 connections with 16 streams each, 128-byte answers
+    #[value(name = "h2-8x16")]
+    Http2Shared,
+    /// HTTP/2, 32 connections with one stream each, 128-byte answers
+    #[value(name = "h2-32x1")]
+    Http2Alone,
+    /// gRPC, 8 connections with 16 calls each, messages of 128 bytes both ways
+    #[value(name = "grpc-unary")]
+    GrpcUnary,
     /// 64 connections, open loop at --share of what the subject can do, less the same load without a proxy: added latency
     #[value(name = "latency")]
     Latency,
@@ -70,6 +80,10 @@ pub(crate) enum Setup {
     Idle,
     /// TCP, one endpoint.
     Tcp,
+    /// As `One`, with HTTP/2 on both sides.
+    Http2,
+    /// The same, with calls of gRPC.
+    Grpc,
     /// As `One`, with `--workers` workers, on all cores.
     Workers,
 }
@@ -78,6 +92,8 @@ pub(crate) enum Setup {
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a body of `post-4k`.
 const POST_BYTES: usize = 4096;
+/// The path of a call of gRPC, behind the route's own; `service/method`, as gRPC has it.
+pub(crate) const GRPC_PATH: &str = "bench.Bench/unary";
 
 impl Workload {
     pub(crate) fn name(self) -> String {
@@ -96,6 +112,8 @@ impl Workload {
             Workload::Zipf => Setup::Mesh,
             Workload::Idle => Setup::Idle,
             Workload::Tcp32 | Workload::Tcp128 => Setup::Tcp,
+            Workload::Http2Shared | Workload::Http2Alone => Setup::Http2,
+            Workload::GrpcUnary => Setup::Grpc,
             Workload::WorkersEven | Workload::WorkersUneven | Workload::WorkersShort => Setup::Workers,
         }
     }
@@ -114,7 +132,24 @@ impl Workload {
             Workload::Get128 | Workload::Tcp128 => 128,
             Workload::Zipf | Workload::Idle | Workload::Latency => 64,
             Workload::WorkersEven | Workload::WorkersUneven => 8,
+            Workload::Http2Shared | Workload::GrpcUnary => 8,
             _ => 32,
+        }
+    }
+
+    /// Requests at a time on each connection.
+    pub(crate) fn streams_count(self) -> usize {
+        if matches!(self, Workload::Http2Shared | Workload::GrpcUnary) { 16 } else { 1 }
+    }
+
+    pub(crate) fn is_http2(self) -> bool {
+        matches!(self.setup(), Setup::Http2 | Setup::Grpc)
+    }
+
+    fn protocol(self) -> Protocol {
+        match self.is_http2() {
+            true => Protocol::Http2 { streams_count: self.streams_count() },
+            false => Protocol::Http1,
         }
     }
 
@@ -135,6 +170,7 @@ impl Workload {
             Workload::NewConnection | Workload::WorkersShort => {
                 Requests::one(request::last_on_its_connection(&plan.path("bytes/128")))
             }
+            Workload::GrpcUnary => Requests::calls(grpc_call(plan)),
             Workload::Zipf => {
                 let paths = 0..plan.routes.len();
                 Requests::zipf(&paths.map(|route| plan.path_of(route, "bytes/128")).collect::<Vec<_>>())
@@ -144,6 +180,7 @@ impl Workload {
         Load {
             target,
             connections_count: self.connections_count(),
+            protocol: self.protocol(),
             requests,
             pace: Pace::Closed,
             until,
@@ -151,4 +188,14 @@ impl Workload {
             answer_max: ANSWER_MAX,
         }
     }
+}
+
+/// A call of gRPC through the plan's last route.
+pub(crate) fn grpc_call(plan: &Plan) -> Vec<u8> {
+    request::grpc(&plan.path(GRPC_PATH), &grpc_message())
+}
+
+/// The message of one.
+pub(crate) fn grpc_message() -> Vec<u8> {
+    (0..origin::UNARY_BYTES).map(origin::body_byte).collect()
 }

@@ -12,6 +12,7 @@ mod connection;
 mod outcome;
 pub mod request;
 mod schedule;
+mod streams;
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,6 +27,7 @@ pub use self::outcome::{Errors, Outcome, WINDOW, Window};
 pub use self::request::Requests;
 use self::schedule::{Next, Schedule};
 pub use self::schedule::{Pace, Until};
+use self::streams::Streams;
 use crate::poll::{Interest, Poll};
 
 /// A load to put on an address.
@@ -33,18 +35,32 @@ use crate::poll::{Interest, Poll};
 pub struct Load {
     /// Where to.
     pub target: SocketAddr,
-    /// Requests that may run at once: each has a connection of its own.
+    /// How many connections there are.
     pub connections_count: usize,
+    /// What is spoken on them, and how many requests may run at once on each.
+    pub protocol: Protocol,
     /// What is sent.
     pub requests: Requests,
     /// When the next request is sent.
     pub pace: Pace,
     /// When the load ends.
     pub until: Until,
-    /// A new connection for each request.
+    /// A new connection for each request; of HTTP/1.1.
     pub is_connecting_anew: bool,
     /// Longest time that an answer may take. It is looked at some twenty times a second.
     pub answer_max: Duration,
+}
+
+/// What is spoken on the connections of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: one request at a time.
+    Http1,
+    /// HTTP/2 without asking whether it is understood.
+    Http2 {
+        /// Requests at a time.
+        streams_count: usize,
+    },
 }
 
 /// Longest sleep without a look at what takes too long.
@@ -56,14 +72,37 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// load could not begin: a connection was refused, or there are too few descriptors.
 pub fn run(load: &Load) -> io::Result<Outcome> {
     // A thread of its own, for it changes its timers, and children of the caller's would inherit that.
-    let ended = std::thread::scope(|scope| scope.spawn(|| drive(load)).join());
+    let ended = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // The kernel may otherwise let us oversleep by 50 µs, which would be the proxy's latency in every percentile.
+            rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+            match load.protocol {
+                Protocol::Http1 => drive(load, &mut Generator::connect(load)?),
+                Protocol::Http2 { streams_count } => drive(load, &mut Streams::connect(load, streams_count)?),
+            }
+        });
+        thread.join()
+    });
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn drive(load: &Load) -> io::Result<Outcome> {
-    // The kernel may otherwise let us oversleep by 50 µs, which would be the proxy's latency in every percentile.
-    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
-    let mut generator = Generator::connect(load)?;
+/// What puts requests on connections, as their protocol has it.
+trait Engine {
+    /// Sends every request that is due, as far as there is room for it. Gives what comes next.
+    fn send_due(&mut self, schedule: &mut Schedule, now: Instant) -> io::Result<Next>;
+    /// Does what a socket is ready for.
+    fn turn(&mut self, token: usize, now: Instant, buffer: &mut [u8]) -> io::Result<()>;
+    /// Gives up requests whose answer takes too long.
+    fn give_up(&mut self, now: Instant);
+    /// Requests whose answer is not complete.
+    fn running_count(&self) -> usize;
+    /// Where sockets are waited for.
+    fn poll(&mut self) -> &mut Poll;
+    /// What has come of it so far.
+    fn outcome(&mut self) -> &mut Outcome;
+}
+
+fn drive(load: &Load, engine: &mut impl Engine) -> io::Result<Outcome> {
     let mut ready = Vec::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     let own_before = own_time();
@@ -73,37 +112,39 @@ fn drive(load: &Load) -> io::Result<Outcome> {
     let mut window_end = started + WINDOW;
     loop {
         let now = Instant::now();
-        let wait = match generator.send_due(&mut schedule, now)? {
-            Next::Over if generator.running_count == 0 => break,
+        let wait = match engine.send_due(&mut schedule, now)? {
+            Next::Over if engine.running_count() == 0 => break,
             Next::At(at) => at.saturating_duration_since(now).min(PAUSE_MAX),
             // All are busy, or the rest is to listen.
             Next::Due(_) | Next::Over => PAUSE_MAX,
         };
-        generator.poll.wait(Some(wait), &mut ready)?;
+        engine.poll().wait(Some(wait), &mut ready)?;
         let now = Instant::now();
         while window_end <= now {
             // What comes after the schedule's end are stragglers.
             if schedule.end().is_none_or(|end| window_end <= end) {
-                generator.outcome.end_window();
+                engine.outcome().end_window();
             }
             window_end += WINDOW;
         }
         for &token in &ready {
-            generator.turn(token, now, &mut buffer)?;
+            engine.turn(token, now, &mut buffer)?;
         }
         if now - swept > PAUSE_MAX {
             swept = now;
-            generator.give_up(now);
+            engine.give_up(now);
             if schedule.end().is_some_and(|end| now > end + load.answer_max) {
                 break;
             }
         }
     }
-    generator.outcome.errors.unanswered += generator.running_count as u64;
-    generator.outcome.errors.unsent = schedule.unsent();
-    generator.outcome.elapsed = started.elapsed();
-    generator.outcome.own_time = own_time().saturating_sub(own_before);
-    Ok(generator.outcome)
+    let running_count = engine.running_count() as u64;
+    let mut outcome = std::mem::take(engine.outcome());
+    outcome.errors.unanswered += running_count;
+    outcome.errors.unsent = schedule.unsent();
+    outcome.elapsed = started.elapsed();
+    outcome.own_time = own_time().saturating_sub(own_before);
+    Ok(outcome)
 }
 
 /// All connections of a running load.
@@ -136,20 +177,6 @@ impl<'a> Generator<'a> {
         Ok(Self { load, poll, connections, idle, running_count: 0, outcome: Outcome::default() })
     }
 
-    /// Sends every request that is due, as far as there are idle connections. Gives what comes next.
-    fn send_due(&mut self, schedule: &mut Schedule, now: Instant) -> io::Result<Next> {
-        // Each connection has one try: one that fails is idle again at once.
-        for _ in 0..self.idle.len() {
-            let Next::Due(intended) = schedule.next(now) else { break };
-            let Some(token) = self.idle.pop_front() else { break };
-            let which = self.load.requests.nth(schedule.sent());
-            schedule.sent_one();
-            self.outcome.began(now - intended);
-            self.send(token, which, intended, now)?;
-        }
-        Ok(schedule.next(now))
-    }
-
     fn send(&mut self, token: usize, which: u32, intended: Instant, now: Instant) -> io::Result<()> {
         let slot = &mut self.connections[token];
         if slot.is_none() {
@@ -173,7 +200,47 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// Does what a socket is ready for.
+    /// The other side has closed a connection without a request: after its last answer, or while it was idle.
+    fn replace_closed(&mut self, token: usize) {
+        if !self.load.is_connecting_anew {
+            self.outcome.closed_by_peer += 1;
+        }
+        self.drop_connection(token);
+    }
+
+    fn fail(&mut self, token: usize, broken: Broken) {
+        match broken {
+            Broken::Connect => self.outcome.errors.connect += 1,
+            Broken::Connection => self.outcome.errors.broken += 1,
+            Broken::Answer => self.outcome.errors.malformed += 1,
+        }
+        self.drop_connection(token);
+    }
+
+    /// Drops a connection; its slot is idle afterwards, and connects anew when its turn comes.
+    fn drop_connection(&mut self, token: usize) {
+        let Some(connection) = self.connections[token].take() else { return };
+        self.running_count -= usize::from(connection.running.is_some());
+        if connection.running.is_some() || connection.ending.is_some() {
+            self.idle.push_back(token);
+        }
+    }
+}
+
+impl Engine for Generator<'_> {
+    fn send_due(&mut self, schedule: &mut Schedule, now: Instant) -> io::Result<Next> {
+        // Each connection has one try: one that fails is idle again at once.
+        for _ in 0..self.idle.len() {
+            let Next::Due(intended) = schedule.next(now) else { break };
+            let Some(token) = self.idle.pop_front() else { break };
+            let which = self.load.requests.nth(schedule.sent());
+            schedule.sent_one();
+            self.outcome.began(now - intended);
+            self.send(token, which, intended, now)?;
+        }
+        Ok(schedule.next(now))
+    }
+
     fn turn(&mut self, token: usize, now: Instant, buffer: &mut [u8]) -> io::Result<()> {
         let Some(connection) = &mut self.connections[token] else { return Ok(()) };
         if connection.is_sending()
@@ -206,23 +273,6 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// The other side has closed a connection without a request: after its last answer, or while it was idle.
-    fn replace_closed(&mut self, token: usize) {
-        if !self.load.is_connecting_anew {
-            self.outcome.closed_by_peer += 1;
-        }
-        self.drop_connection(token);
-    }
-
-    fn fail(&mut self, token: usize, broken: Broken) {
-        match broken {
-            Broken::Connect => self.outcome.errors.connect += 1,
-            Broken::Connection => self.outcome.errors.broken += 1,
-            Broken::Answer => self.outcome.errors.malformed += 1,
-        }
-        self.drop_connection(token);
-    }
-
     /// Gives up requests whose answer takes too long, and connections that nobody closes after their last answer.
     fn give_up(&mut self, now: Instant) {
         let is_long = |since: Instant| now.saturating_duration_since(since) > self.load.answer_max;
@@ -240,13 +290,16 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Drops a connection; its slot is idle afterwards, and connects anew when its turn comes.
-    fn drop_connection(&mut self, token: usize) {
-        let Some(connection) = self.connections[token].take() else { return };
-        self.running_count -= usize::from(connection.running.is_some());
-        if connection.running.is_some() || connection.ending.is_some() {
-            self.idle.push_back(token);
-        }
+    fn running_count(&self) -> usize {
+        self.running_count
+    }
+
+    fn poll(&mut self) -> &mut Poll {
+        &mut self.poll
+    }
+
+    fn outcome(&mut self) -> &mut Outcome {
+        &mut self.outcome
     }
 }
 

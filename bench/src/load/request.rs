@@ -1,5 +1,7 @@
 //! What is sent: whole requests made beforehand, and the order in which they take turns.
 
+use crate::http2::grpc_message;
+
 /// Requests to send, each one whole. Made once, so that sending costs no more than a write.
 #[derive(Clone, Debug)]
 pub struct Requests {
@@ -7,6 +9,7 @@ pub struct Requests {
     whole: Vec<Box<[u8]>>,
     /// Which one is sent when; it begins again at its end. Never empty, and every number is one of `whole`.
     order: Vec<u32>,
+    are_grpc: bool,
 }
 
 /// Length of an order: long enough that the rare ones of a thousand requests come in their proportion.
@@ -15,7 +18,12 @@ const ORDER_LENGTH: usize = 1 << 16;
 impl Requests {
     /// One request, again and again.
     pub fn one(request: Vec<u8>) -> Self {
-        Self { whole: vec![request.into()], order: vec![0] }
+        Self { whole: vec![request.into()], order: vec![0], are_grpc: false }
+    }
+
+    /// One call of gRPC, again and again: an answer is good that says so in its trailers.
+    pub fn calls(request: Vec<u8>) -> Self {
+        Self { are_grpc: true, ..Self::one(request) }
     }
 
     /// Requests for these paths by Zipf's law: path `n`, counting from 1, has the weight `1/n`, as what people ask for
@@ -38,12 +46,20 @@ impl Requests {
             upto.partition_point(|upto| *upto <= drawn).min(paths.len() - 1) as u32
         };
         let order = (0..ORDER_LENGTH).map(draw).collect();
-        Self { whole: paths.iter().map(|path| get(path).into()).collect(), order }
+        Self { whole: paths.iter().map(|path| get(path).into()).collect(), order, are_grpc: false }
     }
 
     /// Which of the requests is the `n`-th that is sent.
     pub(super) fn nth(&self, n: u64) -> u32 {
         self.order[(n % self.order.len() as u64) as usize]
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &[u8]> {
+        self.whole.iter().map(|request| &request[..])
+    }
+
+    pub(super) fn are_grpc(&self) -> bool {
+        self.are_grpc
     }
 
     pub(super) fn bytes(&self, which: u32) -> &[u8] {
@@ -61,6 +77,19 @@ pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
     let mut headers = plain_headers();
     headers.push((String::from("content-type"), String::from("application/octet-stream")));
     build("POST", "bench.test", path, &headers, Some(body))
+}
+
+/// The bench's own call of gRPC, for HTTP/2 only: the message is behind the head as it is.
+pub fn grpc(path: &str, message: &[u8]) -> Vec<u8> {
+    let mut headers = plain_headers();
+    for (name, value) in
+        [("content-type", "application/grpc"), ("te", "trailers"), ("transfer-encoding", "chunked")]
+    {
+        headers.push((name.to_owned(), value.to_owned()));
+    }
+    let mut request = build("POST", "bench.test", path, &headers, None);
+    request.extend_from_slice(&grpc_message(message));
+    request
 }
 
 /// The same request, asking for the connection's end after it.

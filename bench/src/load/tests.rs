@@ -12,6 +12,7 @@ fn load(target: SocketAddr, pace: Pace, until: Until) -> Load {
     Load {
         target,
         connections_count: 4,
+        protocol: Protocol::Http1,
         requests: Requests::one(request::post("/bytes/100000", &[b'x'; 70_000])),
         pace,
         until,

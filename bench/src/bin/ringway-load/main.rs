@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bench::load::{self, Load, Outcome, Pace, Requests, Until, request};
+use bench::load::{self, Load, Outcome, Pace, Protocol, Requests, Until, request};
 use clap::{Parser, ValueEnum};
 
 use crate::target::Target;
@@ -114,6 +114,7 @@ fn measure(arguments: &Arguments) -> io::Result<Outcome> {
     let load = Load {
         target: arguments.url.resolve()?,
         connections_count: usize::from(arguments.connections),
+        protocol: Protocol::Http1,
         requests: Requests::one(request::build(method, host, path, &headers, body.as_deref())),
         pace: arguments.rate.map_or(Pace::Closed, Pace::Open),
         until: arguments.requests.map_or(Until::Elapsed(arguments.duration), Until::Requests),

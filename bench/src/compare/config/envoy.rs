@@ -43,7 +43,7 @@ pub(super) fn bootstrap(place: &Place, plan: &Plan, form: Form) -> String {
         Mode::Http => http_filter(plan, form.routes),
     };
     let balance = if form.is_balanced { "    connection_balance_config: {exact_balance: {}}\n" } else { "" };
-    let clusters: String = plan.clusters.iter().map(cluster).collect();
+    let clusters: String = plan.clusters.iter().map(|one| cluster(one, plan.is_http2)).collect();
     format!(
         r#"node: {{id: bench, cluster: bench}}
 admin:
@@ -74,6 +74,7 @@ fn tcp_filter(plan: &Plan) -> String {
 fn http_filter(plan: &Plan, routes: Routes) -> String {
     let (name, value) = ADDED_REQUEST_HEADERS[1];
     let (answer_name, answer_value) = ADDED_RESPONSE_HEADER;
+    let codec = if plan.is_http2 { "HTTP2" } else { "AUTO" };
     let routes = match routes {
         Routes::Listed => listed(plan),
         Routes::Matched => matched(plan),
@@ -83,7 +84,7 @@ fn http_filter(plan: &Plan, routes: Routes) -> String {
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: bench
-          codec_type: AUTO
+          codec_type: {codec}
           generate_request_id: false
           server_header_transformation: PASS_THROUGH
           route_config:
@@ -147,14 +148,15 @@ fn matched(plan: &Plan) -> String {
     tree
 }
 
-fn cluster(cluster: &crate::compare::plan::Cluster) -> String {
+fn cluster(cluster: &crate::compare::plan::Cluster, is_http2: bool) -> String {
     let name = &cluster.name;
+    let protocol = if is_http2 { HTTP2 } else { "" };
     let mut text = format!(
         r#"  - name: {name}
     type: STATIC
     connect_timeout: 5s
     lb_policy: ROUND_ROBIN
-    load_assignment:
+{protocol}    load_assignment:
       cluster_name: {name}
       endpoints:
       - lb_endpoints:
@@ -165,6 +167,12 @@ fn cluster(cluster: &crate::compare::plan::Cluster) -> String {
     }
     text
 }
+
+const HTTP2: &str = r#"    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"#;
 
 fn address(address: SocketAddr) -> String {
     format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
@@ -189,6 +197,7 @@ mod tests {
         for (setup, clusters) in [
             (Setup::One, 1),
             (Setup::Tcp, 1),
+            (Setup::Http2, 1),
             (Setup::Idle, 1),
             (Setup::Prefixes, 2),
             (Setup::Mesh, plan::MESH_CLUSTERS),

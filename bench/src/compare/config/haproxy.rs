@@ -29,6 +29,7 @@ pub(super) fn configuration(place: &Place, plan: &Plan) -> String {
         Mode::Http => ("http", "  http-reuse always\n"),
         Mode::Tcp => ("tcp", ""),
     };
+    let protocol = if plan.is_http2 { " proto h2" } else { "" };
     let (listen, workers, connections) = (place.listen, place.workers, plan.connections_max);
     let mut text = format!(
         "global
@@ -42,13 +43,13 @@ defaults
   timeout client 60s
   timeout server 60s
 {reuse}frontend bench
-  bind {listen}
+  bind {listen}{protocol}
 {rules}"
     );
     for cluster in &plan.clusters {
         let _ = writeln!(text, "backend {}\n  balance roundrobin", cluster.name);
         for (number, endpoint) in cluster.endpoints.iter().enumerate() {
-            let _ = writeln!(text, "  server {number} {endpoint}");
+            let _ = writeln!(text, "  server {number} {endpoint}{protocol}");
         }
     }
     text

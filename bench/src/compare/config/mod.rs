@@ -1,7 +1,7 @@
 //! One plan in the words of each proxy: equivalent configurations.
 //!
 //! Ringway and Envoy read the very same file (but for many routes, see [`envoy`]). What every HTTP subject does: HTTP/1.1
-//! keep-alive on both sides, the `host` kept, two request headers set ([`ADDED_REQUEST_HEADERS`]), one response header
+//! keep-alive on both sides, or HTTP/2 on both, the `host` kept, two request headers set ([`ADDED_REQUEST_HEADERS`]), one response header
 //! added ([`ADDED_RESPONSE_HEADER`]), counters on, access log off, one worker. `proof` checks the part of it that can be
 //! seen from outside.
 

@@ -26,6 +26,7 @@ pub(super) fn configuration(place: &Place, plan: &Plan) -> String {
     };
     // Its own upstream connections count too.
     let connections = plan.connections_max + 1000;
+    let http2 = if plan.is_http2 { "    http2 on;\n" } else { "" };
     format!(
         "daemon off;
 worker_processes 1;
@@ -35,7 +36,7 @@ events {{ worker_connections {connections}; }}
 {kind} {{
 {options}{upstreams}  server {{
     listen {};
-{server}  }}
+{http2}{server}  }}
 }}
 ",
         place.listen
@@ -69,17 +70,38 @@ fn server(plan: &Plan) -> String {
             plan.clusters[0].name
         );
     }
+    if plan.has_grpc {
+        return grpc_server(plan);
+    }
+    let version = if plan.is_http2 { "2" } else { "1.1" };
     let mut headers = String::from("proxy_set_header Connection \"\"; proxy_set_header Host $http_host;");
     for (name, value) in ADDED_REQUEST_HEADERS {
         let _ = write!(headers, " proxy_set_header {name} {value};");
     }
     let (name, value) = ADDED_RESPONSE_HEADER;
     let mut text = format!(
-        "    proxy_http_version 1.1;\n    proxy_pass_header Server;\n    {headers}\n    add_header {name} {value} always;\n"
+        "    proxy_http_version {version};\n    proxy_pass_header Server;\n    {headers}\n    add_header {name} {value} always;\n"
     );
     for route in &plan.routes {
         let cluster = &plan.clusters[route.cluster].name;
         let _ = writeln!(text, "    location {} {{ proxy_pass http://{cluster}; }}", route.prefix);
+    }
+    text
+}
+
+/// What it has for gRPC is a module of its own, which carries anything else that comes over HTTP/2, too.
+fn grpc_server(plan: &Plan) -> String {
+    let mut headers = String::from("grpc_set_header Host $http_host;");
+    for (name, value) in ADDED_REQUEST_HEADERS {
+        // Writing into a string cannot fail.
+        let _ = write!(headers, " grpc_set_header {name} {value};");
+    }
+    let (name, value) = ADDED_RESPONSE_HEADER;
+    let mut text =
+        format!("    grpc_pass_header Server;\n    {headers}\n    add_header {name} {value} always;\n");
+    for route in &plan.routes {
+        let cluster = &plan.clusters[route.cluster].name;
+        let _ = writeln!(text, "    location {} {{ grpc_pass grpc://{cluster}; }}", route.prefix);
     }
     text
 }
