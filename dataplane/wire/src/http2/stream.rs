@@ -59,6 +59,10 @@ pub(super) struct Streams {
     /// Places by stream id, each one more than it is, found by linear probing from [`Streams::slot`]; 0 is nobody. At most
     /// half full. Ids of one side are two apart, so streams opened one after the other never meet.
     index: Vec<u32>,
+    /// Ids that are not where the search for them begins. There are none as long as the ids that are live lie closer
+    /// together than the index is long; then taking one out leaves nothing to be moved up, however long the run is that it
+    /// was in.
+    displaced_count: usize,
     live_count: usize,
 }
 
@@ -165,6 +169,7 @@ impl Streams {
         while self.index.get(slot).is_some_and(|taken| *taken != 0) {
             slot = self.next(slot);
         }
+        self.displaced_count += usize::from(slot != self.slot(id));
         if let Some(empty) = self.index.get_mut(slot) {
             *empty = place + 1;
         }
@@ -180,13 +185,17 @@ impl Streams {
         {
             hole = self.next(hole);
         }
+        self.displaced_count -= usize::from(hole != self.slot(id));
         let mut slot = self.next(hole);
-        while let Some(place) = at(&self.index, slot) {
+        while self.displaced_count > 0
+            && let Some(place) = at(&self.index, slot)
+        {
             let wanted = self.slot(self.id_at(place).unwrap_or_default());
             let mask = self.index.len().wrapping_sub(1);
             let is_past = slot.wrapping_sub(wanted) & mask >= slot.wrapping_sub(hole) & mask;
             if is_past {
                 self.index.swap(hole, slot);
+                self.displaced_count -= usize::from(hole == wanted);
                 hole = slot;
             }
             slot = self.next(slot);
@@ -200,6 +209,7 @@ impl Streams {
         let length = (self.index.len() * 2).max(INDEX_MIN);
         self.index.clear();
         self.index.resize(length, 0);
+        self.displaced_count = 0;
         for place in 0..self.places.len() as u32 {
             if let Some(id) = self.id_at(place).filter(|id| *id != 0) {
                 self.enter(id, place);
@@ -249,6 +259,12 @@ mod tests {
                 assert_eq!(streams.find(id), None);
             }
             assert_eq!(streams.live_count(), known.len());
+            let is_displaced = |(slot, taken): &(usize, &u32)| {
+                let id = taken.checked_sub(1).and_then(|place| streams.id_at(place));
+                id.is_some_and(|id| streams.slot(id) != *slot)
+            };
+            let displaced = streams.index.iter().enumerate().filter(is_displaced).count();
+            assert_eq!(streams.displaced_count, displaced, "round {round}");
             for (id, key) in &known {
                 assert_eq!(streams.find(*id), Some(*key), "round {round}, stream {id}");
                 assert_eq!(streams.get(*key).unwrap().id, *id);
