@@ -10,6 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use process::{PATIENCE, children_of, is_gone, until, until_gone};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tonic::client::Grpc;
+use tonic::transport::Endpoint;
+use tonic_prost::ProstCodec;
 
 #[path = "support/process.rs"]
 mod process;
@@ -22,6 +25,7 @@ fn the_demo_moves_gives_its_lessons_and_leaves_nothing() {
     let summary = demo.until("plaintext ");
     assert!(summary.starts_with("plaintext 5/5 edges   ") && summary.contains(" rps   p99 "), "{summary}");
     demo.until("try:  ringway status");
+    assert_eq!(charge(ports[1], 250), 250, "through the gateway and a sidecar to pay");
     let children = children_of(demo.pid());
     assert_eq!(children.len(), 11, "a proxy for the gateway and for each replica");
 
@@ -178,6 +182,24 @@ fn demo(temporary: &TempDir) -> Command {
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Cents {
+    #[prost(uint32, tag = "1")]
+    cents: u32,
+}
+
+/// Calls `shop.Pay/Charge`, as whoever has its proto file would; the status is OK, or this panics.
+#[tokio::main(flavor = "current_thread")]
+async fn charge(gateway: SocketAddr, cents: u32) -> u32 {
+    let endpoint = Endpoint::from_shared(format!("http://{gateway}")).unwrap();
+    let endpoint = endpoint.origin("http://shop.demo".parse().unwrap());
+    let mut pay = Grpc::new(endpoint.connect().await.unwrap());
+    pay.ready().await.unwrap();
+    let codec = ProstCodec::<Cents, Cents>::default();
+    let path = "/shop.Pay/Charge".parse().unwrap();
+    pay.unary(tonic::Request::new(Cents { cents }), path, codec).await.unwrap().into_inner().cents
 }
 
 /// The address behind `name` in a line.

@@ -24,7 +24,7 @@ pub(super) enum Edge {
     WebCart,
     /// To check out.
     WebOrders,
-    /// To be paid.
+    /// To be paid; gRPC.
     OrdersPay,
     /// To be written down; TCP, and the ledger speaks first.
     PayLedger,
@@ -49,6 +49,7 @@ impl Edge {
     /// What is spoken on it.
     pub(super) fn protocol(self) -> &'static str {
         match self {
+            Edge::OrdersPay => "gRPC",
             Edge::PayLedger => "TCP",
             _ => "HTTP/1.1",
         }

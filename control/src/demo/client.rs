@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{HOST, HeaderName};
+use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// In which a toy says how long it worked on a request.
-pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+pub(super) const SERVER_TIMING: &str = "server-timing";
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -151,7 +151,7 @@ pub(super) fn timing(worked: Duration) -> String {
     format!("app;dur={:.3}", worked.as_secs_f64() * 1e3)
 }
 
-fn parse_timing(text: &str) -> Option<Duration> {
+pub(super) fn parse_timing(text: &str) -> Option<Duration> {
     let millis: f64 = text.strip_prefix("app;dur=")?.parse().ok()?;
     Duration::try_from_secs_f64(millis / 1e3).ok()
 }

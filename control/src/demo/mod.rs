@@ -1,6 +1,7 @@
 //! `ringway demo`: a whole mesh on one machine, loaded and shown, from its start to its end.
 //!
-//! [`mesh`] is the mesh, [`replica`] and [`toy`] the applications in it, on one [`place`], [`load`] the users; [`board`]
+//! [`mesh`] is the mesh, [`replica`] and [`toy`] the applications in it, on one [`place`], [`client`] and [`grpc`] how
+//! they ask each other, [`load`] the users; [`board`]
 //! measures, [`picture`] and [`screen`] show; [`lesson`] breaks something, [`remote`] lets another terminal ask for that.
 
 use std::io;
@@ -26,6 +27,7 @@ use crate::sidecar::signals::Signals;
 mod board;
 mod client;
 mod folder;
+mod grpc;
 mod lesson;
 mod load;
 mod mesh;

@@ -59,7 +59,7 @@ impl Replica {
         watch(who.clone(), sidecar.life(), place.events.clone());
         let environment = Environment {
             http_proxy: sidecar.outbound(),
-            ledger: sidecar.dependencies().next().map(|(_, local)| local),
+            dependency: sidecar.dependencies().next().map(|(_, local)| local),
         };
         let listener = TcpListener::bind(self.port.address()).await;
         let listener = listener.map_err(|source| MeshError::Toy { replica: who, source })?;
@@ -69,19 +69,19 @@ impl Replica {
     }
 
     fn options(&self, place: &Place, log: &str) -> SidecarOptions {
-        let ledger = Dependency {
-            service: Service::Ledger.name().to_owned(),
+        let dependency = self.service.dependency().map(|(service, port)| Dependency {
+            service: service.name().to_owned(),
             namespace: None,
-            port: 7000,
+            port,
             local_port: None,
-        };
+        });
         SidecarOptions {
             namespace: NAMESPACE.to_owned(),
             service: self.service.name().to_owned(),
             port: self.port.address().port(),
             app_protocol: self.service.protocol().to_owned(),
             advertise: Ipv4Addr::LOCALHOST.into(),
-            dependencies: if self.service == Service::Pay { vec![ledger] } else { Vec::new() },
+            dependencies: dependency.into_iter().collect(),
             labels: Default::default(),
             proxy: place.proxy_options(log),
         }

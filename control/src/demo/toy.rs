@@ -1,6 +1,7 @@
 //! The toy services: what a shop might be, as tasks of one process. Each knows nothing of a mesh but what
-//! `ringway run` would tell it: an HTTP proxy, and a local address for the ledger.
+//! `ringway run` would tell it: an HTTP proxy, and a local address for the dependency it declared.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,18 +11,23 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::board::{Board, Edge};
 use super::client::{Client, Form, SERVER_TIMING, timing};
+use super::grpc::{self, PayClient};
 
 /// Longest wait for the ledger.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an order costs.
+const CENTS: u32 = 250;
 
 /// What the ledger says before anyone has said anything.
 const GREETING: &str = "ledger ready";
@@ -35,7 +41,7 @@ pub(super) enum Service {
     Cart,
     /// Takes orders; asks pay.
     Orders,
-    /// Takes money; writes to the ledger.
+    /// Takes money, over gRPC; writes to the ledger.
     Pay,
     /// Writes lines down. Over TCP, and it speaks first.
     Ledger,
@@ -60,8 +66,18 @@ impl Service {
     /// As `ringway run --protocol` names it.
     pub(super) fn protocol(self) -> &'static str {
         match self {
+            Service::Pay => "grpc",
             Service::Ledger => "tcp",
             _ => "http",
+        }
+    }
+
+    /// What it declares to call, as `ringway run --to` does, and on which port.
+    pub(super) fn dependency(self) -> Option<(Service, u16)> {
+        match self {
+            Service::Orders => Some((Service::Pay, 80)),
+            Service::Pay => Some((Service::Ledger, 7000)),
+            _ => None,
         }
     }
 }
@@ -71,8 +87,8 @@ impl Service {
 pub(super) struct Environment {
     /// The address of HTTP_PROXY.
     pub(super) http_proxy: SocketAddr,
-    /// That of RINGWAY_LEDGER_7000_ADDR, for the toy that declared it.
-    pub(super) ledger: Option<SocketAddr>,
+    /// That of RINGWAY_LEDGER_7000_ADDR or the like, for the toy that declared a dependency.
+    pub(super) dependency: Option<SocketAddr>,
 }
 
 /// A running replica of a toy; dropped, it and every connection it has are gone.
@@ -96,7 +112,8 @@ impl Toy {
             board,
             served: served.clone(),
             mesh: Client::new(environment.http_proxy, Form::Absolute),
-            ledger: environment.ledger,
+            pay: environment.dependency.filter(|_| service == Service::Orders).map(PayClient::new),
+            ledger: environment.dependency.filter(|_| service == Service::Pay),
         };
         Toy { served, task: tokio::spawn(accept(listener, Arc::new(work))).abort_handle() }
     }
@@ -133,17 +150,27 @@ async fn accept(listener: TcpListener, work: Arc<Work>) {
 async fn serve(stream: TcpStream, work: Arc<Work>) {
     // It only costs time if it fails.
     let _ = stream.set_nodelay(true);
-    if work.service == Service::Ledger {
-        // A caller that goes away in the middle has lost its line, as it will notice.
-        let _ = work.keep_ledger(stream).await;
-        return;
+    // A caller that goes away in the middle of anything has lost its answer, as it will notice.
+    match work.service {
+        Service::Ledger => {
+            let _ = work.keep_ledger(stream).await;
+        }
+        Service::Pay => {
+            let answer = service_fn(|request| {
+                let work = work.clone();
+                async move { Ok::<_, Infallible>(grpc::answer(request, || work.charge()).await) }
+            });
+            let server = http2::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+        }
+        Service::Web | Service::Cart | Service::Orders => {
+            let answer = service_fn(|request| {
+                let work = work.clone();
+                async move { Ok::<_, Infallible>(work.answer(&request).await) }
+            });
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+        }
     }
-    let answer = service_fn(|request| {
-        let work = work.clone();
-        async move { Ok::<_, std::convert::Infallible>(work.answer(&request).await) }
-    });
-    // The same holds for a request.
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
 }
 
 /// What one replica does.
@@ -153,6 +180,7 @@ struct Work {
     board: Arc<Board>,
     served: Arc<AtomicU64>,
     mesh: Client,
+    pay: Option<PayClient>,
     ledger: Option<SocketAddr>,
 }
 
@@ -164,11 +192,8 @@ impl Work {
                 self.call(Edge::WebOrders, Uri::from_static("http://orders.mesh/new")).await
             }
             (Service::Web, _) => self.call(Edge::WebCart, Uri::from_static("http://cart.mesh/items")).await,
-            (Service::Orders, _) => {
-                self.call(Edge::OrdersPay, Uri::from_static("http://pay.mesh/charge")).await
-            }
-            (Service::Pay, _) => self.write_to_ledger().await,
-            (Service::Cart | Service::Ledger, _) => true,
+            (Service::Orders, _) => self.pay().await,
+            (Service::Cart | Service::Pay | Service::Ledger, _) => true,
         };
         self.served.fetch_add(1, Ordering::Relaxed);
         let body = format!("{} says {}\n", self.service.name(), if done { "ok" } else { "no" });
@@ -194,6 +219,26 @@ impl Work {
                 false
             }
         }
+    }
+
+    /// What orders asks for, over gRPC. False if it failed.
+    async fn pay(&self) -> bool {
+        let charged = match &self.pay {
+            Some(pay) => pay.charge(CENTS).await,
+            None => Err(tonic::Status::unavailable("no pay was declared")),
+        };
+        match charged {
+            Ok(charged) => self.board.succeeded(Edge::OrdersPay, charged.took, charged.worked),
+            Err(_) => self.board.failed(Edge::OrdersPay),
+        }
+        charged.is_ok()
+    }
+
+    /// What pay does about it. False if it failed.
+    async fn charge(&self) -> bool {
+        let done = self.write_to_ledger().await;
+        self.served.fetch_add(1, Ordering::Relaxed);
+        done
     }
 
     async fn write_to_ledger(&self) -> bool {
@@ -257,7 +302,7 @@ mod tests {
     async fn toy(service: Service, mesh: SocketAddr, board: &Arc<Board>) -> (SocketAddr, Toy) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let environment = Environment { http_proxy: mesh, ledger: Some(mesh) };
+        let environment = Environment { http_proxy: mesh, dependency: Some(mesh) };
         (address, Toy::start(service, listener, environment, board.clone()))
     }
 
@@ -302,6 +347,18 @@ mod tests {
             Client::new(web, Form::Origin).get(&Uri::from_static("http://shop.demo/")).await.unwrap();
         assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
         assert_eq!(board.totals(Edge::WebCart), Totals { calls: 1, failed: 1 });
+    }
+
+    #[tokio::test]
+    async fn pay_without_its_ledger_says_so_in_the_status_of_grpc() {
+        let board = board();
+        let (pay, _pay) = toy(Service::Pay, nowhere(), &board).await;
+        let status = PayClient::new(pay).charge(CENTS).await.unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::Unavailable, "the ledger does not answer")
+        );
+        assert_eq!(board.totals(Edge::PayLedger), Totals { calls: 1, failed: 1 });
     }
 
     #[tokio::test]
