@@ -10,7 +10,7 @@ use wire::head::{Framing, RequestHead, RequestView, ResponseHead};
 use wire::http1::body::TrailerLimits;
 use wire::http1::encode::HeadEdits;
 use wire::http1::parse::{self, Limits, Parsed};
-use wire::http2::budget::Allowance;
+use wire::http2::budget::{Allowance, FrameBounds};
 use wire::http2::settings::Settings;
 use wire::http2::{Config, Connection, Event, StreamKey};
 
@@ -50,6 +50,7 @@ pub(crate) fn connection(is_server: bool) -> Connection {
         trailers: TrailerLimits { bytes_max: HEAD_BYTES_MAX, count_max: HEADERS_COUNT_MAX },
         resets: allowance,
         chatter: allowance,
+        frames: FrameBounds::NONE,
         keepalive: None,
     };
     Connection::new(is_server, config, Tick::default())
