@@ -125,11 +125,12 @@ impl Http2 {
     }
 
     /// A stream for a request; `None` when there can be no other now.
-    pub fn open(self: &Rc<Self>) -> Option<Stream> {
+    pub fn open(self: &Rc<Self>, now: u64) -> Option<Stream> {
         let mut state = self.state.borrow_mut();
         if state.end.is_some() || state.is_retired {
             return None;
         }
+        state.wire.ask_when_idle(Tick(now));
         let key = state.wire.open()?;
         state.place(key);
         drop(state);

@@ -42,7 +42,7 @@ pub(super) async fn serve<I: Io>(
     let Some(manager) = manager.or_else(|| Manager::find(waiting.last.take()?, &connection.origin)) else {
         return worker.buffers.put(first);
     };
-    let config = http2::downstream_config(&manager.config);
+    let config = http2::downstream_config(&manager.config, worker.rng.borrow_mut().next_u64());
     let http2 = Http2::new(true, config, worker.buffers.clone(), worker.io.now());
     let client = Client { origin: connection.origin.clone(), owner: connection.owner };
     stats.counters.downstream_cx_http2_total.inc();

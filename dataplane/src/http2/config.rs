@@ -1,5 +1,7 @@
 //! What the configuration says of HTTP/2, as the protocol's own types have it.
 
+use std::time::Duration;
+
 use policy::{
     cluster::ClusterConfig, http2::Http2Options, limits, network_filter::HttpConnectionManager, upgrade,
 };
@@ -15,29 +17,29 @@ use wire::{
 use crate::relay::TRAILER_LIMITS;
 
 /// A connection of a client to us.
-pub fn downstream_config(manager: &HttpConnectionManager) -> Config {
+pub fn downstream_config(manager: &HttpConnectionManager, random: u64) -> Config {
     let head = parse::Limits {
         head_bytes_max: manager.request_head_bytes_max,
         headers_count_max: manager.headers_count_max,
         target_bytes_max: manager.request_head_bytes_max,
     };
-    let mut config = config(&manager.http2, head);
+    let mut config = config(&manager.http2, head, random);
     let mut kinds = manager.upgrades.rules().filter(|(kind, _)| *kind != upgrade::CONNECT);
     config.settings.connect_protocol |= kinds.any(|(_, is_allowed)| is_allowed);
     config
 }
 
 /// A connection of ours to an upstream.
-pub fn upstream_config(cluster: &ClusterConfig) -> Config {
+pub fn upstream_config(cluster: &ClusterConfig, random: u64) -> Config {
     let head = parse::Limits {
         head_bytes_max: cluster.response_head_bytes_max,
         headers_count_max: cluster.headers_count_max,
         target_bytes_max: 0,
     };
-    config(&cluster.http2, head)
+    config(&cluster.http2, head, random)
 }
 
-fn config(options: &Http2Options, head: parse::Limits) -> Config {
+fn config(options: &Http2Options, head: parse::Limits, random: u64) -> Config {
     Config {
         settings: Settings {
             table_bytes: options.table_bytes,
@@ -66,8 +68,32 @@ fn config(options: &Http2Options, head: parse::Limits) -> Config {
             window_updates_per_data_max: options.window_updates_per_data_frame_max,
             answers_max: options.outbound_control_frames_max,
         },
-        keepalive: options.keepalive.and_then(|keepalive| {
-            Some(Keepalive { interval: keepalive.interval?, timeout: keepalive.timeout })
+        keepalive: options.keepalive.map(|keepalive| Keepalive {
+            interval: keepalive.interval.map(|interval| later(interval, keepalive.jitter_percent, random)),
+            idle_interval: keepalive.idle_interval,
+            timeout: keepalive.timeout,
         }),
+    }
+}
+
+/// An interval and up to so many percent of it more, by chance: so that not all connections ask at once.
+fn later(interval: Duration, percent: u8, random: u64) -> Duration {
+    const STEPS: u64 = 1024;
+    let step = u32::try_from(random % STEPS).unwrap_or_default();
+    interval.saturating_add(interval.saturating_mul(u32::from(percent)) / 100 * step / STEPS as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_longer_by_no_more_than_its_jitter() {
+        let second = Duration::from_secs(1);
+        for (percent, random, expected) in
+            [(0, u64::MAX, 1000), (15, 0, 1000), (15, 512, 1075), (100, 1023, 1999), (15, 1024, 1000)]
+        {
+            assert_eq!(later(second, percent, random).as_millis(), expected, "{percent} {random}");
+        }
     }
 }

@@ -78,7 +78,7 @@ impl StreamPools {
             let found = {
                 let mut pools = self.by_endpoint.borrow_mut();
                 // Its endpoint may have been removed meanwhile: then its connection is for this stream alone.
-                pools.get_mut(&id).and_then(Shared::find)
+                pools.get_mut(&id).and_then(|shared| shared.find(io.now()))
             };
             match found {
                 Some(Found::Stream(stream)) => return Ok((stream, false)),
@@ -104,7 +104,7 @@ impl StreamPools {
                     }
                     // Boxed: it happens once per connection, and every exchange would carry its size.
                     let made = Box::pin(connect(worker, to, deadline)).await;
-                    let opened = made.as_ref().map(|made| made.open());
+                    let opened = made.as_ref().map(|made| made.open(io.now()));
                     let is_shared = self.connected(id, &connecting, made.as_ref().ok());
                     let had_no_time = io.now() >= deadline.0;
                     connecting.end(made.as_ref().err().copied().filter(|_| !had_no_time));
@@ -161,10 +161,10 @@ enum Found {
 }
 
 impl Shared {
-    fn find(&mut self) -> Option<Found> {
+    fn find(&mut self, now: u64) -> Option<Found> {
         self.connections.retain(|connection| !connection.is_over());
         let mut heard = self.connections.iter().filter(|connection| connection.is_heard());
-        if let Some(stream) = heard.find_map(|connection| connection.open()) {
+        if let Some(stream) = heard.find_map(|connection| connection.open(now)) {
             return Some(Found::Stream(stream));
         }
         let unheard = self.connections.iter().find(|connection| !connection.is_heard());
@@ -236,7 +236,9 @@ async fn connect<I: Io>(
     to.stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
     counters.upstream_cx_active.inc();
     counters.upstream_cx_http2_total.inc();
-    let http2 = Http2::new(false, http2::upstream_config(to.config), worker.buffers.clone(), io.now());
+    let random = worker.rng.borrow_mut().next_u64();
+    let http2 =
+        Http2::new(false, http2::upstream_config(to.config, random), worker.buffers.clone(), io.now());
     let life = Life {
         idle_timeout: to.config.idle_timeout,
         ages_at: to.config.max_connection_duration.map_or(Deadline::NEVER, |most| ages_at(worker, most)),

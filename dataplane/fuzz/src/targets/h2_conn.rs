@@ -117,7 +117,11 @@ pub const CONFIG: Config = Config {
         window_updates_per_data_max: 2,
         answers_max: 10,
     },
-    keepalive: Some(Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(2) }),
+    keepalive: Some(Keepalive {
+        interval: Some(Duration::from_secs(10)),
+        idle_interval: None,
+        timeout: Duration::from_secs(2),
+    }),
 };
 
 const WINDOW_BYTES: i64 = 128 * 1024;

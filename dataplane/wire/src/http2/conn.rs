@@ -52,8 +52,10 @@ pub struct Config {
 /// When a silent peer is asked for a sign of life (Envoy: `connection_keepalive`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keepalive {
-    /// So long after the last byte came.
-    pub interval: Duration,
+    /// So long after the last byte came; `None` is never.
+    pub interval: Option<Duration>,
+    /// Before a stream is opened on a connection that was silent for so long ([`Connection::ask_when_idle`]); `None` is never.
+    pub idle_interval: Option<Duration>,
     /// How long it has for the answer, or for anything else.
     pub timeout: Duration,
 }
@@ -443,7 +445,9 @@ impl Connection {
     pub fn deadline(&self) -> Tick {
         match (self.config.keepalive, self.asked_at) {
             (None, _) => Tick::NEVER,
-            (Some(keepalive), None) => self.last_received.after(keepalive.interval),
+            (Some(keepalive), None) => {
+                keepalive.interval.map_or(Tick::NEVER, |interval| self.last_received.after(interval))
+            }
             // Who sends anything is there.
             (Some(keepalive), Some(asked_at)) => asked_at.max(self.last_received).after(keepalive.timeout),
         }
@@ -458,8 +462,22 @@ impl Connection {
             self.fail(ConnectionError::PingTimeout.code());
             return Err(ConnectionError::PingTimeout);
         }
+        self.ask(now);
+        Ok(())
+    }
+
+    /// A stream is about to be opened: asks for a sign of life where the connection was silent for long. The stream does not
+    /// wait for it, and ends with the connection if none comes.
+    pub fn ask_when_idle(&mut self, now: Tick) {
+        let interval = self.config.keepalive.and_then(|keepalive| keepalive.idle_interval);
+        let is_due = interval.is_some_and(|interval| now >= self.last_received.after(interval));
+        if is_due && self.asked_at.is_none() {
+            self.ask(now);
+        }
+    }
+
+    fn ask(&mut self, now: Tick) {
         self.asked_at = Some(now);
         frame::write_ping(PING_ALIVE, 0, &mut self.out);
-        Ok(())
     }
 }

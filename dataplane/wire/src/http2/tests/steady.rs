@@ -8,7 +8,11 @@ use crate::http2::Keepalive;
 
 #[test]
 fn a_silent_peer_is_asked_for_a_sign_of_life_and_anything_is_one() {
-    let keepalive = Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(3) };
+    let keepalive = Keepalive {
+        interval: Some(Duration::from_secs(10)),
+        idle_interval: None,
+        timeout: Duration::from_secs(3),
+    };
     let mut end = End::server(Config { keepalive: Some(keepalive), ..config() });
     let begin = end.now;
     let at = |seconds: u64| begin.after(Duration::from_secs(seconds));
@@ -31,6 +35,26 @@ fn a_silent_peer_is_asked_for_a_sign_of_life_and_anything_is_one() {
     assert_eq!(end.wire.deadline(), at(29));
     assert_eq!(end.wire.on_timeout(at(29)), Err(ConnectionError::PingTimeout));
     assert_eq!(end.sent(), ["PING", "GOAWAY 1 NO_ERROR"]);
+}
+
+#[test]
+fn a_peer_that_was_silent_for_long_is_asked_before_the_next_stream() {
+    let keepalive = Keepalive {
+        interval: None,
+        idle_interval: Some(Duration::from_secs(10)),
+        timeout: Duration::from_secs(3),
+    };
+    let mut end = End::new(false, Config { keepalive: Some(keepalive), ..config() });
+    end.take();
+    let begin = end.now;
+    let at = |seconds: u64| begin.after(Duration::from_secs(seconds));
+    assert_eq!(end.wire.deadline(), Tick::NEVER);
+    end.wire.ask_when_idle(at(9));
+    assert!(!end.wire.has_output());
+    end.wire.ask_when_idle(at(10));
+    end.wire.ask_when_idle(at(11));
+    assert_eq!((end.wire.deadline(), end.sent()), (at(13), vec!["PING".into()]));
+    assert_eq!(end.wire.on_timeout(at(13)), Err(ConnectionError::PingTimeout));
 }
 
 #[test]
