@@ -24,7 +24,7 @@ use dataplane::{
 };
 use policy::{
     Weighted,
-    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
+    cluster::{ClusterConfig, Discovery},
     endpoint::WorkerId,
     network_filter::{HttpConnectionManager, RouteSource, TcpProxy},
     route::{Forward, RouteSpec, TargetSpec},
@@ -36,8 +36,7 @@ use runtime::{
     mailbox::{Bell, Mailbox, Sender, mailbox},
 };
 use sim::{
-    Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, StreamBehaviour, StreamConfig, StreamOrigin, Streams,
-    origin::LEDGER_ID,
+    Behaviour, Client, Origin, Peer, Reach, Sim, SimIo, StreamBehaviour, StreamOrigin, origin::LEDGER_ID,
 };
 use tokio::net::TcpSocket;
 
@@ -139,18 +138,6 @@ impl Setup {
     /// One more origin.
     pub(crate) fn origin(mut self, behaviour: Behaviour) -> Setup {
         self.origins.push(behaviour);
-        self
-    }
-
-    /// One origin that speaks HTTP/2 behind one route for everything.
-    pub(crate) fn streams(behaviour: StreamBehaviour) -> Setup {
-        let setup = Setup::new(Behaviour::default()).without_origins().stream_origin(behaviour);
-        setup.cluster(|cluster| cluster.protocol = UpstreamProtocol::Http2)
-    }
-
-    /// One more that speaks HTTP/2.
-    pub(crate) fn stream_origin(mut self, behaviour: StreamBehaviour) -> Setup {
-        self.stream_origins.push(behaviour);
         self
     }
 
@@ -396,11 +383,6 @@ impl<I: Ground> Mesh<I> {
         Client::connect(&self.io, self.proxy).await
     }
 
-    /// A client with a connection that speaks HTTP/2.
-    pub(crate) async fn streams(&self) -> Streams<I> {
-        Streams::connect(&self.io, self.proxy, StreamConfig::default()).await
-    }
-
     /// A connection in a test's own hands.
     pub(crate) async fn peer(&self) -> Peer<I> {
         Peer::connect(&self.io, self.proxy).await
@@ -412,19 +394,6 @@ impl<I: Ground> Mesh<I> {
         let peer = Peer::accept(&self.origins_io, &mut listener).await;
         self.played.borrow_mut().insert(0, listener);
         peer
-    }
-
-    /// The next connection to the first endpoint that the story plays, which speaks HTTP/2.
-    pub(crate) async fn accept_streams(&self, config: StreamConfig) -> Streams<I> {
-        let mut listener = self.played.borrow_mut().remove(0);
-        let streams = Streams::accept(&self.origins_io, &mut listener, config).await;
-        self.played.borrow_mut().insert(0, listener);
-        streams
-    }
-
-    /// The first origin that speaks HTTP/2.
-    pub(crate) fn stream_origin(&self) -> &StreamOrigin {
-        &self.stream_origins[0]
     }
 
     /// The first origin.

@@ -2,7 +2,10 @@
 
 use policy::cluster::UpstreamProtocol;
 use runtime::Io;
-use sim::{Ask, Behaviour, Client, StreamBehaviour, Streams, Verdict, origin::AnswerFraming};
+use sim::{
+    Ask, Behaviour, Client, StreamBehaviour, StreamConfig, StreamOrigin, Streams, Verdict,
+    origin::AnswerFraming,
+};
 
 use super::{Ground, Mesh, Setup};
 
@@ -64,5 +67,39 @@ impl<I: Io> Asker<I> {
             Asker::Connection(client) => client.ask(ask).await,
             Asker::Streams(streams) => streams.ask(ask).await,
         }
+    }
+}
+
+impl Setup {
+    /// One origin that speaks HTTP/2 behind one route for everything.
+    pub(crate) fn streams(behaviour: StreamBehaviour) -> Setup {
+        let setup = Setup::new(Behaviour::default()).without_origins().stream_origin(behaviour);
+        setup.cluster(|cluster| cluster.protocol = UpstreamProtocol::Http2)
+    }
+
+    /// One more that speaks HTTP/2.
+    pub(crate) fn stream_origin(mut self, behaviour: StreamBehaviour) -> Setup {
+        self.stream_origins.push(behaviour);
+        self
+    }
+}
+
+impl<I: Ground> Mesh<I> {
+    /// A client with a connection that speaks HTTP/2.
+    pub(crate) async fn streams(&self) -> Streams<I> {
+        Streams::connect(&self.io, self.proxy, StreamConfig::default()).await
+    }
+
+    /// The next connection to the first endpoint that the story plays, which speaks HTTP/2.
+    pub(crate) async fn accept_streams(&self, config: StreamConfig) -> Streams<I> {
+        let mut listener = self.played.borrow_mut().remove(0);
+        let streams = Streams::accept(&self.origins_io, &mut listener, config).await;
+        self.played.borrow_mut().insert(0, listener);
+        streams
+    }
+
+    /// The first origin that speaks HTTP/2.
+    pub(crate) fn stream_origin(&self) -> &StreamOrigin {
+        &self.stream_origins[0]
     }
 }
