@@ -3,12 +3,12 @@
 use std::{cell::RefCell, collections::BTreeMap, io::ErrorKind};
 
 use sim::{
-    Ask, Loss, Origin, Verdict,
+    Ask, Loss, Verdict,
     http::{Message, hash},
     origin::LEDGER_ID,
 };
 
-use crate::plan::Plan;
+use crate::{plan::Plan, world::AnyOrigin};
 
 /// All requests of a world.
 #[derive(Default)]
@@ -71,11 +71,16 @@ impl Ledger {
         match verdict {
             Verdict::Ok(_) => {}
             Verdict::Refused(answer) => {
-                let is_harmless = ask.method != "POST" && ask.body.as_ref().is_none_or(Vec::is_empty);
+                // Of a body that comes apart from its head the end may be taken, whatever its length.
+                let has_body =
+                    ask.chunk_bytes.is_some() || ask.body.as_ref().is_some_and(|body| !body.is_empty());
+                let is_harmless = ask.method != "POST" && !has_body;
                 let reason = answer.header("x-ringway-reason").unwrap_or_default();
                 let is_closed = matches!(reason, "upstream-closed" | "upstream-reset");
                 assert!(answer.status() == 503 && is_closed && !is_harmless, "{}: {answer:?}", ask.id);
             }
+            // It may be asked again, and harms nobody.
+            Verdict::Lost(Loss::Left) => {}
             Verdict::Lost(loss) => {
                 // A listener that closes breaks what it has not accepted; nothing else that came before is harmed.
                 let is_gone = how.had_left || how.has_left && !how.is_reused;
@@ -86,18 +91,12 @@ impl Ledger {
     }
 
     /// Judges what the origins got: requests as they were asked, a POST once.
-    pub(crate) fn judge_origins(&self, origins: &[Origin]) {
+    pub(crate) fn judge_origins(&self, origins: &[AnyOrigin]) {
         let mut runs: BTreeMap<String, usize> = BTreeMap::new();
-        for record in origins.iter().flat_map(Origin::connections) {
-            if let Some(malformed) = &record.malformed {
-                // One that was given up.
-                assert_eq!(malformed.what, "ends in the middle of a message", "{}", malformed.near);
-            }
-            for request in &record.requests {
-                let id = request.header(LEDGER_ID).unwrap_or_default();
-                self.judge_request(id, request);
-                *runs.entry(id.to_owned()).or_default() += 1;
-            }
+        for request in origins.iter().flat_map(requests) {
+            let id = request.header(LEDGER_ID).unwrap_or_default();
+            self.judge_request(id, &request);
+            *runs.entry(id.to_owned()).or_default() += 1;
         }
         for (id, count) in runs {
             let is_post = self.asked.borrow()[&id].method == "POST";
@@ -111,6 +110,19 @@ impl Ledger {
         let method = request.start.split(' ').next().unwrap_or_default();
         assert_eq!((method, hash(&request.body)), (&asked.method[..], asked.body.clone()), "{id}");
     }
+}
+
+/// What an origin got.
+fn requests(origin: &AnyOrigin) -> Vec<Message> {
+    let connections = match origin {
+        AnyOrigin::Streams(origin) => return origin.requests(),
+        AnyOrigin::Connections(origin) => origin.connections(),
+    };
+    for malformed in connections.iter().filter_map(|record| record.malformed.as_ref()) {
+        // One that was given up.
+        assert_eq!(malformed.what, "ends in the middle of a message", "{}", malformed.near);
+    }
+    connections.into_iter().flat_map(|record| record.requests).collect()
 }
 
 impl Drop for Story {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use policy::network_filter::HttpConnectionManager;
 use sim::{
-    Behaviour, Cut, End, Faults, Pieces, Rng, Sim, Way,
+    Behaviour, Cut, End, Faults, Pieces, Rng, Sim, StreamBehaviour, StreamConfig, Way,
     origin::{Answer, AnswerFraming, Then},
 };
 
@@ -35,6 +35,10 @@ pub(crate) struct Plan {
     late_cancels: u16,
     /// Connections that move bytes one by one are many, or few.
     is_slow: bool,
+    /// How many of 1000 clients speak HTTP/2.
+    pub(crate) stream_clients: u16,
+    /// The clusters whose origins do.
+    pub(crate) stream_clusters: Vec<bool>,
     /// Origins of each cluster.
     pub(crate) clusters: Vec<usize>,
     /// Workers of the proxy.
@@ -72,6 +76,10 @@ impl Plan {
         let (kernel_failures, cuts) = (sometimes(400, &[1, 5, 30]), sometimes(400, &[50, 300]));
         let (lost_syns, jumps) = (sometimes(200, &[50, 300]), sometimes(150, &[1]));
         let clusters = if is_tcp { 1 } else { 1 + rng.below(3) };
+        let (stream_clients, stream_clusters) = match is_tcp {
+            true => (0, 0),
+            false => (rng.pick(&[0, 500, 1000]), rng.pick(&[0, 500, 1000])),
+        };
         Plan {
             seed,
             is_whole,
@@ -86,6 +94,8 @@ impl Plan {
             late: rng.pick(&[0, 50, 150, 400]),
             late_cancels: rng.pick(&[0, 200, 900]),
             is_slow: rng.chance(300),
+            stream_clients,
+            stream_clusters: (0..clusters).map(|_| rng.chance(stream_clusters)).collect(),
             clusters: (0..clusters).map(|_| 1 + rng.below(3) as usize).collect(),
             workers: rng.pick(&[1, 1, 2, 3]),
             clients: 1 + rng.below(4),
@@ -172,6 +182,44 @@ impl Plan {
             return Behaviour { answer, idle_max, ..behaviour };
         }
         self.misbehaving(behaviour, rng)
+    }
+
+    /// What an origin does that speaks HTTP/2.
+    pub(crate) fn stream_behaviour(&self, rng: &mut Rng) -> StreamBehaviour {
+        let status = rng.pick(&[200, 200, 200, 200, 404, 500, 204]);
+        let trailer = ("x-sum".to_owned(), "12".to_owned());
+        let is_bodyless = status == 204;
+        let mut behaviour = StreamBehaviour {
+            config: StreamConfig {
+                // Streams that were reset count until who serves them knows: an origin may refuse one more.
+                streams_max: if self.is_whole { 100 } else { rng.pick(&[1, 3, 100]) },
+                window_bytes: rng.pick(&[65_535, 200_000]),
+                ..StreamConfig::default()
+            },
+            answer: if rng.chance(150) { Answer::AtHead } else { Answer::AtRequest },
+            think: rng.pick(&[Duration::ZERO, Duration::ZERO, MS, 50 * MS, 400 * MS]),
+            interims: rng.pick(&[&[][..], &[][..], &[103]]).to_vec(),
+            status,
+            body: if is_bodyless { Vec::new() } else { self.body(rng) },
+            has_length: rng.chance(500),
+            trailers: if rng.chance(200) && !is_bodyless { vec![trailer] } else { Vec::new() },
+            leaves_after: rng.chance(300).then(|| 1 + rng.below(4) as usize),
+            ..StreamBehaviour::default()
+        };
+        if self.is_whole {
+            return behaviour;
+        }
+        let bytes = rng.below(600) as usize;
+        let end = if rng.chance(500) { End::Close } else { End::Reset };
+        match rng.below(10) {
+            0 => behaviour.answer = Answer::Never,
+            1 => behaviour.refuses = Some(rng.pick(&[2, 7, 7, 8])),
+            2 => behaviour.resets = Some((bytes, rng.pick(&[2, 8]))),
+            3 => behaviour.ends = Some((bytes, end)),
+            4 => behaviour.holds = true,
+            _ => {}
+        }
+        behaviour
     }
 
     fn misbehaving(&self, mut behaviour: Behaviour, rng: &mut Rng) -> Behaviour {

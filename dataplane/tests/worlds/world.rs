@@ -4,11 +4,11 @@ use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use dataplane::worker::Order;
 use policy::{
-    cluster::{ClusterConfig, Discovery},
+    cluster::{ClusterConfig, Discovery, UpstreamProtocol},
     route::RouteSpec,
 };
 use runtime::Io;
-use sim::{Origin, Rng, Sim, SimIo};
+use sim::{Origin, Rng, Sim, SimIo, StreamOrigin};
 
 use crate::{
     clients::Clients,
@@ -36,23 +36,60 @@ pub(crate) fn run(seed: u64) -> u64 {
     sim.trace_hash()
 }
 
+/// An origin of either protocol.
+#[derive(Clone)]
+pub(crate) enum AnyOrigin {
+    Connections(Origin),
+    Streams(StreamOrigin),
+}
+
+impl AnyOrigin {
+    fn start(mesh: &Mesh<SimIo>, plan: &Plan, is_streams: bool, rng: &mut Rng) -> AnyOrigin {
+        let (io, socket) = (&mesh.origins_io, mesh.origins_io.socket().1);
+        match is_streams {
+            true => AnyOrigin::Streams(StreamOrigin::start(io, socket, plan.stream_behaviour(rng))),
+            false => AnyOrigin::Connections(Origin::start(io, socket, plan.behaviour(rng))),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            AnyOrigin::Connections(origin) => origin.address(),
+            AnyOrigin::Streams(origin) => origin.address(),
+        }
+    }
+
+    fn behave_otherwise(&self, plan: &Plan, rng: &mut Rng) {
+        match self {
+            AnyOrigin::Connections(origin) => origin.behave(plan.behaviour(rng)),
+            AnyOrigin::Streams(origin) => origin.behave(plan.stream_behaviour(rng)),
+        }
+    }
+
+    fn stop(&self) {
+        match self {
+            AnyOrigin::Connections(origin) => origin.stop(),
+            AnyOrigin::Streams(origin) => origin.stop(),
+        }
+    }
+}
+
 struct World<'a> {
     mesh: &'a Mesh<SimIo>,
     clients: Rc<Clients>,
     /// By cluster.
-    origins: Vec<Vec<Origin>>,
+    origins: Vec<Vec<AnyOrigin>>,
     rng: Rng,
 }
 
 impl<'a> World<'a> {
     fn new(mesh: &'a Mesh<SimIo>, plan: Plan) -> World<'a> {
         let mut rng = Rng::new(plan.seed ^ 0x0077_6f72_6c64);
-        let mut origin = || {
-            let socket = mesh.origins_io.socket().1;
-            Origin::start(&mesh.origins_io, socket, plan.behaviour(&mut rng))
+        let kinds = plan.clusters.iter().zip(&plan.stream_clusters);
+        let mut origins = |(count, is_streams): (&usize, &bool)| {
+            (0..*count).map(|_| AnyOrigin::start(mesh, &plan, *is_streams, &mut rng)).collect()
         };
-        let origins: Vec<Vec<Origin>> =
-            plan.clusters.iter().map(|count| (0..*count).map(|_| origin()).collect()).collect();
+        let origins: Vec<Vec<AnyOrigin>> = kinds.map(&mut origins).collect();
         let clients = Clients {
             io: mesh.io.clone(),
             proxy: mesh.proxy,
@@ -69,15 +106,16 @@ impl<'a> World<'a> {
         let plan = &self.clients.plan;
         self.clients.ledger.tell(0, format!("{plan:?}"));
         let (count, timeouts) = (plan.clusters.len(), plan.timeouts);
+        let kinds = plan.stream_clusters.clone();
         let addresses: Vec<Vec<SocketAddr>> =
-            self.origins.iter().map(|origins| origins.iter().map(Origin::address).collect()).collect();
+            self.origins.iter().map(|origins| origins.iter().map(AnyOrigin::address).collect()).collect();
         self.mesh
             .adopt(move |config| {
                 config.routes = Rc::new(move || routes(count, timeouts));
                 addresses
                     .into_iter()
                     .enumerate()
-                    .for_each(|(at, endpoints)| put(config, at, endpoints, timeouts));
+                    .for_each(|(at, endpoints)| put(config, (at, kinds[at]), endpoints, timeouts));
             })
             .await;
         self.mesh.workers.iter().for_each(|worker| self.clients.plan.kernel(&worker.io));
@@ -98,9 +136,9 @@ impl<'a> World<'a> {
         }
         // What follows is judged by the clock.
         sim.clock_jumps(0, Duration::ZERO);
-        let origins: Vec<Origin> = self.origins.concat();
+        let origins: Vec<AnyOrigin> = self.origins.concat();
         self.clients.ledger.judge_origins(&origins);
-        origins.iter().for_each(Origin::stop);
+        origins.iter().for_each(AnyOrigin::stop);
     }
 
     /// Something changes.
@@ -110,9 +148,8 @@ impl<'a> World<'a> {
             0..3 => {
                 let origins = &self.origins[cluster];
                 let origin = &origins[self.rng.below(origins.len() as u64) as usize];
-                let behaviour = self.clients.plan.behaviour(&mut self.rng);
+                origin.behave_otherwise(&self.clients.plan, &mut self.rng);
                 self.tell(&format!("cluster {cluster}: an origin behaves otherwise"));
-                origin.behave(behaviour);
             }
             3 | 4 => self.move_endpoints(cluster).await,
             _ if self.clients.plan.departures => self.leave_and_come_back().await,
@@ -123,7 +160,7 @@ impl<'a> World<'a> {
     /// A cluster has other endpoints: some of its origins, always one that answers, and maybe an address where nobody is.
     async fn move_endpoints(&mut self, cluster: usize) {
         let timeouts = self.clients.plan.timeouts;
-        let mut endpoints: Vec<SocketAddr> = self.origins[cluster].iter().map(Origin::address).collect();
+        let mut endpoints: Vec<SocketAddr> = self.origins[cluster].iter().map(AnyOrigin::address).collect();
         while endpoints.len() > 1 && self.rng.chance(500) {
             endpoints.remove(self.rng.below(endpoints.len() as u64) as usize);
         }
@@ -131,7 +168,8 @@ impl<'a> World<'a> {
             endpoints.push(self.mesh.origins_io.nobody(1).0);
         }
         self.tell(&format!("cluster {cluster} has {endpoints:?}"));
-        self.mesh.adopt(|config| put(config, cluster, endpoints, timeouts)).await;
+        let is_streams = self.clients.plan.stream_clusters[cluster];
+        self.mesh.adopt(|config| put(config, (cluster, is_streams), endpoints, timeouts)).await;
     }
 
     async fn leave_and_come_back(&mut self) {
@@ -158,9 +196,17 @@ fn name(cluster: usize) -> Arc<str> {
     if cluster == 0 { APP.into() } else { format!("c{cluster}").into() }
 }
 
-fn put(config: &mut Config, cluster: usize, endpoints: Vec<SocketAddr>, timeouts: Timeouts) {
+fn put(
+    config: &mut Config,
+    (cluster, is_streams): (usize, bool),
+    endpoints: Vec<SocketAddr>,
+    timeouts: Timeouts,
+) {
     let mut cluster_config =
         ClusterConfig::new(name(cluster), Discovery::Eds { service_name: name(cluster) });
+    if is_streams {
+        cluster_config.protocol = UpstreamProtocol::Http2;
+    }
     cluster_config.connect_timeout = timeouts.connect;
     cluster_config.idle_timeout = timeouts.upstream_idle;
     config.clusters.insert(name(cluster), (cluster_config, endpoints));
