@@ -50,7 +50,7 @@ pub trait Owner {
     fn may_stay(&mut self) -> bool;
 }
 
-/// How long the last words of a connection that is over may take to be taken.
+/// How long the last words of a connection that fails may take to be taken.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long after the announcement that it leaves a connection may be without a sign that the other end has heard: streams
@@ -246,8 +246,9 @@ async fn transmit<I: Io>(
             return;
         }
         let wait = match http2.state.borrow().end {
-            Some(_) => LAST_WORDS,
-            None => send_timeout,
+            Some(Ended::Closed | Ended::Broken | Ended::Failed(_)) => LAST_WORDS,
+            // With the end of the last response among it, whose client may be slow.
+            Some(Ended::Done) | None => send_timeout,
         };
         {
             let mut state = http2.state.borrow_mut();

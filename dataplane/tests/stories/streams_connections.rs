@@ -6,7 +6,8 @@ use dataplane::worker::Order;
 use policy::http2::Keepalive;
 use runtime::Io;
 use sim::{
-    Ask, Loss, Reach, Sim, Stream, StreamBehaviour, StreamConfig, Streams, Verdict, origin::LEDGER_ID,
+    Ask, Faults, Loss, Reach, Sim, Stream, StreamBehaviour, StreamConfig, Streams, Verdict, Way,
+    origin::LEDGER_ID,
 };
 
 use crate::mesh::{APP, Ground, Mesh, Pairing, Setup, forward_to, ok, refused, route};
@@ -287,4 +288,28 @@ fn an_end_that_gives_no_sign_of_life_is_given_up() {
         origin.deafen(false);
         assert!(arrived.head().await.unwrap().header(LEDGER_ID).is_some());
     });
+}
+
+#[test]
+fn the_last_response_arrives_whole_however_slow_its_client_is() {
+    let body = vec![7; 120_000];
+    let setup = STREAMS.setup(StreamBehaviour { body, ..StreamBehaviour::default() });
+    let setup = setup.manager(|m| m.max_requests_per_connection = NonZeroU32::new(1));
+    for seed in 0..4 {
+        let sim = Sim::with_seed(seed);
+        setup.on(&sim, &async |mesh: &Mesh<_>| {
+            let proxy = mesh.proxy;
+            // 40 kB in a second.
+            let (buffer_bytes, latency) = (4096, 100 * MS);
+            let slow = Way { buffer_bytes, latency_min: latency, latency_max: latency, ..Way::default() };
+            sim.faults(move |link, _| match link.to == proxy {
+                true => Faults { down: slow.clone(), ..Faults::default() },
+                false => Faults::default(),
+            });
+            let config = StreamConfig { window_bytes: 1 << 20, ..StreamConfig::default() };
+            let streams = Streams::connect(&mesh.io, mesh.proxy, config).await;
+            ok(streams.ask(&Ask::get("shop", "/", 1)).await);
+            assert_eq!(streams.ended().await, Loss::Closed);
+        });
+    }
 }
