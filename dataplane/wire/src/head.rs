@@ -108,8 +108,17 @@ pub struct Header {
     pub line: Span,
     /// Which of the names the proxy acts on, if any.
     pub known: Known,
+    /// [`crate::http2::field::hash`] of name and value, 0 where nobody knows it.
+    pub hash: u32,
     /// Its value must not be kept in a table for compression, here or at any hop behind (RFC 7541 §6.2.3).
     pub never_indexed: bool,
+}
+
+impl Header {
+    /// Takes on what is known of it beside what its line says.
+    pub(crate) fn know(&mut self, other: &Header) {
+        (self.hash, self.never_indexed) = (other.hash, other.never_indexed);
+    }
 }
 
 /// The form of a request target (RFC 9112 §3.2).
@@ -163,7 +172,7 @@ pub struct Scan {
 }
 
 /// A parsed request head. Spans are relative to the head's first byte.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct RequestHead {
     /// The method, as far as it matters to us.
     pub method: Method,
@@ -212,7 +221,7 @@ impl RequestHead {
 }
 
 /// A parsed response head. Spans are relative to the head's first byte.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ResponseHead {
     /// Status code, 100–999.
     pub status: u16,

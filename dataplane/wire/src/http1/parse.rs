@@ -8,6 +8,8 @@
 //!
 //! Longer than 500 lines: half of it are the tables of its tests, one case or more for each row of the catalogue of refusals.
 
+use alloc::vec::Vec;
+
 use super::fields::{Fields, classify, is_disguised, is_token};
 use super::lines::{Lines, RequestLine};
 use super::target;
@@ -49,7 +51,8 @@ pub enum Parsed {
 /// `head` is new or cleared ([`RequestHead::clear`]), or the one that the last call for this request left `Partial`.
 /// An error of the first line, or a line end without CR, is given at once; any other when the head is whole.
 pub fn request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Parsed, ParseError> {
-    if head.scan == Scan::default() && read_request(bytes, limits, head) == Ok(Parsed::Complete) {
+    if head.scan == Scan::default() && read_request(bytes, limits, head, read_fields) == Ok(Parsed::Complete)
+    {
         return Ok(Parsed::Complete);
     }
     if bytes.first().is_some_and(|byte| !is_token(*byte)) {
@@ -57,7 +60,7 @@ pub fn request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<
     }
     match find_end(bytes, limits, &mut head.scan, judge_request_line)? {
         None => Ok(Parsed::Partial),
-        Some(end) => read_request(bytes.get(..end).unwrap_or_default(), limits, head),
+        Some(end) => read_request(bytes.get(..end).unwrap_or_default(), limits, head, read_fields),
     }
 }
 
@@ -71,7 +74,9 @@ pub fn response(
     method: Method,
     head: &mut ResponseHead,
 ) -> Result<Parsed, ParseError> {
-    if head.scan == Scan::default() && read_response(bytes, limits, method, head) == Ok(Parsed::Complete) {
+    if head.scan == Scan::default()
+        && read_response(bytes, limits, method, head, read_fields) == Ok(Parsed::Complete)
+    {
         return Ok(Parsed::Complete);
     }
     if bytes.first().is_some_and(|byte| *byte != b'H') {
@@ -79,11 +84,72 @@ pub fn response(
     }
     match find_end(bytes, limits, &mut head.scan, judge_status_line)? {
         None => Ok(Parsed::Partial),
-        Some(end) => read_response(bytes.get(..end).unwrap_or_default(), limits, method, head),
+        Some(end) => read_response(bytes.get(..end).unwrap_or_default(), limits, method, head, read_fields),
     }
 }
 
-fn read_request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Parsed, ParseError> {
+/// Reads the head of a request that was written by us, whole, with `headers` beside it: where each of its lines is, in
+/// their order and without a gap, the names tokens and the values good. So the lines are not looked for again, which is
+/// most of the work of [`request`]; what they mean is judged as there, and by it where anything is wrong. `headers` has
+/// other memory afterwards.
+pub(crate) fn written_request(
+    bytes: &[u8],
+    limits: &Limits,
+    headers: &mut Vec<Header>,
+    head: &mut RequestHead,
+) -> Result<(), ParseError> {
+    core::mem::swap(&mut head.headers, headers);
+    if let Err(error) = read_request(bytes, limits, head, known_fields) {
+        let judged = request(bytes, limits, head);
+        debug_assert!(judged.is_err(), "what was written is read otherwise: {error}");
+        return Err(judged.err().unwrap_or(error));
+    }
+    debug_assert!(
+        {
+            let mut judged = RequestHead::default();
+            let parsed = request(bytes, limits, &mut judged);
+            judged.headers.iter_mut().zip(&head.headers).for_each(|(judged, written)| judged.know(written));
+            (parsed, &judged) == (Ok(Parsed::Complete), head)
+        },
+        "what was written is read otherwise"
+    );
+    Ok(())
+}
+
+/// Reads the head of a response in the same way.
+pub(crate) fn written_response(
+    bytes: &[u8],
+    (limits, method): (&Limits, Method),
+    headers: &mut Vec<Header>,
+    head: &mut ResponseHead,
+) -> Result<(), ParseError> {
+    core::mem::swap(&mut head.headers, headers);
+    if let Err(error) = read_response(bytes, limits, method, head, known_fields) {
+        let judged = response(bytes, limits, method, head);
+        debug_assert!(judged.is_err(), "what was written is read otherwise: {error}");
+        return Err(judged.err().unwrap_or(error));
+    }
+    debug_assert!(
+        {
+            let mut judged = ResponseHead { has_added_length: head.has_added_length, ..Default::default() };
+            let parsed = response(bytes, limits, method, &mut judged);
+            judged.headers.iter_mut().zip(&head.headers).for_each(|(judged, written)| judged.know(written));
+            (parsed, &judged) == (Ok(Parsed::Complete), head)
+        },
+        "what was written is read otherwise"
+    );
+    Ok(())
+}
+
+/// How the header lines of a head are read.
+type ReadFields = fn(&[u8], Lines<'_>, &Limits, &mut Vec<Header>, &mut u32) -> Result<Fields, ParseError>;
+
+fn read_request(
+    bytes: &[u8],
+    limits: &Limits,
+    head: &mut RequestHead,
+    read_fields: ReadFields,
+) -> Result<Parsed, ParseError> {
     let mut lines = Lines::new(bytes);
     let RequestLine { method, target, version } = lines.request_line()?;
     check_lengths(method, target, limits)?;
@@ -132,6 +198,7 @@ fn read_response(
     limits: &Limits,
     method: Method,
     head: &mut ResponseHead,
+    read_fields: ReadFields,
 ) -> Result<Parsed, ParseError> {
     let mut lines = Lines::new(bytes);
     let line = lines.status_line()?;
@@ -171,7 +238,7 @@ fn read_fields(
     bytes: &[u8],
     mut lines: Lines<'_>,
     limits: &Limits,
-    headers: &mut alloc::vec::Vec<Header>,
+    headers: &mut Vec<Header>,
     end: &mut u32,
 ) -> Result<Fields, ParseError> {
     let count_max = limits.headers_count_max.min(HEADERS_COUNT_MAX);
@@ -186,7 +253,7 @@ fn read_fields(
         let name = line.name.of(bytes);
         let known = classify(name);
         let header =
-            Header { name: line.name, value: line.value, line: line.line, known, never_indexed: false };
+            Header { name: line.name, value: line.value, line: line.line, known, ..Header::default() };
         headers.push(header);
         match known {
             Known::Other => fields.disguised |= is_disguised(name),
@@ -200,6 +267,35 @@ fn read_fields(
         return Err(ParseError::HeadTooLarge);
     }
     *end = Span::new(0, lines.at()).end;
+    Ok(fields)
+}
+
+/// The same where `headers` says already where the lines are.
+fn known_fields(
+    bytes: &[u8],
+    lines: Lines<'_>,
+    limits: &Limits,
+    headers: &mut Vec<Header>,
+    end: &mut u32,
+) -> Result<Fields, ParseError> {
+    let first = headers.first().map_or(bytes.len().saturating_sub(2), |header| header.line.start as usize);
+    if lines.at() != first {
+        return Err(ParseError::HeaderName);
+    }
+    if headers.len() > limits.headers_count_max.min(HEADERS_COUNT_MAX) {
+        return Err(ParseError::TooManyHeaders);
+    }
+    let mut fields = Fields::default();
+    for header in headers.iter() {
+        match header.known {
+            Known::Other => fields.disguised |= is_disguised(header.name.of(bytes)),
+            _ => fields.note(header, bytes)?,
+        }
+    }
+    if bytes.len() > limits.head_bytes_max {
+        return Err(ParseError::HeadTooLarge);
+    }
+    *end = Span::new(0, bytes.len()).end;
     Ok(fields)
 }
 
@@ -303,7 +399,6 @@ mod tests {
     use super::*;
     use crate::head::{RequestView, ResponseView};
     use std::string::String;
-    use std::vec::Vec;
     use std::{format, vec};
 
     const LIMITS: Limits =

@@ -3,7 +3,8 @@
 //! So there is one kind of head above this: what routes, filters and edits it, and what sends it on over HTTP/1.1, has no
 //! second case. And there is one judge: the text is read by the parser of HTTP/1.1 heads, so nothing that it refuses can be
 //! written to an HTTP/1.1 upstream, whatever trick brought it here (FAILURES DG-01 to DG-08). Bytes that could forge the
-//! text, and what RFC 9113 §8 forbids besides, are refused before.
+//! text, and what RFC 9113 §8 forbids besides, are refused before. Where the header lines are it is told, since fields were
+//! looked at when they came into the table; in a debug build it looks for them as well, and must find the same.
 //!
 //! What HTTP/2 asks for with an extended CONNECT (RFC 8441) is the upgrade that HTTP/1.1 asks for with GET, and the answer
 //! that grants it is a 101.
@@ -22,7 +23,7 @@ use crate::{
     head::{Framing, Header, Known, Method, RequestHead, ResponseHead, Span},
     http1::{
         body::{Decoder, Step, TrailerLimits},
-        parse::{self, Limits, ParseError, Parsed},
+        parse::{self, Limits},
     },
 };
 
@@ -49,8 +50,8 @@ pub(super) struct Writer {
     has_length: bool,
     /// Whether an extended CONNECT is understood.
     takes_protocols: bool,
-    /// Where lines begin whose values no table may keep.
-    secret: Vec<u32>,
+    /// The header lines of the text.
+    headers: Vec<Header>,
     error: Option<HeadError>,
 }
 
@@ -75,7 +76,7 @@ impl Writer {
             cookies: Vec::new(),
             has_length: false,
             takes_protocols,
-            secret: Vec::new(),
+            headers: Vec::new(),
             error: None,
         }
     }
@@ -89,7 +90,7 @@ impl Writer {
         self.has_begun = false;
         self.cookies.clear();
         self.has_length = false;
-        self.secret.clear();
+        self.headers.clear();
         self.error = None;
     }
 
@@ -158,11 +159,26 @@ impl Writer {
             }
             _ => {}
         }
-        if field.is_sensitive {
-            self.secret.push(Span::new(self.text.len(), 0).start);
+        self.line(&[field.line()], field.name().len(), known);
+        if let Some(header) = self.headers.last_mut() {
+            header.never_indexed = field.is_sensitive;
+            header.hash = field.judged.hash;
         }
-        self.text.extend_from_slice(field.line());
         Ok(())
+    }
+
+    /// Writes a header line, given in parts: name, colon, space, value, CR, LF.
+    fn line(&mut self, parts: &[&[u8]], name_len: usize, known: Known) {
+        let start = self.text.len();
+        parts.iter().for_each(|part| self.text.extend_from_slice(part));
+        let end = self.text.len();
+        self.headers.push(Header {
+            name: Span::new(start, start + name_len),
+            value: Span::new(start + name_len + 2, end - 2),
+            line: Span::new(start, end),
+            known,
+            ..Header::default()
+        });
     }
 
     /// Writes what comes before the first regular field.
@@ -185,8 +201,16 @@ impl Writer {
     }
 
     fn request_lines(&mut self) -> Result<(), HeadError> {
+        // Taken out, for they are read while lines are written.
+        let values = core::mem::take(&mut self.values);
+        let written = self.request_lines_of(&values);
+        self.values = values;
+        written
+    }
+
+    fn request_lines_of(&mut self, values: &[u8]) -> Result<(), HeadError> {
         let Pseudo { method, scheme, authority, path, protocol, .. } = self.pseudo;
-        let of = |span: Span| span.of(&self.values);
+        let of = |span: Span| span.of(values);
         let method = of(method.ok_or(HeadError::Pseudo)?);
         let is_connect = method == b"CONNECT";
         let is_known = |scheme: Span| {
@@ -210,14 +234,11 @@ impl Writer {
             self.text.extend_from_slice(part);
         }
         if let Some(protocol) = protocol {
-            for part in [b"connection: upgrade\r\nupgrade: ", of(protocol), b"\r\n"] {
-                self.text.extend_from_slice(part);
-            }
+            self.line(&[b"connection: upgrade\r\n"], b"connection".len(), Known::Connection);
+            self.line(&[b"upgrade: ", of(protocol), b"\r\n"], b"upgrade".len(), Known::Upgrade);
         }
         if let Some(authority) = authority {
-            for part in [b"host: ", of(authority), b"\r\n"] {
-                self.text.extend_from_slice(part);
-            }
+            self.line(&[b"host: ", of(authority), b"\r\n"], b"host".len(), Known::Host);
         }
         Ok(())
     }
@@ -231,9 +252,11 @@ impl Writer {
     ) -> Result<(), HeadError> {
         self.whole()?;
         if !self.cookies.is_empty() {
-            for part in [b"cookie: ", &self.cookies[..], b"\r\n"] {
-                self.text.extend_from_slice(part);
-            }
+            let cookies = core::mem::take(&mut self.cookies);
+            // Where the last one is empty the blank before it is left, which is not part of a value.
+            let cookie = cookies.trim_ascii_end();
+            self.line(&[b"cookie: ", cookie, b"\r\n"], b"cookie".len(), Known::Other);
+            self.cookies = cookies;
         }
         let is_tunnel = self.pseudo.protocol.is_some() || self.text.starts_with(b"CONNECT ");
         // What comes through a tunnel has no length.
@@ -241,15 +264,10 @@ impl Writer {
             return Err(HeadError::End);
         }
         if !ends && !self.has_length && !is_tunnel {
-            self.text.extend_from_slice(CHUNKED_LINE);
+            self.line(&[CHUNKED_LINE], b"transfer-encoding".len(), Known::TransferEncoding);
         }
         self.text.extend_from_slice(b"\r\n");
-        match parse::request(&self.text, limits, head)? {
-            Parsed::Complete => {}
-            // It has its empty line, so this is not reached.
-            Parsed::Partial => return Err(HeadError::Head(ParseError::Start)),
-        }
-        mark(&self.secret, &mut head.headers);
+        parse::written_request(&self.text, limits, &mut self.headers, head)?;
         match head.framing {
             Framing::Length(1..) if ends => Err(HeadError::End),
             // Such as `h2c`, which is no upgrade to anybody.
@@ -276,16 +294,12 @@ impl Writer {
             is_tunnel || method == Method::Head || matches!(status, Some(b"204" | b"304" | [b'1', ..]));
         let adds_length = ends && !self.has_length && !is_bodyless;
         if adds_length {
-            self.text.extend_from_slice(EMPTY_LINE_OF_LENGTH);
+            self.line(&[EMPTY_LINE_OF_LENGTH], b"content-length".len(), Known::ContentLength);
         } else if !ends && !self.has_length && !is_bodyless {
-            self.text.extend_from_slice(CHUNKED_LINE);
+            self.line(&[CHUNKED_LINE], b"transfer-encoding".len(), Known::TransferEncoding);
         }
         self.text.extend_from_slice(b"\r\n");
-        match parse::response(&self.text, limits, method, head)? {
-            Parsed::Complete => {}
-            Parsed::Partial => return Err(HeadError::Head(ParseError::Start)),
-        }
-        mark(&self.secret, &mut head.headers);
+        parse::written_response(&self.text, (limits, method), &mut self.headers, head)?;
         head.has_added_length = adds_length;
         match head.framing {
             Framing::Length(1..) if ends => Err(HeadError::End),
@@ -367,16 +381,97 @@ impl Writer {
     }
 }
 
-/// Marks the headers whose lines begin at `secret`, which go up.
-fn mark(secret: &[u32], headers: &mut [Header]) {
-    if !secret.is_empty() {
-        for header in headers {
-            header.never_indexed = secret.binary_search(&header.line.start).is_ok();
-        }
-    }
-}
-
 /// Where the status is in a status line.
 const STATUS_AT: usize = b"HTTP/1.1 ".len();
 const CHUNKED_LINE: &[u8] = b"transfer-encoding: chunked\r\n";
 const EMPTY_LINE_OF_LENGTH: &[u8] = b"content-length: 0\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::hpack::{self, Encoder, Indexing};
+
+    const LIMITS: Limits = Limits { head_bytes_max: 600, headers_count_max: 8, target_bytes_max: 64 };
+
+    /// What the fields are as a head: as it is made of them, and as the parser reads its text.
+    fn both(fields: &[(&[u8], &[u8])], ends: bool) -> (Result<RequestHead, HeadError>, Option<RequestHead>) {
+        let mut block = Vec::new();
+        let mut encoder = Encoder::new(4096);
+        for (name, value) in fields {
+            encoder.field(name, value, 0, Indexing::Allowed, &mut block);
+        }
+        let mut writer = Writer::new(true);
+        writer.begin(Role::Request);
+        hpack::Decoder::new(4096).decode(&block, 1 << 16, &mut |field| writer.take(field)).unwrap();
+        let mut head = RequestHead::default();
+        let made = writer.request(ends, &LIMITS, &mut head).map(|()| head);
+        let mut read = RequestHead::default();
+        let is_read = parse::request(writer.text(), &LIMITS, &mut read) == Ok(parse::Parsed::Complete);
+        (made, is_read.then_some(read))
+    }
+
+    /// In a debug build the two are compared whenever a head is made; here are the fields that are worth it.
+    #[test]
+    fn a_head_that_is_made_of_fields_is_the_one_that_the_parser_reads_in_its_text() {
+        const NAMES: [&[u8]; 14] = [
+            b"host",
+            b"x-a",
+            b"content-length",
+            b"content_length",
+            b"te",
+            b"cookie",
+            b"expect",
+            b"trailer",
+            b"date",
+            b"x-forwarded-client-cert",
+            b"transfer_encoding",
+            b"upgrade",
+            b"a",
+            b"server",
+        ];
+        const VALUES: [&[u8]; 12] = [
+            b"",
+            b"a",
+            b"5",
+            b"trailers",
+            b"100-continue",
+            b"a b",
+            b"a\tb",
+            b"\xff",
+            b"a:80",
+            b"05",
+            b" a",
+            b"x\r\ny",
+        ];
+        const PATHS: [&[u8]; 7] = [b"/", b"/a?b", b"*", b"/a b", b"/%zz#x", b"a", b"//x"];
+        const AUTHORITIES: [&[u8]; 5] = [b"a", b"a:80", b"a b", b"", b"[::1]:1"];
+        let (mut random, mut made_count) = (11_u64, 0);
+        let mut draw = |most: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % most
+        };
+        for _ in 0..20_000 {
+            let method: &[u8] =
+                [&b"GET"[..], b"POST", b"OPTIONS", b"CONNECT", b"G T"][draw(24).saturating_sub(19)];
+            let mut fields =
+                Vec::from([(&b":method"[..], method), (b":scheme", b"http"), (b":path", PATHS[draw(7)])]);
+            if draw(4) > 0 {
+                fields.push((b":authority", AUTHORITIES[draw(5)]));
+            }
+            if method == b"CONNECT" && draw(2) > 0 {
+                fields.push((b":protocol", b"websocket"));
+            }
+            for _ in 0..draw(10) {
+                fields.push((NAMES[draw(14)], VALUES[draw(12)]));
+            }
+            let (made, read) = both(&fields, draw(2) > 0);
+            if let Ok(made) = made {
+                let mut read = read.unwrap();
+                read.headers.iter_mut().zip(&made.headers).for_each(|(read, made)| read.know(made));
+                assert_eq!(made, read);
+                made_count += 1;
+            }
+        }
+        assert!(made_count > 500, "{made_count}");
+    }
+}
