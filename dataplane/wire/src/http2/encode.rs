@@ -172,7 +172,7 @@ pub(super) fn trailers(lines: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
 fn field(header: &Header, bytes: &[u8], encoder: &mut Encoder, out: &mut Vec<u8>) {
     let name = header.name.of(bytes);
     let indexing = if header.never_indexed { Indexing::Never } else { indexing(name) };
-    encoder.field(name, header.value.of(bytes), 0, indexing, out);
+    encoder.field(name, header.value.of(bytes), header.hash, indexing, out);
 }
 
 fn added(filter: &Filter<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {

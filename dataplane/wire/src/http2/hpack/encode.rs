@@ -70,20 +70,14 @@ impl Encoder {
         debug_assert!(hash == 0 || hash == hash_field(name, value), "the hash of another field");
         let hash = if hash == 0 { hash_field(name, value) } else { hash };
         let is_allowed = indexing == Indexing::Allowed;
-        let is_pseudo = name.first() == Some(&b':');
-        // Pseudo-header fields are mostly found in the static table, others in ours.
-        if is_allowed
-            && !is_pseudo
-            && let Some(index) = self.find(hash, name, value)
-        {
+        if is_allowed && let Some(index) = self.find(hash, name, value) {
             return write_integer(INDEXED, index, out);
         }
         let name_hash = hash_name(name);
         let named = static_table::find_name(name, name_hash);
         if is_allowed {
             let found = named.and_then(|first| static_table::find_value(first, value));
-            if let Some(index) = found.or_else(|| if is_pseudo { self.find(hash, name, value) } else { None })
-            {
+            if let Some(index) = found {
                 return write_integer(INDEXED, index, out);
             }
         }
@@ -107,22 +101,22 @@ impl Encoder {
 
     /// Writes `:method`.
     pub fn method(&mut self, value: &[u8], out: &mut Vec<u8>) {
-        self.field(b":method", value, 0, Indexing::Allowed, out);
+        self.pseudo(b":method", static_table::METHOD, value, out);
     }
 
     /// Writes `:scheme`.
     pub fn scheme(&mut self, value: &[u8], out: &mut Vec<u8>) {
-        self.field(b":scheme", value, 0, Indexing::Allowed, out);
+        self.pseudo(b":scheme", static_table::SCHEME, value, out);
     }
 
     /// Writes `:authority`.
     pub fn authority(&mut self, value: &[u8], out: &mut Vec<u8>) {
-        self.field(b":authority", value, 0, Indexing::Allowed, out);
+        self.pseudo(b":authority", static_table::AUTHORITY, value, out);
     }
 
     /// Writes `:path`.
     pub fn path(&mut self, value: &[u8], out: &mut Vec<u8>) {
-        self.field(b":path", value, 0, Indexing::Allowed, out);
+        self.pseudo(b":path", static_table::PATH, value, out);
     }
 
     /// Writes `:protocol` (RFC 8441).
@@ -133,7 +127,25 @@ impl Encoder {
     /// Writes `:status`, which has three digits.
     pub fn status(&mut self, status: u16, out: &mut Vec<u8>) {
         let digits = [status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
-        self.field(b":status", &digits, 0, Indexing::Allowed, out);
+        self.pseudo(b":status", static_table::STATUS, &digits, out);
+    }
+
+    /// Writes a field whose name stands in the static table, at `named` first, where its value is often found, too; before
+    /// that nothing of it is looked at.
+    fn pseudo(&mut self, name: &[u8], named: usize, value: &[u8], out: &mut Vec<u8>) {
+        if let Some(index) = static_table::find_value(named, value) {
+            return write_integer(INDEXED, index, out);
+        }
+        let hash = hash_field(name, value);
+        if let Some(index) = self.find(hash, name, value) {
+            return write_integer(INDEXED, index, out);
+        }
+        let is_kept = self.seen.note(hash) && self.is_worth_keeping(name, value);
+        write_integer(if is_kept { LITERAL_INDEXED } else { LITERAL }, named, out);
+        write_text(value, out);
+        if is_kept {
+            self.insert(name, value, hash, hash_name(name));
+        }
     }
 
     /// The index of the entry of our table that is this field.

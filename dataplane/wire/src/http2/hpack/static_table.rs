@@ -93,6 +93,13 @@ pub(super) fn get(index: usize) -> Option<Line<'static>> {
     LINES.get(index.checked_sub(1)?).copied()
 }
 
+/// Where the entries of each pseudo-header field begin.
+pub(super) const AUTHORITY: usize = 1;
+pub(super) const METHOD: usize = 2;
+pub(super) const PATH: usize = 4;
+pub(super) const SCHEME: usize = 6;
+pub(super) const STATUS: usize = 8;
+
 /// The first index whose entry has `name`, the case of letters ignored.
 pub(super) fn find_name(name: &[u8], name_hash: u32) -> Option<usize> {
     let index = usize::from(NAMES[slot(name_hash)]);
@@ -154,6 +161,19 @@ mod tests {
             assert_eq!(line.line, [line.name(), b": ", line.value(), b"\r\n"].concat());
         }
         assert!(get(0).is_none() && get(STATIC_COUNT + 1).is_none());
+    }
+
+    #[test]
+    fn pseudo_fields_begin_where_it_is_said() {
+        for (first, name) in [
+            (AUTHORITY, ":authority"),
+            (METHOD, ":method"),
+            (PATH, ":path"),
+            (SCHEME, ":scheme"),
+            (STATUS, ":status"),
+        ] {
+            assert_eq!(find_name(name.as_bytes(), hash_name(name.as_bytes())), Some(first));
+        }
     }
 
     #[test]
