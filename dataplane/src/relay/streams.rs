@@ -5,7 +5,14 @@
 
 mod response;
 
-use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+};
 
 use runtime::{Buffer, Deadline, Io, SendHalf, timer::Alarm};
 use wire::{
@@ -127,8 +134,10 @@ pub(super) async fn exchange<I: Io>(
         surplus: false,
     };
     let downloaded = {
-        let upload = upload(worker, &mut source, &mut up, &watch);
-        both(worker, (upload, download.run(from)), (stream_down, alarm), &cancels, &watch).await
+        // Pinned where they are made: to hand them over would copy them, twice.
+        let upload = pin!(upload(worker, &mut source, &mut up, &watch));
+        let run = pin!(download.run(from));
+        both(worker, (upload, run), (stream_down, alarm), &cancels, &watch).await
     };
     let (surplus, announced_close) = (download.surplus, download.announces_close);
     let is_begun = watch.has_taken_body.get() || matches!(&source, Source::Http1(source) if source.is_begun);
@@ -312,12 +321,14 @@ impl Watch<'_> {
 /// Runs both halves until the response is over, and the upload has ended or was stopped.
 async fn both<I: Io>(
     worker: &Worker<I>,
-    (upload, download): (impl Future<Output = ()>, impl Future<Output = Result<BodyOut, Failed>>),
+    (mut upload, mut download): (
+        Pin<&mut impl Future<Output = ()>>,
+        Pin<&mut impl Future<Output = Result<BodyOut, Failed>>>,
+    ),
     (down, alarm): (Option<&Stream>, &Alarm),
     sends: &[Option<Alarm>],
     watch: &Watch<'_>,
 ) -> Result<BodyOut, Failed> {
-    let (mut upload, mut download) = (pin!(upload), pin!(download));
     let (mut has_uploaded, mut downloaded) = (false, None);
     let mut is_stopped = false;
     let result = poll_fn(|cx| {
