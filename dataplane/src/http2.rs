@@ -227,7 +227,8 @@ impl Http2 {
 }
 
 impl State {
-    /// The place of a stream that begins.
+    /// The place of a stream.
+    #[inline]
     fn place(&mut self, key: StreamKey) -> &mut Place {
         let at = key.index();
         if at >= self.places.len() {
@@ -365,8 +366,13 @@ impl Place {
     /// Makes it ready for another stream.
     fn clear(&mut self, buffers: &BufferPool) {
         self.waker = None;
-        self.heads.drain(..).for_each(|(_, bytes)| buffers.put(bytes));
-        self.body.drain(..).for_each(|bytes| buffers.put(bytes));
+        // Mostly there is nothing left, and one by one that is seen at once.
+        while let Some((_, bytes)) = self.heads.pop_front() {
+            buffers.put(bytes);
+        }
+        while let Some(bytes) = self.body.pop_front() {
+            buffers.put(bytes);
+        }
         self.trailers.clear();
         self.is_ended = false;
         self.gone = None;

@@ -203,13 +203,14 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let mut state = self.http2.state.borrow_mut();
         state.wire.release(self.key);
-        state.waiting.retain(|known| *known != self.key);
-        let buffers = &self.http2.buffers;
-        let held: usize = state.place(self.key).body.iter().map(Buffer::len).sum();
-        if held > 0 {
+        if !state.waiting.is_empty() {
+            state.waiting.retain(|known| *known != self.key);
+        }
+        if !state.place(self.key).body.is_empty() {
+            let held = state.place(self.key).body.iter().map(Buffer::len).sum();
             state.wire.consume(self.key, held);
         }
-        state.place(self.key).clear(buffers);
+        state.place(self.key).clear(&self.http2.buffers);
         state.had_streams = true;
         // It may be what the driver waits for.
         state.wake_driver();
