@@ -46,7 +46,7 @@ sim:
 # Not a part of `make test`: it takes a build for release with all its optimisation, minutes on two cores, for a minute of
 # counting; and the counts are those of the machine that recorded them (its C library and processor choose what runs).
 cost:
-	bench/run --callgrind ringway-epoll --check --workload get-32,post-4k,get-64k,new-connection,prefixes,tcp-32
+	bench/run --callgrind ringway-epoll --check --workload get-32,post-4k,get-64k,new-connection,prefixes,tcp-32,h2-8x16,h2-32x1,grpc-unary
 
 fuzz:
 	@deploy/setup.sh build

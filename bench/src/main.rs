@@ -19,7 +19,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// HTTP/1.1 origin: /bytes/N answers with N bytes, /echo with the request's head, /count with what was counted
+    /// Origin, HTTP/1.1 and HTTP/2: /bytes/N answers with N bytes, /echo with the request's head, /count with what was counted
     Origin {
         #[arg(long, default_value = "127.0.0.1:8000")]
         listen: SocketAddr,
