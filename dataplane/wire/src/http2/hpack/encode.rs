@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::static_table::Entries;
 use super::table::{ENTRY_OVERHEAD_BYTES, LINE_OVERHEAD_BYTES, Table};
 use super::{STARTING_TABLE_BYTES, TABLE_BYTES_MAX, static_table};
 use crate::head::Known;
@@ -130,10 +131,10 @@ impl Encoder {
         self.pseudo(b":status", static_table::STATUS, &digits, out);
     }
 
-    /// Writes a field whose name stands in the static table, at `named` first, where its value is often found, too; before
-    /// that nothing of it is looked at.
-    fn pseudo(&mut self, name: &[u8], named: usize, value: &[u8], out: &mut Vec<u8>) {
-        if let Some(index) = static_table::find_value(named, value) {
+    /// Writes a field whose name these entries of the static table have, where its value is often found, too; before that
+    /// nothing of it is looked at.
+    fn pseudo(&mut self, name: &[u8], entries: Entries, value: &[u8], out: &mut Vec<u8>) {
+        if let Some(index) = static_table::find_value_among(entries, value) {
             return write_integer(INDEXED, index, out);
         }
         let hash = hash_field(name, value);
@@ -141,7 +142,7 @@ impl Encoder {
             return write_integer(INDEXED, index, out);
         }
         let is_kept = self.seen.note(hash) && self.is_worth_keeping(name, value);
-        write_integer(if is_kept { LITERAL_INDEXED } else { LITERAL }, named, out);
+        write_integer(if is_kept { LITERAL_INDEXED } else { LITERAL }, entries.0, out);
         write_text(value, out);
         if is_kept {
             self.insert(name, value, hash, hash_name(name));
@@ -203,6 +204,7 @@ const LITERAL: Form = (0, 4);
 /// The length of a string without Huffman code.
 const LENGTH: Form = (0, 7);
 
+#[inline]
 fn write_integer((bits, prefix_bits): Form, value: usize, out: &mut Vec<u8>) {
     let prefix_max = (1 << prefix_bits) - 1;
     if value < prefix_max {

@@ -93,12 +93,19 @@ pub(super) fn get(index: usize) -> Option<Line<'static>> {
     LINES.get(index.checked_sub(1)?).copied()
 }
 
-/// Where the entries of each pseudo-header field begin.
-pub(super) const AUTHORITY: usize = 1;
-pub(super) const METHOD: usize = 2;
-pub(super) const PATH: usize = 4;
-pub(super) const SCHEME: usize = 6;
-pub(super) const STATUS: usize = 8;
+/// The entries of each pseudo-header field: the first, and how many.
+pub(super) type Entries = (usize, usize);
+pub(super) const AUTHORITY: Entries = (1, 1);
+pub(super) const METHOD: Entries = (2, 2);
+pub(super) const PATH: Entries = (4, 2);
+pub(super) const SCHEME: Entries = (6, 2);
+pub(super) const STATUS: Entries = (8, 7);
+
+/// The index of the one among `entries` that has `value`.
+pub(super) fn find_value_among((first, count): Entries, value: &[u8]) -> Option<usize> {
+    let lines = LINES.get(first - 1..first - 1 + count)?;
+    Some(first + lines.iter().position(|line| line.value() == value)?)
+}
 
 /// The first index whose entry has `name`, the case of letters ignored.
 pub(super) fn find_name(name: &[u8], name_hash: u32) -> Option<usize> {
@@ -165,7 +172,7 @@ mod tests {
 
     #[test]
     fn pseudo_fields_begin_where_it_is_said() {
-        for (first, name) in [
+        for ((first, count), name) in [
             (AUTHORITY, ":authority"),
             (METHOD, ":method"),
             (PATH, ":path"),
@@ -173,6 +180,13 @@ mod tests {
             (STATUS, ":status"),
         ] {
             assert_eq!(find_name(name.as_bytes(), hash_name(name.as_bytes())), Some(first));
+            assert!(get(first + count).unwrap().name() != name.as_bytes());
+            for index in first..first + count {
+                let line = get(index).unwrap();
+                assert_eq!(line.name(), name.as_bytes());
+                assert_eq!(find_value_among((first, count), line.value()), Some(index));
+            }
+            assert_eq!(find_value_among((first, count), b"no such value"), None);
         }
     }
 
