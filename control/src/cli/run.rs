@@ -50,6 +50,8 @@ application never accepts, 126 and 127 if the application cannot be started.
 Examples:
   ringway run --name orders --port 8080 -- ./my-app
   ringway run --name orders --port 8080 --to ledger:7000 -- ./my-app --verbose
+  ringway run --name pay --port 50051 --protocol grpc -- ./pay
+  ringway run --name chat --port 8081 --protocol ws -- ./chat
   ringway run --name ledger --port 7000 --protocol tcp --advertise 10.0.0.7 -- ./ledger")]
 pub(super) struct Args {
     /// Service of the application
@@ -67,9 +69,9 @@ pub(super) struct Args {
     /// A service the application calls by a local port: SERVICE[.NAMESPACE]:PORT[=LOCALPORT]; may be repeated
     #[arg(long, value_name = "SERVICE:PORT[=LOCALPORT]")]
     to: Vec<Dependency>,
-    /// What the application speaks
+    /// What the application speaks; http and ws are HTTP/1.1, http2 and grpc are HTTP/2 without TLS
     #[arg(long, value_name = "PROTOCOL", default_value = "http",
-        value_parser = ["http", "http2", "grpc", "tcp"])]
+        value_parser = ["http", "http2", "grpc", "ws", "tcp"])]
     protocol: String,
     /// A label for selectors of Services; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]

@@ -241,10 +241,10 @@ pub(super) fn check(message: &control::Registration) -> Result<Registration, Ref
     if message.labels.iter().any(|(name, value)| name.len().max(value.len()) > TEXT_BYTES_MAX) {
         return Err(field("labels", "a name or value is longer than 253 bytes"));
     }
-    if !matches!(message.app_protocol.as_str(), "" | "http" | "http2" | "grpc" | "tcp") {
+    if !matches!(message.app_protocol.as_str(), "" | "http" | "http2" | "grpc" | "ws" | "tcp") {
         return Err(field(
             "app_protocol",
-            &format!("{:?} is not http, http2, grpc or tcp", message.app_protocol),
+            &format!("{:?} is not http, http2, grpc, ws or tcp", message.app_protocol),
         ));
     }
     Ok(Registration {
@@ -373,7 +373,10 @@ pub(super) mod tests {
             (|m| m.address = "0.0.0.0:80".into(), "address: 0.0.0.0:80 cannot be reached by others"),
             (|m| m.address = "10.0.0.1:0".into(), "address: 10.0.0.1:0 cannot be reached by others"),
             (|m| m.port = 65536, "port: 65536 is not a port"),
-            (|m| m.app_protocol = "http3".into(), "app_protocol: \"http3\" is not http, http2, grpc or tcp"),
+            (
+                |m| m.app_protocol = "http3".into(),
+                "app_protocol: \"http3\" is not http, http2, grpc, ws or tcp",
+            ),
             (
                 |m| m.labels = [("app".into(), "x".repeat(254))].into(),
                 "labels: a name or value is longer than 253 bytes",

@@ -50,7 +50,7 @@ pub struct SidecarRole {
     pub inbound: SocketAddr,
     /// Where the application listens.
     pub app: SocketAddr,
-    /// What it speaks: `http`, `http2`, `grpc` or `tcp`.
+    /// What it speaks: `http`, `http2`, `grpc`, `ws` or `tcp`.
     pub app_protocol: String,
     /// The HTTP proxy for its own calls.
     pub outbound: SocketAddr,

@@ -29,7 +29,7 @@ pub struct SidecarOptions {
     pub service: String,
     /// Where it listens, on 127.0.0.1.
     pub port: u16,
-    /// What it speaks: `http`, `http2`, `grpc` or `tcp`.
+    /// What it speaks: `http`, `http2`, `grpc`, `ws` or `tcp`.
     pub app_protocol: String,
     /// The address on which other proxies reach it.
     pub advertise: IpAddr,
