@@ -7,9 +7,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
+use futures::{SinkExt as _, StreamExt as _};
 use process::{PATIENCE, children_of, is_gone, until, until_gone};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
 use tonic::client::Grpc;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
@@ -23,11 +27,12 @@ fn the_demo_moves_gives_its_lessons_and_leaves_nothing() {
     let head = demo.until("mesh up in ");
     let ports = ["api http://", "gateway http://"].map(|name| address(&head, name));
     let summary = demo.until("plaintext ");
-    assert!(summary.starts_with("plaintext 5/5 edges   ") && summary.contains(" rps   p99 "), "{summary}");
+    assert!(summary.starts_with("plaintext 6/6 edges   ") && summary.contains(" rps   p99 "), "{summary}");
     demo.until("try:  ringway status");
     assert_eq!(charge(ports[1], 250), 250, "through the gateway and a sidecar to pay");
+    assert_eq!(chat(ports[1], "coffee?"), "coffee?", "through the gateway and a sidecar to the chat");
     let children = children_of(demo.pid());
-    assert_eq!(children.len(), 11, "a proxy for the gateway and for each replica");
+    assert_eq!(children.len(), 13, "a proxy for the gateway and for each replica");
 
     let second = demo.ask(&["--plain", "--for", "1s"]);
     assert!(said(&second).contains("a demo of yours runs already"), "{}", said(&second));
@@ -41,7 +46,7 @@ fn the_demo_moves_gives_its_lessons_and_leaves_nothing() {
     }
     let lesson = demo.ask(&["kill", "control-plane"]);
     assert!(lesson.status.success(), "{}", said(&lesson));
-    for words in ["8.0 s without it: ", " requests, 0 failed", "11 of 11 proxies in sync after"] {
+    for words in ["8.0 s without it: ", " requests, 0 failed", "13 of 13 proxies in sync after"] {
         assert!(said(&lesson).contains(words), "{words:?} is not in {}", said(&lesson));
     }
 
@@ -200,6 +205,17 @@ async fn charge(gateway: SocketAddr, cents: u32) -> u32 {
     let codec = ProstCodec::<Cents, Cents>::default();
     let path = "/shop.Pay/Charge".parse().unwrap();
     pay.unary(tonic::Request::new(Cents { cents }), path, codec).await.unwrap().into_inner().cents
+}
+
+/// Opens the chat's WebSocket and says something; what comes back.
+#[tokio::main(flavor = "current_thread")]
+async fn chat(gateway: SocketAddr, text: &str) -> String {
+    let stream = TcpStream::connect(gateway).await.unwrap();
+    let (mut socket, _) = client_async("ws://shop.demo/chat", stream).await.unwrap();
+    socket.send(Message::text(text)).await.unwrap();
+    let back = socket.next().await.unwrap().unwrap().into_text().unwrap();
+    socket.close(None).await.unwrap();
+    back.to_string()
 }
 
 /// The address behind `name` in a line.

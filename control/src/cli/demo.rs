@@ -15,8 +15,8 @@ use crate::sidecar::binary::{self, BinaryError};
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-Control plane, gateway, five toy services of two replicas with a sidecar each, and a steady load, on loopback and \
-without root. Ctrl-C leaves no process, port or file.
+Control plane, gateway, six toy services of two replicas with a sidecar each, and a steady load over HTTP/1.1, gRPC, \
+WebSocket and TCP, on loopback and without root. Ctrl-C leaves no process, port or file.
 
 Exit codes: 0 when it was ended, 1 if it cannot start.
 
@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// End after this time
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
-    /// Requests per second
+    /// Requests per second; there is a WebSocket message for every fourth
     #[arg(long, value_name = "RPS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     /// Where the API listens [default: 127.0.0.1:15080, or any port if that is taken]

@@ -20,6 +20,8 @@ const CALL_MICROS_MAX: u64 = 10_000_000;
 pub(super) enum Edge {
     /// From the load, through the gateway.
     GatewayWeb,
+    /// Messages that come back, through the gateway; WebSocket.
+    GatewayChat,
     /// To show what is in the cart.
     WebCart,
     /// To check out.
@@ -31,14 +33,15 @@ pub(super) enum Edge {
 }
 
 /// Every edge, in the order of the view.
-pub(super) const EDGES: [Edge; 5] =
-    [Edge::GatewayWeb, Edge::WebCart, Edge::WebOrders, Edge::OrdersPay, Edge::PayLedger];
+pub(super) const EDGES: [Edge; 6] =
+    [Edge::GatewayWeb, Edge::GatewayChat, Edge::WebCart, Edge::WebOrders, Edge::OrdersPay, Edge::PayLedger];
 
 impl Edge {
     /// `web -> cart`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Edge::GatewayWeb => "gateway -> web",
+            Edge::GatewayChat => "gateway -> chat",
             Edge::WebCart => "web -> cart",
             Edge::WebOrders => "web -> orders",
             Edge::OrdersPay => "orders -> pay",
@@ -49,6 +52,7 @@ impl Edge {
     /// What is spoken on it.
     pub(super) fn protocol(self) -> &'static str {
         match self {
+            Edge::GatewayChat => "WebSocket",
             Edge::OrdersPay => "gRPC",
             Edge::PayLedger => "TCP",
             _ => "HTTP/1.1",

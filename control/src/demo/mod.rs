@@ -1,7 +1,7 @@
 //! `ringway demo`: a whole mesh on one machine, loaded and shown, from its start to its end.
 //!
-//! [`mesh`] is the mesh, [`replica`] and [`toy`] the applications in it, on one [`place`], [`client`] and [`grpc`] how
-//! they ask each other, [`load`] the users; [`board`]
+//! [`mesh`] is the mesh, [`replica`] and [`toy`] the applications in it, on one [`place`], [`client`],
+//! [`grpc`] and [`chat`] how they talk, [`load`] the users; [`board`]
 //! measures, [`picture`] and [`screen`] show; [`lesson`] breaks something, [`remote`] lets another terminal ask for that.
 
 use std::io;
@@ -15,6 +15,7 @@ use futures::future::{Fuse, FusedFuture as _};
 use tokio::sync::{mpsc, oneshot};
 
 use self::board::{Board, EDGES};
+use self::chat::Chatter;
 use self::client::{Client, Form};
 use self::lesson::LessonError;
 use self::mesh::{Addresses, Mesh};
@@ -25,6 +26,7 @@ use self::toy::SERVICES;
 use crate::sidecar::signals::Signals;
 
 mod board;
+mod chat;
 mod client;
 mod folder;
 mod grpc;
@@ -87,6 +89,8 @@ pub enum DemoError {
 
 /// Longest wait for a first request that succeeds; a busy machine is slow.
 const MOVING_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause until another one is tried.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// After so long the first numbers are worth a summary.
 const SUMMARY_AFTER: Duration = Duration::from_millis(2_100);
@@ -132,9 +136,10 @@ impl Show<'_> {
         mut events: mpsc::UnboundedReceiver<String>,
     ) -> Result<(), DemoError> {
         let gateway = Arc::new(Client::new(self.mesh.gateway(), Form::Origin));
+        let mut chatters = load::chatters(self.mesh.gateway());
         let moves = async {
             self.mesh.ready().await?;
-            self.until_it_moves(&gateway).await
+            self.until_it_moves(&gateway, &mut chatters).await
         };
         tokio::select! {
             moves = moves => moves?,
@@ -142,7 +147,8 @@ impl Show<'_> {
         }
         let up = Instant::now();
         self.board.begin();
-        let load = Aborting(tokio::spawn(load::run(gateway, self.board.clone(), self.options.rate)));
+        let load =
+            Aborting(tokio::spawn(load::run(gateway, chatters, self.board.clone(), self.options.rate)));
         let (mut screen, mut wishes) = Screen::open(self.options.plain);
         screen.say(&self.head(up - self.started).await).map_err(DemoError::Screen)?;
 
@@ -194,11 +200,16 @@ impl Show<'_> {
     }
 
     /// The first requests find endpoints only when every replica is registered and known everywhere.
-    async fn until_it_moves(&self, gateway: &Client) -> Result<(), DemoError> {
+    async fn until_it_moves(&self, gateway: &Client, chatters: &mut [Chatter]) -> Result<(), DemoError> {
         let moves = async {
             for uri in [&*load::CHECKOUT, &*load::CART] {
                 while !gateway.get(uri).await.is_ok_and(|answer| answer.status.is_success()) {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+            for chatter in chatters {
+                while chatter.say("hello").await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
         };

@@ -12,7 +12,7 @@ use super::board::{Edge, Now};
 use super::toy::Service;
 
 /// Lines of the tables in a terminal.
-pub(super) const HEIGHT: u16 = 17;
+pub(super) const HEIGHT: u16 = 19;
 
 /// Everything that is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +70,7 @@ impl Picture {
         self.edges.iter().filter(|(_, now)| now.success.is_some_and(|share| share > 0.0)).count()
     }
 
-    /// The second line of the summary: `5/5 edges   200 rps   p99 1.9 ms (proxy-added 0.21 ms)`.
+    /// The second line of the summary: `6/6 edges   200 rps   p99 1.9 ms (proxy-added 0.21 ms)`.
     pub(super) fn summary(&self) -> String {
         let moving = self.moving_count();
         let front = self.front();
@@ -121,7 +121,7 @@ impl Picture {
                 number(millis(now.added[1])),
             ])
         });
-        let widths = [14, 8, 6, 8, 8, 8, 9, 9].map(Constraint::Length);
+        let widths = [15, 9, 6, 8, 8, 8, 9, 9].map(Constraint::Length);
         let titles = ["REQ/S", "SUCCESS", "P50", "P99", "ADDED P50", "ADDED P99"]
             .map(|title| number(title.to_owned()));
         let head = [Cell::from("EDGE"), Cell::from("PROTOCOL")].into_iter().chain(titles);
@@ -141,7 +141,7 @@ impl Picture {
                 Cell::from(format!("  {}", rates.collect::<Vec<_>>().join(" + "))),
             ])
         });
-        let widths = [14, 8, 6, 30].map(Constraint::Length);
+        let widths = [15, 9, 6, 30].map(Constraint::Length);
         let head = [
             Cell::from("SERVICE"),
             Cell::from("REPLICAS"),
@@ -193,12 +193,12 @@ mod tests {
         let now =
             Now { rate: 200.0, success: Some(1.0), took: [us(950), us(1900)], added: [us(70), us(420)] };
         let mut edges: Vec<_> = EDGES.iter().map(|edge| (*edge, now)).collect();
-        edges[4].1 = Now { success: Some(0.99999), ..now };
+        edges[5].1 = Now { success: Some(0.99999), ..now };
         let service = |service| ServiceNow { service, replicas: vec![Some(100.4), Some(99.6)] };
         let mut services: Vec<_> = SERVICES.iter().map(|it| service(*it)).collect();
-        services[2].replicas[1] = None;
+        services[3].replicas[1] = None;
         let up = Duration::from_secs(12);
-        Picture { up, edges, services, added: [us(70), us(420)], proxies: Some((11, 11)) }
+        Picture { up, edges, services, added: [us(70), us(420)], proxies: Some((13, 13)) }
     }
 
     #[test]
@@ -206,12 +206,12 @@ mod tests {
         let mut picture = picture();
         assert_eq!(
             picture.line(),
-            "200 rps  100 % ok  p50 0.95 ms  p99 1.9 ms  proxy-added 0.07 ms  11/11 in sync"
+            "200 rps  100 % ok  p50 0.95 ms  p99 1.9 ms  proxy-added 0.07 ms  13/13 in sync"
         );
-        assert_eq!(picture.summary(), "plaintext 5/5 edges   200 rps   p99 1.9 ms (proxy-added 0.07 ms)");
-        picture.edges[4].1 = Now::default();
+        assert_eq!(picture.summary(), "plaintext 6/6 edges   200 rps   p99 1.9 ms (proxy-added 0.07 ms)");
+        picture.edges[5].1 = Now::default();
         picture.proxies = None;
-        assert!(picture.summary().starts_with("plaintext 4/5 edges"), "{}", picture.summary());
+        assert!(picture.summary().starts_with("plaintext 5/6 edges"), "{}", picture.summary());
         assert!(picture.line().ends_with("no control plane"), "{}", picture.line());
     }
 
@@ -221,9 +221,10 @@ mod tests {
         terminal.draw(|frame| picture().draw(frame)).unwrap();
         let screen = terminal.backend().to_string();
         for line in [
-            "EDGE           PROTOCOL  REQ/S  SUCCESS      P50      P99 ADDED P50 ADDED P99",
-            "pay -> ledger  TCP         200  99.99 %  0.95 ms   1.9 ms   0.07 ms   0.42 ms",
-            "orders         1/2 up      100   100 + down",
+            "EDGE            PROTOCOL   REQ/S  SUCCESS      P50      P99 ADDED P50 ADDED P99",
+            "gateway -> chat WebSocket    200    100 %  0.95 ms   1.9 ms   0.07 ms   0.42 ms",
+            "pay -> ledger   TCP          200  99.99 %  0.95 ms   1.9 ms   0.07 ms   0.42 ms",
+            "orders          1/2 up       100   100 + down",
             "12 s   q ends it",
         ] {
             assert!(screen.contains(line), "{line:?} is not on\n{screen}");

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::board::{Board, Edge};
+use super::chat;
 use super::client::{Client, Form, SERVER_TIMING, timing};
 use super::grpc::{self, PayClient};
 
@@ -37,6 +38,8 @@ const GREETING: &str = "ledger ready";
 pub(super) enum Service {
     /// What the gateway leads to; asks cart, or orders.
     Web,
+    /// What the gateway leads to for questions. A WebSocket, and every message comes back.
+    Chat,
     /// Knows what is in the cart.
     Cart,
     /// Takes orders; asks pay.
@@ -48,14 +51,15 @@ pub(super) enum Service {
 }
 
 /// Every toy.
-pub(super) const SERVICES: [Service; 5] =
-    [Service::Web, Service::Cart, Service::Orders, Service::Pay, Service::Ledger];
+pub(super) const SERVICES: [Service; 6] =
+    [Service::Web, Service::Chat, Service::Cart, Service::Orders, Service::Pay, Service::Ledger];
 
 impl Service {
     /// As its Service document names it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Service::Web => "web",
+            Service::Chat => "chat",
             Service::Cart => "cart",
             Service::Orders => "orders",
             Service::Pay => "pay",
@@ -66,6 +70,7 @@ impl Service {
     /// As `ringway run --protocol` names it.
     pub(super) fn protocol(self) -> &'static str {
         match self {
+            Service::Chat => "ws",
             Service::Pay => "grpc",
             Service::Ledger => "tcp",
             _ => "http",
@@ -155,6 +160,9 @@ async fn serve(stream: TcpStream, work: Arc<Work>) {
         Service::Ledger => {
             let _ = work.keep_ledger(stream).await;
         }
+        Service::Chat => {
+            let _ = chat::echo(stream, &work.served).await;
+        }
         Service::Pay => {
             let answer = service_fn(|request| {
                 let work = work.clone();
@@ -193,7 +201,7 @@ impl Work {
             }
             (Service::Web, _) => self.call(Edge::WebCart, Uri::from_static("http://cart.mesh/items")).await,
             (Service::Orders, _) => self.pay().await,
-            (Service::Cart | Service::Pay | Service::Ledger, _) => true,
+            (Service::Cart | Service::Chat | Service::Pay | Service::Ledger, _) => true,
         };
         self.served.fetch_add(1, Ordering::Relaxed);
         let body = format!("{} says {}\n", self.service.name(), if done { "ok" } else { "no" });
@@ -295,6 +303,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::super::board::Totals;
+    use super::super::chat::Chatter;
     use super::*;
     use crate::sidecar::port::Reservation;
 
@@ -359,6 +368,24 @@ mod tests {
             (tonic::Code::Unavailable, "the ledger does not answer")
         );
         assert_eq!(board.totals(Edge::PayLedger), Totals { calls: 1, failed: 1 });
+    }
+
+    #[tokio::test]
+    async fn what_is_said_in_the_chat_comes_back_and_after_a_failure_on_a_new_connection() {
+        let board = board();
+        let (address, toy) = toy(Service::Chat, nowhere(), &board).await;
+        let mut chatter = Chatter::new(address);
+        for text in ["is there", "coffee?"] {
+            chatter.say(text).await.unwrap();
+        }
+        assert_eq!(toy.served(), 2);
+        drop(toy);
+        chatter.say("still there?").await.unwrap_err();
+        let listener = TcpListener::bind(address).await.unwrap();
+        let environment = Environment { http_proxy: nowhere(), dependency: None };
+        let toy = Toy::start(Service::Chat, listener, environment, board.clone());
+        chatter.say("and now?").await.unwrap();
+        assert_eq!(toy.served(), 1);
     }
 
     #[tokio::test]
