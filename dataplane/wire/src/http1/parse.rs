@@ -271,6 +271,7 @@ fn read_fields(
 }
 
 /// The same where `headers` says already where the lines are.
+#[allow(clippy::ptr_arg, reason = "one of two functions of one type")]
 fn known_fields(
     bytes: &[u8],
     lines: Lines<'_>,

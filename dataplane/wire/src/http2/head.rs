@@ -367,7 +367,7 @@ impl Writer {
     /// Bytes that it has room for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.text.capacity() + self.values.capacity() + self.cookies.capacity() + self.secret.capacity()
+        self.text.capacity() + self.values.capacity() + self.cookies.capacity()
     }
 
     fn whole(&mut self) -> Result<(), HeadError> {
