@@ -202,8 +202,12 @@ async fn forward_to<'a, I: Io>(
         // ---- Nothing sent: any endpoint may be tried, any answer given. ----
         let reached = reach(worker, downstream, record, &destinations, &mut attempts, &plan).await;
         let (endpoint, upstream) = reached.map_err(nothing_sent)?;
-        if let (Asked::Upgrade, Upstream::Http2 { stream, .. }) = (asked, &upstream) {
-            takes_protocols(stream, &downstream.alarm, deadline).await.map_err(nothing_sent)?;
+        if let (Asked::Upgrade, Upstream::Http2 { stream, .. }) = (asked, &upstream)
+            && let Err(error) = takes_protocols(stream, &downstream.alarm, deadline).await
+        {
+            let sent = Sent { was_idle: upstream.is_reused(), can_repeat: true };
+            attempts.go_on(endpoint.state.id(), nothing_sent(error), sent)?;
+            continue;
         }
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
         queue_connection_start(downstream, cluster, &upstream);

@@ -61,6 +61,8 @@ struct State {
     end: Option<Ended>,
     /// Nobody picks it for new streams any more.
     is_retired: bool,
+    /// Streams of ours that it may carry still.
+    streams_left: u32,
 }
 
 /// What is kept of one stream between its exchange and the driver.
@@ -120,8 +122,14 @@ impl Http2 {
             is_sending: false,
             end: None,
             is_retired: false,
+            streams_left: u32::MAX,
         };
         Rc::new(Http2 { state: RefCell::new(state), buffers })
+    }
+
+    /// It shall carry so many streams of ours and no more.
+    pub fn limit_streams(&self, streams: u32) {
+        self.state.borrow_mut().streams_left = streams;
     }
 
     /// A stream for a request; `None` when there can be no other now.
@@ -130,8 +138,13 @@ impl Http2 {
         if state.end.is_some() || state.is_retired {
             return None;
         }
-        state.wire.ask_when_idle(Tick(now));
+        if state.wire.can_open() {
+            state.wire.ask_when_idle(Tick(now));
+        }
         let key = state.wire.open()?;
+        state.streams_left = state.streams_left.saturating_sub(1);
+        // The last that it shall carry.
+        state.is_retired |= state.streams_left == 0;
         state.place(key);
         drop(state);
         Some(Stream::new(self.clone(), key))

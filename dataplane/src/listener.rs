@@ -222,21 +222,20 @@ pub(crate) async fn connection<I: Io>(
             match (pass, filter) {
                 (Err(delay), _) => {
                     worker.buffers.put(found.bytes);
+                    worker.buffers.put(connected.map(|(_, bytes)| bytes).unwrap_or_default());
                     worker.io.sleep_until(Deadline::after(worker.io.now(), delay)).await;
                 }
                 (Ok(_pass), Some(NetworkFilter::HttpConnectionManager(_))) => {
                     // What came while its listener went is answered, and the connection ends with that.
                     let manager = Manager::find(worker.bound(), &origin);
-                    if let Some(manager) = manager.or_else(|| Manager::find(last?, &origin)) {
+                    match manager.or_else(|| Manager::find(last?, &origin)) {
                         // Boxed, as the other: neither kind of connection pays for the state of both.
-                        Box::pin(downstream::serve(
-                            worker.clone(),
-                            manager,
-                            (recv, send),
-                            origin,
-                            found.bytes,
-                        ))
-                        .await;
+                        Some(manager) => {
+                            let halves = (recv, send);
+                            Box::pin(downstream::serve(worker.clone(), manager, halves, origin, found.bytes))
+                                .await;
+                        }
+                        None => worker.buffers.put(found.bytes),
                     }
                 }
                 (Ok(_pass), Some(NetworkFilter::TcpProxy(proxy))) => {

@@ -55,7 +55,7 @@ pub enum ExchangeError {
     /// The process holds as much memory as it may.
     #[error("overloaded")]
     Overloaded,
-    /// CONNECT, which no listener of this proxy tunnels.
+    /// CONNECT that no route takes.
     #[error("method not allowed")]
     MethodNotAllowed,
     /// An upgrade that cannot be passed over, and that the configuration does not allow or upstream does not know.

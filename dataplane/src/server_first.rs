@@ -83,6 +83,8 @@ pub(crate) async fn wait<I: Io>(
                 && let Some(mut upstream) = dialed.upstream.take()
             {
                 match received(worker, &mut upstream.recv, cx) {
+                    // It ended without a word, and may have waited for the client's.
+                    Some(bytes) if bytes.is_empty() => worker.buffers.put(bytes),
                     Some(bytes) => return Poll::Ready(First::Server(upstream, bytes)),
                     None => dialed.upstream.set(Some(upstream)),
                 }

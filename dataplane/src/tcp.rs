@@ -36,29 +36,29 @@ pub(crate) async fn serve<I: Io>(
     worker: &Rc<Worker<I>>,
     proxy: &TcpProxy,
     origin: &Origin,
-    (recv, mut send): (I::Recv, I::Send),
+    (recv, send): (I::Recv, I::Send),
     (first, connected): (Buffer, Option<(Upstream<I>, Buffer)>),
 ) {
-    let bound = worker.bound();
-    let Some(counters) = bound.tcp.get(&proxy.stat_prefix).cloned() else { return };
+    let (connected, down_first) = match connected {
+        Some((upstream, bytes)) => (Some(upstream), bytes),
+        None => (None, Buffer::default()),
+    };
+    let Some(counters) = worker.bound().tcp.get(&proxy.stat_prefix).cloned() else {
+        return refuse(worker, send, [first, down_first]);
+    };
     counters.downstream_cx_total.inc();
     worker.stats.counters.requests.inc();
-    drop(bound);
     if worker.is_short_of_memory() {
         counters.downstream_cx_overload_close.inc();
-        worker.buffers.put(first);
-        send.reset();
-        return;
+        return refuse(worker, send, [first, down_first]);
     }
     let connected = match connected {
-        Some(connected) => Some(connected),
-        None => connect(worker, proxy, origin).await.map(|upstream| (upstream, Buffer::default())),
+        Some(upstream) => Some(upstream),
+        None => connect(worker, proxy, origin).await,
     };
-    let Some((Upstream { recv: up_recv, send: up_send, counted }, down_first)) = connected else {
+    let Some(Upstream { recv: up_recv, send: up_send, counted }) = connected else {
         counters.downstream_cx_no_route.inc();
-        worker.buffers.put(first);
-        send.reset();
-        return;
+        return refuse(worker, send, [first, down_first]);
     };
     let stats = &counted.stats;
     let (moved, is_over) = (Cell::new(worker.io.now()), Cell::new(false));
@@ -85,6 +85,12 @@ pub(crate) async fn serve<I: Io>(
     if both(&mut up, &mut down).await == Ended::Idle {
         counters.idle_timeout.inc();
     }
+}
+
+/// Ends a connection that is not served, of which these bytes came.
+fn refuse<I: Io>(worker: &Worker<I>, mut send: I::Send, bytes: [Buffer; 2]) {
+    bytes.into_iter().for_each(|bytes| worker.buffers.put(bytes));
+    send.reset();
 }
 
 /// A connection to an endpoint.

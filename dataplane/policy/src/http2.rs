@@ -35,7 +35,7 @@ pub struct Http2Options {
     /// PRIORITY frames for each stream that was opened, and for one more (Envoy:
     /// `max_inbound_priority_frames_per_stream`).
     pub priority_frames_per_stream_max: u32,
-    /// WINDOW_UPDATE frames for each DATA frame that we sent, see [`Http2Options::window_updates_max`] (Envoy:
+    /// WINDOW_UPDATE frames for each DATA frame that we sent (Envoy:
     /// `max_inbound_window_update_frames_per_data_frame_sent`); above zero.
     pub window_updates_per_data_frame_max: u32,
     /// RST_STREAM frames that may come at once (Envoy: `stream_reset_burst`) ...
@@ -85,39 +85,11 @@ impl Http2Options {
             resets_per_second: limits::HTTP2_RESETS_PER_SECOND_DEFAULT,
         }
     }
-
-    /// PRIORITY frames that a connection on which `streams` were opened may have seen.
-    pub fn priority_frames_max(&self, streams: u64) -> u64 {
-        u64::from(self.priority_frames_per_stream_max).saturating_mul(streams.saturating_add(1))
-    }
-
-    /// WINDOW_UPDATE frames that a connection on which `streams` were opened, and on which we sent `data_frames`, may have
-    /// seen. As Envoy counts: a stream and the connection each get one for a DATA frame, and a few come before the first.
-    pub fn window_updates_max(&self, streams: u64, data_frames: u64) -> u64 {
-        let for_data = u64::from(self.window_updates_per_data_frame_max).saturating_mul(data_frames);
-        streams.saturating_add(for_data).saturating_mul(2).saturating_add(5)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn budgets_of_frames_grow_with_what_a_connection_did() {
-        let options = Http2Options {
-            priority_frames_per_stream_max: 100,
-            window_updates_per_data_frame_max: 10,
-            ..Http2Options::downstream()
-        };
-        // Streams opened, DATA frames sent; PRIORITY and WINDOW_UPDATE frames that may have come.
-        for (streams, data_frames, priority, window_updates) in
-            [(0, 0, 100, 5), (1, 0, 200, 7), (3, 2, 400, 51), (u64::MAX, u64::MAX, u64::MAX, u64::MAX)]
-        {
-            assert_eq!(options.priority_frames_max(streams), priority, "{streams}");
-            assert_eq!(options.window_updates_max(streams, data_frames), window_updates, "{streams}");
-        }
-    }
 
     #[test]
     fn the_two_sides_differ_in_the_streams_alone() {

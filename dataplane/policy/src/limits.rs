@@ -71,6 +71,10 @@ pub const HTTP2_STREAMS_DOWNSTREAM_DEFAULT: u32 = 100;
 /// takes, and mostly says less. This bounds what one connection that breaks takes with it where it does not.
 pub const HTTP2_STREAMS_UPSTREAM_DEFAULT: u32 = 1024;
 
+/// Connections of one worker to one endpoint that speaks HTTP/2. Another is made when those there are have as many streams as
+/// the endpoint allows; one that allows none, or few, must not cost a descriptor for each request.
+pub const HTTP2_CONNECTIONS_PER_ENDPOINT_MAX: usize = 64;
+
 /// The most that may be configured of either. Far more than share one connection with profit; with this, what is kept for
 /// each stream of a connection has an end.
 pub const HTTP2_STREAMS_MAX: u32 = 1 << 16;

@@ -52,6 +52,10 @@ pub(super) async fn serve<I: Io>(
         first,
         alarm: connection.recv.cancel_handle(),
         idle_timeout: manager.config.idle_timeout,
+        settings_timeout: manager
+            .config
+            .request_headers_timeout
+            .unwrap_or(limits::REQUEST_HEADERS_TIMEOUT_DEFAULT),
         ages_at: connection.ages_at,
         send_timeout: manager.config.stream_idle_timeout.unwrap_or(limits::STREAM_IDLE_TIMEOUT_DEFAULT),
         recv: &mut connection.recv,
@@ -97,10 +101,10 @@ impl<I: Io> Owner for Requests<'_, I> {
         {
             self.manager = Rc::new(current);
         }
-        self.requests_left = self.requests_left.saturating_sub(1);
-        if self.requests_left == 0 {
+        if self.requests_left == 1 {
             self.stats.counters.downstream_cx_max_requests_reached.inc();
         }
+        self.requests_left = self.requests_left.saturating_sub(1);
         let request = Request { manager: self.manager.clone(), client: self.client.clone(), arrived };
         self.worker.exchanges.begin(self.worker, request);
     }
@@ -123,13 +127,13 @@ struct Request {
 
 /// The tasks of a worker that run exchanges of streams.
 pub struct Exchanges<I: Io> {
-    idle: RefCell<Vec<Rc<Seat<I>>>>,
+    idle: RefCell<Vec<Rc<Place<I>>>>,
     /// Memory for the heads of requests.
     heads: RefCell<Vec<RequestHead>>,
 }
 
 /// Where a task waits for its next exchange.
-struct Seat<I: Io> {
+struct Place<I: Io> {
     next: Cell<Option<(Rc<Worker<I>>, Request)>>,
     /// None comes any more.
     is_over: Cell<bool>,
@@ -147,27 +151,27 @@ impl<I: Io> Default for Exchanges<I> {
 
 impl<I: Io> Exchanges<I> {
     fn begin(&self, worker: &Rc<Worker<I>>, request: Request) {
-        let seat = self.idle.borrow_mut().pop();
-        match seat {
-            Some(seat) => {
-                seat.next.set(Some((worker.clone(), request)));
-                if let Some(task) = seat.task.borrow().as_ref() {
+        let place = self.idle.borrow_mut().pop();
+        match place {
+            Some(place) => {
+                place.next.set(Some((worker.clone(), request)));
+                if let Some(task) = place.task.borrow().as_ref() {
                     task.wake_by_ref();
                 }
             }
             None => {
                 let next = Cell::new(Some((worker.clone(), request)));
-                let seat = Seat { next, is_over: Cell::new(false), task: RefCell::default() };
-                worker.io.spawn(run(Rc::new(seat), Kept::new(worker)));
+                let place = Place { next, is_over: Cell::new(false), task: RefCell::default() };
+                worker.io.spawn(run(Rc::new(place), Kept::new(worker)));
             }
         }
     }
 
     /// Ends the tasks that wait for an exchange: the worker stops.
     pub fn stop(&self) {
-        for seat in self.idle.borrow_mut().drain(..) {
-            seat.is_over.set(true);
-            if let Some(task) = seat.task.borrow().as_ref() {
+        for place in self.idle.borrow_mut().drain(..) {
+            place.is_over.set(true);
+            if let Some(task) = place.task.borrow().as_ref() {
                 task.wake_by_ref();
             }
         }
@@ -200,13 +204,13 @@ impl Kept {
 }
 
 /// Runs one exchange after the other; ends when enough others wait for the next.
-async fn run<I: Io>(seat: Rc<Seat<I>>, mut kept: Kept) {
+async fn run<I: Io>(place: Rc<Place<I>>, mut kept: Kept) {
     loop {
-        let next = poll_fn(|cx| match seat.next.take() {
+        let next = poll_fn(|cx| match place.next.take() {
             Some(next) => Poll::Ready(Some(next)),
-            None if seat.is_over.get() => Poll::Ready(None),
+            None if place.is_over.get() => Poll::Ready(None),
             None => {
-                let mut task = seat.task.borrow_mut();
+                let mut task = place.task.borrow_mut();
                 task.get_or_insert_with(|| cx.waker().clone());
                 Poll::Pending
             }
@@ -217,7 +221,7 @@ async fn run<I: Io>(seat: Rc<Seat<I>>, mut kept: Kept) {
         if idle.len() >= KEPT_MAX {
             return;
         }
-        idle.push(seat.clone());
+        idle.push(place.clone());
     }
 }
 

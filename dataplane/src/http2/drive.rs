@@ -12,7 +12,10 @@ use runtime::{Buffer, BufferPool, Deadline, Gather, Io, RecvHalf, SendHalf, time
 use wire::{
     Tick,
     head::RequestHead,
-    http2::{conn::OUTPUT_BYTES_MAX, error::ErrorCode},
+    http2::{
+        conn::OUTPUT_BYTES_MAX,
+        error::{ConnectionError, ErrorCode},
+    },
 };
 
 use super::{Arrived, Ended, Http2};
@@ -32,6 +35,8 @@ pub struct Drive<'a, I: Io> {
     pub idle_timeout: Option<Duration>,
     /// From then on it takes no new streams.
     pub ages_at: Deadline,
+    /// How long the other end may take to say what it takes.
+    pub settings_timeout: Duration,
     /// How long the other end may take none of what is to be sent.
     pub send_timeout: Duration,
     /// Counts bytes that came.
@@ -59,7 +64,18 @@ const LEAVING: Duration = Duration::from_secs(1);
 
 /// Drives a connection until it is over. Streams that are held then see that it is.
 pub async fn drive<I: Io>(http2: &Rc<Http2>, io: &I, with: Drive<'_, I>, owner: &mut impl Owner) -> Ended {
-    let Drive { recv, send, first, alarm, idle_timeout, ages_at, send_timeout, received, sent } = with;
+    let Drive {
+        recv,
+        send,
+        first,
+        alarm,
+        idle_timeout,
+        ages_at,
+        settings_timeout,
+        send_timeout,
+        received,
+        sent,
+    } = with;
     let cancel_sending = send.cancel_handle();
     let mut receiving = Receiving {
         http2,
@@ -70,6 +86,7 @@ pub async fn drive<I: Io>(http2: &Rc<Http2>, io: &I, with: Drive<'_, I>, owner: 
         ages_at,
         idle_since: io.now(),
         leaves_at: Deadline::NEVER,
+        heard_by: Deadline::after(io.now(), settings_timeout),
         received,
         arrived: Vec::new(),
     };
@@ -108,6 +125,8 @@ struct Receiving<'a, I: Io> {
     idle_since: u64,
     /// It was announced that it leaves; by then that is final.
     leaves_at: Deadline,
+    /// By then the other end has said what it takes.
+    heard_by: Deadline,
     received: &'a Counter,
     /// Requests on their way to the owner.
     arrived: Vec<Arrived>,
@@ -184,7 +203,8 @@ impl<I: Io> Receiving<'_, I> {
             _ => Deadline::NEVER,
         };
         let ages_at = if state.is_leaving() { Deadline::NEVER } else { self.ages_at };
-        idle.min(ages_at).min(self.leaves_at).min(Deadline(state.wire.deadline().0))
+        let heard_by = if state.wire.is_heard() { Deadline::NEVER } else { self.heard_by };
+        idle.min(ages_at).min(heard_by).min(self.leaves_at).min(Deadline(state.wire.deadline().0))
     }
 
     /// Does what is due.
@@ -195,6 +215,11 @@ impl<I: Io> Receiving<'_, I> {
             self.idle_since = now;
         }
         if let Err(error) = state.wire.on_timeout(Tick(now)) {
+            return Err(Ended::Failed(error));
+        }
+        if now >= self.heard_by.0 && !state.wire.is_heard() {
+            let error = ConnectionError::SettingsTimeout;
+            state.wire.leave(error.code());
             return Err(Ended::Failed(error));
         }
         let is_idle =

@@ -8,7 +8,7 @@ use policy::{
 };
 use runtime::{Deadline, Gather, Io, SendHalf};
 use wire::{
-    head::{Framing, RequestView},
+    head::{Framing, Method, RequestView},
     http1::encode::{self, Answer},
 };
 
@@ -198,7 +198,9 @@ fn has_no_body<I: Io>(downstream: &Downstream<'_, I>) -> bool {
 /// Whether the connection lives on after an answer of our own: only when no byte of a body can be left.
 fn after_answer<I: Io>(worker: &Worker<I>, downstream: &mut Downstream<'_, I>) -> After {
     downstream.done_bytes = downstream.request.end as usize;
+    // What comes behind CONNECT may be what should go through the tunnel.
     let goes_on = downstream.request.keep_alive
+        && downstream.request.method != Method::Connect
         && !downstream.is_last
         && worker.io.now() < downstream.side.ages_at().0
         && !worker.is_draining();

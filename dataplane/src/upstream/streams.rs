@@ -84,7 +84,8 @@ impl StreamPools {
                 Some(Found::Stream(stream)) => return Ok((stream, false)),
                 Some(Found::Unheard(connection)) => {
                     wait((alarm, deadline), |cx| connection.poll_heard(cx)).await;
-                    if io.now() >= deadline.0 {
+                    // One that never says what it takes is as one that cannot be made.
+                    if io.now() >= deadline.0 || !connection.is_heard() {
                         return Err(timed_out);
                     }
                 }
@@ -97,6 +98,7 @@ impl StreamPools {
                         return Err(timed_out);
                     }
                 }
+                Some(Found::Nothing) => return Err(CheckoutError::Shortage { endpoint: to.address }),
                 None => {
                     let connecting = Rc::<Connecting>::default();
                     if let Some(shared) = self.by_endpoint.borrow_mut().get_mut(&id) {
@@ -158,6 +160,8 @@ enum Found {
     /// could be refused, with the bodies that went with them.
     Unheard(Rc<Http2>),
     Connecting(Rc<Connecting>),
+    /// There are as many as may be, and none takes another stream.
+    Nothing,
 }
 
 impl Shared {
@@ -171,6 +175,9 @@ impl Shared {
         match (unheard, &self.connecting) {
             (Some(connection), _) => Some(Found::Unheard(connection.clone())),
             (None, Some(connecting)) => Some(Found::Connecting(connecting.clone())),
+            (None, None) if self.connections.len() >= limits::HTTP2_CONNECTIONS_PER_ENDPOINT_MAX => {
+                Some(Found::Nothing)
+            }
             (None, None) => None,
         }
     }
@@ -239,7 +246,11 @@ async fn connect<I: Io>(
     let random = worker.rng.borrow_mut().next_u64();
     let http2 =
         Http2::new(false, http2::upstream_config(to.config, random), worker.buffers.clone(), io.now());
+    if let Some(most) = to.config.max_requests_per_connection {
+        http2.limit_streams(most.get());
+    }
     let life = Life {
+        settings_timeout: to.config.connect_timeout,
         idle_timeout: to.config.idle_timeout,
         ages_at: to.config.max_connection_duration.map_or(Deadline::NEVER, |most| ages_at(worker, most)),
         stats: to.stats.clone(),
@@ -257,6 +268,8 @@ fn ages_at<I: Io>(worker: &Worker<I>, most: Duration) -> Deadline {
 }
 
 struct Life {
+    /// How long the other end may take to begin.
+    settings_timeout: Duration,
     idle_timeout: Option<Duration>,
     ages_at: Deadline,
     stats: Arc<ClusterStats>,
@@ -271,6 +284,7 @@ async fn drive<I: Io>(http2: Rc<Http2>, io: I, (mut recv, mut send): (I::Recv, I
         send: &mut send,
         first: Buffer::default(),
         idle_timeout: life.idle_timeout,
+        settings_timeout: life.settings_timeout,
         ages_at: life.ages_at,
         send_timeout: limits::STREAM_IDLE_TIMEOUT_DEFAULT,
         received: &counters.upstream_cx_rx_bytes_total,

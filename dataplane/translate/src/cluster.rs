@@ -6,7 +6,7 @@ mod protocol;
 use std::sync::Arc;
 
 use policy::{
-    cluster::{ClusterConfig, Discovery, Dns},
+    cluster::{ClusterConfig, Discovery, Dns, UpstreamProtocol},
     limits,
 };
 use proto::pb::envoy::config::cluster::v3 as cluster;
@@ -66,6 +66,11 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
     }
     balance::apply(value, &mut config, at)?;
     protocol::apply(value, origin, &mut config, at)?;
+    if config.proxy_protocol.is_some() && config.protocol != UpstreamProtocol::Http1 {
+        let reason =
+            "connections that speak HTTP/2 are shared, so their beginning cannot say whom they are from";
+        return Err(socket_at.fault(Reason::Conflict(reason)));
+    }
     Ok(config)
 }
 

@@ -114,6 +114,7 @@ pub struct Header {
     pub never_indexed: bool,
 }
 
+#[cfg(test)]
 impl Header {
     /// Takes on what is known of it beside what its line says.
     pub(crate) fn know(&mut self, other: &Header) {

@@ -60,9 +60,6 @@ pub fn http(bytes: &[u8]) -> Sniff {
     let is_target = |byte: &u8| is_value(*byte) && !matches!(byte, b' ' | b'\t');
     let target = rest.iter().position(|byte| !is_target(byte)).unwrap_or(rest.len());
     let version = rest.get(target..).unwrap_or_default();
-    if version.is_empty() && target > 0 && seen.len() == LINE_BYTES_MAX {
-        return Sniff::Http1(Version::Http11);
-    }
     let lines: [(&[u8], Version); 2] =
         [(b" HTTP/1.1\r\n", Version::Http11), (b" HTTP/1.0\r\n", Version::Http10)];
     for (line, known) in lines {
@@ -71,7 +68,12 @@ pub fn http(bytes: &[u8]) -> Sniff {
         }
     }
     let may_be = lines.iter().any(|(line, _)| line.starts_with(version));
-    if may_be && (target > 0 || version.is_empty()) { Sniff::Partial } else { Sniff::NotHttp }
+    match may_be && (target > 0 || version.is_empty()) {
+        // The end is not looked for any further.
+        true if seen.len() == LINE_BYTES_MAX => Sniff::Http1(Version::Http11),
+        true => Sniff::Partial,
+        false => Sniff::NotHttp,
+    }
 }
 
 #[cfg(test)]
@@ -108,5 +110,10 @@ mod tests {
         let long: alloc::vec::Vec<u8> = long.into_iter().chain([b'z'; LINE_BYTES_MAX]).collect();
         assert_eq!(http(&long[..LINE_BYTES_MAX - 1]), Sniff::Partial);
         assert_eq!(http(&long), http1);
+        // Wherever in the line the end of what is looked at falls.
+        for target in LINE_BYTES_MAX - 20..LINE_BYTES_MAX {
+            let line = [b"GET /", &long[6..5 + target], b" HTTP/1.1\r\nhost: a\r\n\r\n"].concat();
+            assert_eq!(http(&line), http1, "{target}");
+        }
     }
 }

@@ -145,7 +145,7 @@ pub struct Connection {
     /// The id of our next stream.
     pub(super) own_next: u32,
     /// Streams that we have reset not long ago, on which frames may be on their way still.
-    pub(super) reset_lately: [u32; RESET_LATELY],
+    pub(super) reset_lately: Vec<u32>,
     reset_lately_next: usize,
     /// The last stream that the peer will look at.
     pub(super) peer_takes_until: Option<u32>,
@@ -159,8 +159,9 @@ pub struct Connection {
     pub(super) asked_at: Option<Tick>,
 }
 
-/// How many of our resets are remembered.
-const RESET_LATELY: usize = 64;
+/// How many of our resets are remembered: as many as streams may end at once, within these bounds.
+const RESET_LATELY_MIN: usize = 64;
+const RESET_LATELY_MAX: usize = 1024;
 
 /// How the connection is left (RFC 9113 §6.8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,7 +224,7 @@ impl Connection {
             peer_last: 0,
             taken_last: STREAM_ID_MAX,
             own_next: 1,
-            reset_lately: [0; RESET_LATELY],
+            reset_lately: Vec::new(),
             reset_lately_next: 0,
             peer_takes_until: None,
             leaving: Leaving::No,
@@ -332,6 +333,11 @@ impl Connection {
         self.streams.live_count()
     }
 
+    /// Whether the peer has said what it takes.
+    pub fn is_heard(&self) -> bool {
+        self.peer_is_known
+    }
+
     /// Whether the peer takes CONNECT with a protocol; `None` before it has said what it takes.
     pub fn peer_takes_protocols(&self) -> Option<bool> {
         self.peer_is_known.then_some(self.peer.connect_protocol)
@@ -382,15 +388,20 @@ impl Connection {
 
     pub(super) fn write_reset(&mut self, id: u32, code: ErrorCode) {
         frame::write_reset(id, code, &mut self.out);
-        if let Some(place) = self.reset_lately.get_mut(self.reset_lately_next) {
-            *place = id;
+        if self.reset_lately.contains(&id) {
+            return;
         }
-        self.reset_lately_next = (self.reset_lately_next + 1) % RESET_LATELY;
+        let most = (self.config.settings.streams_max as usize).clamp(RESET_LATELY_MIN, RESET_LATELY_MAX);
+        match self.reset_lately.get_mut(self.reset_lately_next) {
+            Some(place) => *place = id,
+            None => self.reset_lately.push(id),
+        }
+        self.reset_lately_next = (self.reset_lately_next + 1) % most;
     }
 
     // ---- life ----
 
-    /// Whether a PING of ours with this payload is on its way, which was answered now.
+    /// A PING of ours was answered, if one with this payload is on its way.
     pub(super) fn on_pong(&mut self, payload: [u8; 8]) {
         match payload {
             PING_GROWTH if self.growth.is_measuring => {

@@ -111,13 +111,14 @@ pub(super) fn response(
 ) {
     let head = view.head;
     let is_interim = head.status < 200;
+    let is_tunnel = edits.method == Method::Connect && (200..300).contains(&head.status);
     encoder.begin(out);
     encoder.status(if head.status == 101 { 200 } else { head.status }, out);
     let filter = Filter::new(&head.headers, view.bytes, head.options, edits.headers);
     for header in &head.headers {
         let goes_on = match header.known {
             Known::Other | Known::Date | Known::Server | Known::ForwardedClientCert => filter.keeps(header),
-            Known::ContentLength => !is_interim && head.status != 204 && !head.has_added_length,
+            Known::ContentLength => !is_interim && head.status != 204 && !is_tunnel && !head.has_added_length,
             Known::Trailer | Known::Expect => true,
             Known::Te
             | Known::Host

@@ -58,6 +58,9 @@ pub enum ConnectionError {
     /// The peer has used up what it may do without purpose.
     #[error("too many frames without purpose")]
     Calm,
+    /// SETTINGS did not come in time.
+    #[error("no settings")]
+    SettingsTimeout,
     /// A PING was not answered in time.
     #[error("ping not answered")]
     PingTimeout,
@@ -77,6 +80,7 @@ impl ConnectionError {
             ConnectionError::FlowControl => ErrorCode::FLOW_CONTROL_ERROR,
             ConnectionError::Compression => ErrorCode::COMPRESSION_ERROR,
             ConnectionError::BlockTooLarge | ConnectionError::Calm => ErrorCode::ENHANCE_YOUR_CALM,
+            ConnectionError::SettingsTimeout => ErrorCode::SETTINGS_TIMEOUT,
             ConnectionError::PingTimeout => ErrorCode::NO_ERROR,
         }
     }

@@ -320,11 +320,10 @@ impl Writer {
         if let Some(status) = self.text.get_mut(STATUS_AT..STATUS_AT + 3) {
             status.copy_from_slice(b"101");
         }
-        for part in [b"connection: upgrade\r\nupgrade: ", protocol, b"\r\n\r\n"] {
-            self.text.extend_from_slice(part);
-        }
-        parse::response(&self.text, limits, Method::Get, head)?;
-        Ok(())
+        self.line(&[b"connection: upgrade\r\n"], b"connection".len(), Known::Connection);
+        self.line(&[b"upgrade: ", protocol, b"\r\n"], b"upgrade".len(), Known::Upgrade);
+        self.text.extend_from_slice(b"\r\n");
+        Ok(parse::written_response(&self.text, (limits, Method::Get), &mut self.headers, head)?)
     }
 
     /// Trailer lines that may be sent on.
