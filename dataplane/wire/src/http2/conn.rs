@@ -159,6 +159,9 @@ pub struct Connection {
     pub(super) asked_at: Option<Tick>,
 }
 
+/// Streams of ours before the peer has said how many it takes: no server should take fewer (RFC 9113 §6.5.2).
+const STREAMS_UNTIL_KNOWN: u32 = 100;
+
 /// How many of our resets are remembered: as many as streams may end at once, within these bounds.
 const RESET_LATELY_MIN: usize = 64;
 const RESET_LATELY_MAX: usize = 1024;
@@ -306,7 +309,9 @@ impl Connection {
 
     /// Whether [`Connection::open`] would give a stream.
     pub fn can_open(&self) -> bool {
-        let most = self.peer.streams_max.min(self.config.own_streams_max) as usize;
+        // What the peer takes is on its way until its SETTINGS are here, and more than that it refuses.
+        let takes = if self.peer_is_known { self.peer.streams_max } else { STREAMS_UNTIL_KNOWN };
+        let most = takes.min(self.config.own_streams_max) as usize;
         // Each that is open may be one that has no id yet.
         let ids_left = (STREAM_ID_MAX + 2).saturating_sub(self.own_next) / 2;
         !self.is_server && !self.is_leaving() && self.streams.live_count() < most.min(ids_left as usize)
