@@ -1,4 +1,5 @@
-//! Every row of the catalogue of failures (HTTP/1, upstreams, resources), tried on the real program, on both I/O drivers.
+//! Every row of the catalogue of failures (HTTP/1, HTTP/2 and what lies between them, upstreams, resources), tried on the
+//! real program, on both I/O drivers.
 //!
 //! `make failures`, or `cargo test -p dataplane --test failures -- [ROW…]`. It prints what was tried, how often, and how
 //! often the outcome was unsafe; that is never to be. So that this means something, the same rows are tried on a proxy
@@ -13,6 +14,7 @@ mod cgroup;
 mod client;
 mod drivers;
 mod http;
+mod http2;
 mod ledger;
 mod name_server;
 mod recorder;

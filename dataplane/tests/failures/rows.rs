@@ -1,9 +1,13 @@
 //! The rows of the catalogue, in its order.
 
 mod answers;
+mod downgrade;
 mod framing;
 mod heads;
 mod health;
+mod http2_floods;
+mod http2_streams;
+mod http2_upstream;
 mod logs;
 mod memory;
 mod names;
@@ -54,9 +58,10 @@ impl Row {
 
 /// All rows. UP-07 is tried as far as there is ejection: an endpoint is unwell when its control plane says so, and never by
 /// what it answers. RES-10 likewise without retries on statuses. UP-09 needs hedging and mirroring, which this proxy does
-/// not have yet. IU-07 compares what the first of these brought upstream ([`crate::drivers`]); IU-01 to IU-06 and RES-04
-/// are the tests that are named so, of the driver (`runtime/src/kernel`, `runtime/tests/drivers`), of a worker
-/// (`tests/stories`) and of the program (`tests/proxy`).
+/// not have yet. H2-10 is `tests/http2/grpc`, and DG-07 in all pairings `tests/http2/messages`; DG-05, DG-06, DG-09 and DG-10
+/// need certificates, TLS or bodies that are rewritten; a `u` is the same from upstream. IU-07 compares what the first of
+/// these brought upstream ([`crate::drivers`]); IU-01 to IU-06 and RES-04 are the tests that are named so, of the driver
+/// (`runtime/src/kernel`, `runtime/tests/drivers`), of a worker (`tests/stories`) and of the program (`tests/proxy`).
 pub(crate) const ROWS: &[Row] = &[
     row("H1-01", "Content-Length beside Transfer-Encoding", framing::length_and_coding),
     row("H1-02", "other transfer codings than chunked", framing::codings),
@@ -80,6 +85,32 @@ pub(crate) const ROWS: &[Row] = &[
     row("H1-20", "headers that end here, and those that nobody may take away", heads::hop_by_hop),
     row("H1-21", "every limit of a head, below and above", heads::limits),
     row("H1-22", "half-closes behind and inside a request", turns::half_closes),
+    with_routes(row("H2-01", "streams that are reset at once, from their client", http2_floods::rapid_reset)),
+    with_routes(row("H2-01u", "streams that are reset at once, from upstream", http2_upstream::resetting)),
+    with_routes(row("H2-02", "streams that the proxy is made to reset", http2_floods::made_to_reset)),
+    with_routes(row("H2-03", "heads that do not end", http2_floods::endless_heads)),
+    with_routes(row("H2-04", "few bytes that mean many", http2_floods::compressed_bombs)),
+    with_routes(row("H2-05", "a million frames that mean nothing", http2_floods::control_floods)),
+    with_routes(row("H2-06", "windows of nothing, of one byte, and below", http2_streams::small_windows)),
+    with_routes(row("H2-07", "bodies and trailers that end wrongly", http2_streams::ends)),
+    with_routes(row("H2-07u", "responses that are none, or end wrongly", http2_upstream::wrong_responses)),
+    with_routes(row("H2-08", "upstreams that leave with requests on their way", http2_upstream::leaving)),
+    with_routes(row("H2-09", "ids, lengths and windows at their limits", http2_streams::limits)),
+    with_routes(row("H2-11", "one stream that nobody reads beside 99", http2_streams::slow_beside_fast)),
+    with_routes(row("DG-01", "CR, LF and NUL in HTTP/2, on its way to HTTP/1.1", downgrade::forged_lines)),
+    with_routes(row(
+        "DG-02",
+        "framing of HTTP/1.1 in HTTP/2; lengths that are not the body's",
+        downgrade::framing,
+    )),
+    with_routes(row("DG-03", "authorities and hosts", downgrade::hosts)),
+    with_routes(row("DG-04", "names that are none; pseudo fields out of place", downgrade::names)),
+    with_routes(row(
+        "DG-07",
+        "interim responses, trailers and broken bodies on their way to HTTP/2",
+        downgrade::responses,
+    )),
+    with_routes(row("DG-08", "schemes", downgrade::schemes)),
     row("UP-01", "requests in the face of an end of an idle connection", upstream::keep_alive_race),
     row("UP-02", "answers that end anywhere, in FIN or RST", upstream::cuts),
     borne_by_all(row("UP-03", "answers while a large body is on its way", upstream::answers_during_uploads)),
