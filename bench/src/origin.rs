@@ -140,11 +140,11 @@ enum Reply {
     Whole(Rc<Whole>),
     /// A sum over the body, and what it is so far.
     Sum(u64),
-    /// That of gRPC; the bytes of the request that have come, and how many there must be.
+    /// That of gRPC; the bytes of the request that have come, and those of its prefix.
     Unary {
         answer: Rc<Whole>,
         came: usize,
-        announced: usize,
+        prefix: [u8; GRPC_PREFIX_BYTES],
     },
 }
 
@@ -154,10 +154,10 @@ impl Reply {
         match self {
             Reply::Whole(_) => {}
             Reply::Sum(sum) => *sum = add_to_sum(*sum, part),
-            Reply::Unary { came, announced, .. } => {
-                if let (0, Some(&[0, a, b, c, d])) = (*came, part.first_chunk::<GRPC_PREFIX_BYTES>()) {
-                    *announced = GRPC_PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize;
-                }
+            Reply::Unary { came, prefix, .. } => {
+                // A read may end within it.
+                let left = prefix.get_mut(*came..).unwrap_or_default();
+                left.iter_mut().zip(part).for_each(|(place, byte)| *place = *byte);
                 *came += part.len();
             }
         }
@@ -168,7 +168,10 @@ impl Reply {
         match self {
             Reply::Whole(answer) => Some(answer),
             Reply::Sum(sum) => Some(answer(format!("{sum:016x}").as_bytes(), "")),
-            Reply::Unary { answer, came, announced } => (came == announced).then_some(answer),
+            Reply::Unary { answer, came, prefix: [compression, length @ ..] } => {
+                let announced = GRPC_PREFIX_BYTES + u32::from_be_bytes(length) as usize;
+                (compression == 0 && came == announced).then_some(answer)
+            }
         }
     }
 }
@@ -193,7 +196,7 @@ impl Site<'_> {
             b"sum" => return Some(Reply::Sum(EMPTY_SUM)),
             b"unary" => {
                 let answer = Rc::clone(&self.unary);
-                return Some(Reply::Unary { answer, came: 0, announced: usize::MAX });
+                return Some(Reply::Unary { answer, came: 0, prefix: [0; GRPC_PREFIX_BYTES] });
             }
             _ if !path[..at].ends_with(b"/bytes") => return None,
             _ => {}
@@ -427,5 +430,19 @@ mod tests {
         let (mut stream, _) = start();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_call_split_at_any_byte_gets_its_answer() {
+        let call = crate::http2::grpc_message(b"abc");
+        for at in 0..=call.len() {
+            let mut reply = Reply::Unary { answer: unary(), came: 0, prefix: [0; GRPC_PREFIX_BYTES] };
+            reply.take(&call[..at]);
+            reply.take(&call[at..]);
+            assert!(reply.end().is_some(), "{at}");
+            let mut reply = Reply::Unary { answer: unary(), came: 0, prefix: [0; GRPC_PREFIX_BYTES] };
+            reply.take(&call[..at]);
+            assert_eq!(reply.end().is_some(), at == call.len());
+        }
     }
 }

@@ -87,9 +87,13 @@ impl Http2 {
                     reply.take(bytes);
                     self.go_on(key, reply)?;
                 }
-                Some(Event::Reset { .. } | Event::TooLarge { .. }) => {
-                    return Err(ErrorKind::InvalidData.into());
+                // Whoever asked has gone; others share the connection.
+                Some(Event::Reset { stream: key, .. }) => {
+                    self.replies.get_mut(key.index()).and_then(Option::take);
+                    self.unsent.retain(|(unsent, ..)| *unsent != key);
+                    self.wire.release(key);
                 }
+                Some(Event::TooLarge { .. }) => return Err(ErrorKind::InvalidData.into()),
                 Some(_) => {}
             }
         }
