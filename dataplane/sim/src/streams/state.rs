@@ -147,7 +147,9 @@ impl State {
                 seen.gone.get_or_insert(Loss::Reset(code.0));
             }
             Event::GoAway { code } => {
-                assert_eq!(code, ErrorCode::NO_ERROR, "the other end found fault");
+                // On a network where an end is slow, its first word may come too late.
+                let is_fair = [ErrorCode::NO_ERROR, ErrorCode::SETTINGS_TIMEOUT].contains(&code);
+                assert!(is_fair, "the other end found fault: {code:?}");
                 self.is_left = true;
                 while let Some(stream) = self.wire.next_refused() {
                     if let Some(seen) = self.streams.get_mut(&stream.index()) {
