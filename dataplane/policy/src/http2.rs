@@ -24,7 +24,8 @@ pub struct Http2Options {
     pub allow_connect: bool,
     /// Whether and when the other end is asked if it is still there (Envoy: `connection_keepalive`).
     pub keepalive: Option<Keepalive>,
-    /// Frames of all types that wait to be sent (Envoy: `max_outbound_frames`); above zero.
+    /// Frames of all types that wait to be sent (Envoy: `max_outbound_frames`); above zero. It is not counted:
+    /// what waits is bounded in bytes, by what one send may carry.
     pub outbound_frames_max: u32,
     /// Of these, PING, SETTINGS and RST_STREAM, which the other end can make us owe (Envoy:
     /// `max_outbound_control_frames`); above zero.

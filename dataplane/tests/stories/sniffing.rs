@@ -146,6 +146,29 @@ fn a_client_that_thinks_before_it_speaks_http_is_understood() {
 }
 
 #[test]
+fn a_server_that_ends_without_a_word_has_not_spoken_first() {
+    for end in [End::Close, End::Reset] {
+        detecting().on_sim(async |mesh| {
+            let mut client = mesh.peer().await;
+            mesh.pass(200 * MS).await;
+            let mut silent = mesh.accept().await;
+            match end {
+                End::Close => {
+                    silent.shutdown();
+                    silent.expect_close().await;
+                }
+                End::Reset => silent.reset(),
+            }
+            mesh.pass(200 * MS).await;
+            client.send("GET / HTTP/1.1\r\nhost: shop\r\n\r\n").await;
+            let asked = mesh.accept().await.recv_until(b"\r\n\r\n").await;
+            assert!(asked.starts_with(b"GET / HTTP/1.1\r\nhost: shop\r\nx-forwarded-proto: http\r\n"));
+            assert_eq!(mesh.listener("downstream_cx_server_first"), 0);
+        });
+    }
+}
+
+#[test]
 fn when_neither_side_speaks_the_connection_goes_on_as_it_is() {
     detecting().on_sim(async |mesh| {
         let mut client = mesh.peer().await;

@@ -13,7 +13,7 @@
 //! Order of use: [`parse::request`] → policy → [`encode::request`] with [`body::Decoder`] for what follows the head →
 //! [`parse::response`] → [`conn::Interim`] → [`encode::response`] → [`conn::Finished`].
 
-mod answer;
+pub(crate) mod answer;
 pub mod body;
 mod chunk_extension;
 pub mod conn;

@@ -132,13 +132,13 @@ fn insert_line(sink: &mut impl Sink, name: &[u8], value: &[u8]) {
 }
 
 /// A number in decimal digits, in a small array.
-struct Decimal {
+pub(crate) struct Decimal {
     text: [u8; 20],
     start: usize,
 }
 
 impl Decimal {
-    fn new(mut value: u64) -> Decimal {
+    pub(crate) fn new(mut value: u64) -> Decimal {
         let mut text = [b'0'; 20];
         let mut start = text.len();
         for (at, slot) in text.iter_mut().enumerate().rev() {
@@ -152,7 +152,7 @@ impl Decimal {
         Decimal { text, start }
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.text.get(self.start..).unwrap_or_default()
     }
 }

@@ -46,6 +46,19 @@ pub struct HeadEdits<'a> {
     pub upgrade: bool,
 }
 
+impl HeadEdits<'_> {
+    /// Whether they can be sent.
+    pub(crate) fn check(&self) -> Result<(), EncodeError> {
+        if self.path_and_query.is_some_and(|text| !is_target(text)) {
+            return Err(EncodeError::Path);
+        }
+        if self.authority.is_some_and(|text| !is_authority(text)) {
+            return Err(EncodeError::Authority);
+        }
+        Ok(())
+    }
+}
+
 /// Why a request head cannot be sent. Nothing was given to the sink.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EncodeError {
@@ -105,12 +118,7 @@ pub fn request(
     sink: &mut impl Sink,
 ) -> Result<(), EncodeError> {
     let head = view.head;
-    if edits.path_and_query.is_some_and(|text| !is_target(text)) {
-        return Err(EncodeError::Path);
-    }
-    if edits.authority.is_some_and(|text| !is_authority(text)) {
-        return Err(EncodeError::Authority);
-    }
+    edits.check()?;
     let upgrade = edits.upgrade && head.upgrade;
     let own_connection = edits.close || upgrade;
     let filter = Filter::new(&head.headers, view.bytes, head.options, edits.headers);

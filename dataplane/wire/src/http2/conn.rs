@@ -241,14 +241,6 @@ impl Connection {
 
     // ---- output ----
 
-    pub(super) fn output(&mut self) -> &mut Vec<u8> {
-        &mut self.out
-    }
-
-    pub(super) fn own_next(&self) -> u32 {
-        self.own_next
-    }
-
     /// Whether there is output to be taken.
     pub fn has_output(&self) -> bool {
         !self.out.is_empty()

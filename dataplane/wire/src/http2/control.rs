@@ -36,7 +36,7 @@ impl Connection {
             }
         }
         self.answer()?;
-        Settings::write_ack(self.output());
+        Settings::write_ack(&mut self.out);
         Ok(Some(Event::Settings))
     }
 
@@ -102,7 +102,7 @@ impl Connection {
             return Ok(None);
         }
         self.answer()?;
-        frame::write_ping(*payload, ACK, self.output());
+        frame::write_ping(*payload, ACK, &mut self.out);
         Ok(None)
     }
 

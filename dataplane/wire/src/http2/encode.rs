@@ -9,21 +9,11 @@ use super::{
 use crate::{
     head::{Header, Known, Method, RequestView, ResponseView, TargetForm},
     http1::{
+        answer::Decimal,
         edits::{Filter, is_clean, is_editable},
-        encode::{Answer, EncodeError, HeadEdits, ResponseEdits, is_authority, is_target, takes_trailers},
+        encode::{Answer, HeadEdits, ResponseEdits, takes_trailers},
     },
 };
-
-/// Whether the edits of a request can be sent.
-pub(super) fn check_request(edits: &HeadEdits<'_>) -> Result<(), EncodeError> {
-    if edits.path_and_query.is_some_and(|text| !is_target(text)) {
-        return Err(EncodeError::Path);
-    }
-    if edits.authority.is_some_and(|text| !is_authority(text)) {
-        return Err(EncodeError::Authority);
-    }
-    Ok(())
-}
 
 /// Writes the fields of a request head; the edits were checked. With a `protocol` it is an extended CONNECT.
 pub(super) fn request(
@@ -148,14 +138,8 @@ pub(super) fn answer(answer: &Answer<'_>, encoder: &mut Encoder, out: &mut Vec<u
     }
     // Without a body the end of the stream says it.
     if !answer.body.is_empty() && !matches!(answer.status, 204 | 304) {
-        let mut text = [0; DIGITS_MAX];
-        encoder.field(
-            b"content-length",
-            decimal(answer.body.len() as u64, &mut text),
-            0,
-            Indexing::Allowed,
-            out,
-        );
+        let length = Decimal::new(answer.body.len() as u64);
+        encoder.field(b"content-length", length.as_bytes(), 0, Indexing::Allowed, out);
     }
 }
 
@@ -228,19 +212,4 @@ pub(super) fn write_block(
         FrameHead { length: part.len() as u32, kind: FrameKind::Continuation, flags, stream }.write(out);
         out.extend_from_slice(part);
     }
-}
-
-const DIGITS_MAX: usize = 20;
-
-fn decimal(mut value: u64, text: &mut [u8; DIGITS_MAX]) -> &[u8] {
-    let mut start = DIGITS_MAX;
-    for (at, place) in text.iter_mut().enumerate().rev() {
-        *place = b'0' + (value % 10) as u8;
-        start = at;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    text.get(start..).unwrap_or_default()
 }

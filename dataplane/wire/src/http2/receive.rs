@@ -214,7 +214,7 @@ impl Connection {
     /// Whether a stream with this id has not been opened yet.
     pub(super) fn is_idle(&self, id: u32) -> bool {
         let is_own = id % 2 == u32::from(!self.is_server);
-        if is_own { id >= self.own_next() } else { id > self.peer_last }
+        if is_own { id >= self.own_next } else { id > self.peer_last }
     }
 
     // ---- DATA ----

@@ -22,7 +22,7 @@ impl Connection {
         scheme: &[u8],
     ) -> Result<(), EncodeError> {
         let payload_max = self.payload_max();
-        encode::check_request(edits)?;
+        edits.check()?;
         let id = self.own_next;
         // One that was reset before it began takes no id: the next would get the same.
         if self.streams.get(key).is_none_or(|stream| stream.is_reset) {
