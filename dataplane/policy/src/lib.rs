@@ -28,10 +28,12 @@ pub mod http2;
 pub mod lending;
 pub mod limits;
 pub mod network_filter;
+pub mod peer;
 pub mod regex;
 pub mod route;
 pub mod snapshot;
 pub mod string_match;
+pub mod tls;
 pub mod upgrade;
 
 mod address;
