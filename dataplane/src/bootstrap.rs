@@ -6,15 +6,14 @@
 //! and then nothing starts.
 
 mod control_plane;
+mod resources;
 
 use std::{
-    collections::BTreeSet,
     fs, io,
     io::Write,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
@@ -23,17 +22,11 @@ use prost::Message;
 use proto::{
     pb::envoy::config::{
         bootstrap::v3 as envoy,
-        cluster::v3::Cluster,
         core::v3::{Address, Node, address, config_source::ConfigSourceSpecifier, socket_address},
-        listener::v3::Listener,
     },
     well_known,
 };
-use translate::{
-    Fault, Origin,
-    assemble::{Accepted, Update},
-    overload::Overload,
-};
+use translate::{assemble::Update, overload::Overload};
 
 use crate::xds::Kind;
 
@@ -206,8 +199,8 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
     }
     let (mut kinds, mut fetch_timeouts) = (Vec::new(), Vec::new());
     for (field, source, of_field) in [
-        ("cds_config", &dynamic.cds_config, [Kind::Cluster, Kind::Endpoints]),
-        ("lds_config", &dynamic.lds_config, [Kind::Listener, Kind::RouteTable]),
+        ("cds_config", &dynamic.cds_config, [Kind::Cluster, Kind::Endpoints, Kind::Secret]),
+        ("lds_config", &dynamic.lds_config, [Kind::Listener, Kind::RouteTable, Kind::Secret]),
     ] {
         let Some(source) = source else { continue };
         let path = format!("dynamic_resources.{field}");
@@ -219,7 +212,9 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
         };
         fetch_timeouts.push((of_field[0], Some(timeout).filter(|timeout| !timeout.is_zero())));
         match source.config_source_specifier {
-            Some(ConfigSourceSpecifier::Ads(_)) if control_plane.is_some() => kinds.extend(of_field),
+            Some(ConfigSourceSpecifier::Ads(_)) if control_plane.is_some() => {
+                kinds.extend(of_field.into_iter().filter(|kind| !kinds.contains(kind)).collect::<Vec<_>>());
+            }
             Some(ConfigSourceSpecifier::Ads(_)) => {
                 return Err(Wrong::new(path, "ads needs dynamic_resources.ads_config"));
             }
@@ -227,18 +222,14 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
         }
     }
     let carrier = control_plane.as_ref().map(|control_plane| control_plane.cluster.as_str());
-    let mut updates = clusters(&resources.clusters, carrier)?;
-    updates.extend(listeners(&resources.listeners)?);
+    let updates = resources::read(resources, carrier)?;
     // What the file's own resources refer to by name comes from the control plane, too.
-    for (kind, is_needed) in [
-        (Kind::Endpoints, updates.iter().any(needs_endpoints)),
-        (Kind::RouteTable, updates.iter().any(needs_route_tables)),
-    ] {
-        if is_needed && control_plane.is_none() {
+    for kind in resources::needed(&updates) {
+        if control_plane.is_none() {
             let reason = format!("{} by ads, which needs dynamic_resources.ads_config", kind.word());
             return Err(Wrong::new("static_resources", reason));
         }
-        if is_needed && !kinds.contains(&kind) {
+        if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
@@ -256,68 +247,10 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
     })
 }
 
-fn needs_endpoints(update: &Update) -> bool {
-    use policy::cluster::Discovery;
-    matches!(update, Update::Cluster(cluster) if matches!(cluster.value.discovery, Discovery::Eds { .. }))
-}
-
-fn needs_route_tables(update: &Update) -> bool {
-    matches!(update, Update::Listener(listener) if !listener.value.route_tables.is_empty())
-}
-
 fn role(node: &Node) -> Role {
     let role =
         node.metadata.as_ref().and_then(|metadata| well_known::string_at(metadata, &["ringway", "role"]));
     if role == Some("sidecar") { Role::Sidecar } else { Role::Gateway }
-}
-
-/// All but `carrier`, which carries the connection to the control plane and no request.
-fn clusters(clusters: &[Cluster], carrier: Option<&str>) -> Result<Vec<Update>, Wrong> {
-    let mut names = BTreeSet::new();
-    let mut updates = Vec::new();
-    for (index, cluster) in clusters.iter().enumerate() {
-        let path = format!("static_resources.clusters[{index}]");
-        if !names.insert(cluster.name.as_str()) {
-            return Err(Wrong::new(format!("{path}.name"), format!("`{}` is there twice", cluster.name)));
-        }
-        if Some(cluster.name.as_str()) == carrier {
-            continue;
-        }
-        let value = translate::cluster::translate(cluster, Origin::Static);
-        let value = value.map_err(|rejected| below(&path, &rejected.fault))?;
-        updates.push(Update::Cluster(accepted(&cluster.name, value)));
-    }
-    Ok(updates)
-}
-
-fn listeners(listeners: &[Listener]) -> Result<Vec<Update>, Wrong> {
-    let mut names = BTreeSet::new();
-    let mut updates = Vec::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        let path = format!("static_resources.listeners[{index}]");
-        let mut listener = listener.clone();
-        // Only a control plane needs the name. Envoy makes one up, too.
-        if listener.name.is_empty() {
-            listener.name = format!("listener_{index}");
-        }
-        if !names.insert(listener.name.clone()) {
-            return Err(Wrong::new(format!("{path}.name"), format!("`{}` is there twice", listener.name)));
-        }
-        let value = translate::listener::translate(&listener, Origin::Static)
-            .map_err(|rejected| below(&path, &rejected.fault))?;
-        updates.push(Update::Listener(accepted(&listener.name, value)));
-    }
-    Ok(updates)
-}
-
-fn accepted<T>(name: &str, value: T) -> Accepted<T> {
-    Accepted { name: name.into(), version: "".into(), origin: Origin::Static, value: Arc::new(value) }
-}
-
-/// A fault of a resource, from the root of the file.
-fn below(path: &str, fault: &Fault) -> Wrong {
-    let path = if fault.path.is_empty() { path.to_owned() } else { format!("{path}.{}", fault.path) };
-    Wrong::new(path, fault.reason.to_string())
 }
 
 fn admin(message: &envoy::Bootstrap) -> Result<Option<AdminAddress>, Wrong> {
@@ -405,7 +338,8 @@ static_resources:
         assert_eq!(bootstrap.role, Role::Sidecar);
         assert_eq!(bootstrap.admin, Some(AdminAddress::Unix("/run/web/admin.sock".into())));
         assert!(bootstrap.resources.is_empty(), "the carrier is no cluster for requests");
-        assert_eq!(bootstrap.kinds, [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::RouteTable]);
+        let of_file = [Kind::Cluster, Kind::Endpoints, Kind::Secret, Kind::Listener, Kind::RouteTable];
+        assert_eq!(bootstrap.kinds, of_file);
         let control_plane = bootstrap.control_plane.unwrap();
         let places: Vec<_> = control_plane.places.iter().map(ToString::to_string).collect();
         assert_eq!(places, ["cp.example:15010", "unix:/run/cp.sock"]);

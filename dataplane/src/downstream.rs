@@ -9,7 +9,7 @@ pub(crate) mod streams;
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use policy::network_filter::{Codec, HttpConnectionManager, NetworkFilter, Underscores};
-use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{Buffer, Deadline, Gather, Io, timer::Alarm};
 use wire::{
     head::{Header, RequestHead, RequestView, ResponseHead},
     http1::{
@@ -26,6 +26,7 @@ use crate::{
     origin::Origin,
     respond::ExchangeError,
     telemetry::metrics::HttpStats,
+    transport::Halves,
     upstream::Owner,
     worker::{Bound, Worker},
 };
@@ -146,7 +147,7 @@ pub enum After {
 pub async fn serve<I: Io>(
     worker: Rc<Worker<I>>,
     manager: Manager,
-    (recv, send): (I::Recv, I::Send),
+    (recv, send): Halves<I>,
     origin: Origin,
     first: Buffer,
 ) {
@@ -349,14 +350,15 @@ impl<'c, I: Io> Downstream<'c, I> {
         self.request_until = after(manager.config.request_timeout);
         let until = after(manager.config.request_headers_timeout).min(self.request_until);
         let Side::Http1(connection) = &mut self.side else { return Ok(Head::None) };
-        let mut may_be_http2 = manager.config.codec != Codec::Http1 && connection.requests_count == 0;
+        let codec = connection.origin.codec(manager.config.codec);
+        let mut may_be_http2 = codec != Codec::Http1 && connection.requests_count == 0;
         loop {
             let received = self.buffer.filled();
             may_be_http2 &= received.starts_with(PREFACE) || PREFACE.starts_with(received);
             match may_be_http2 {
                 true if received.len() >= PREFACE.len() => return Ok(Head::Preface),
                 true => {}
-                false if manager.config.codec == Codec::Http2 => return Ok(Head::Preface),
+                false if codec == Codec::Http2 => return Ok(Head::Preface),
                 false => match parse::request(received, &head_limits, &mut self.request) {
                     Ok(Parsed::Complete) => return self.judge_names(manager).map(|()| Head::Request),
                     // Told what it would be told when its head is whole.

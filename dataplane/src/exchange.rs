@@ -23,7 +23,7 @@ use wire::{
         encode::{self, Edit, EncodeError, HeadEdits},
         parse,
     },
-    path::{self, Normalized, PathError},
+    path::{self, Normalized},
     proxy_protocol,
 };
 
@@ -32,6 +32,7 @@ use crate::{
     dynamic_host,
     head_edits::{self, EditList, Forwarded},
     http2::Stream,
+    origin::Origin,
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
     retry::{Attempts, Sent},
@@ -134,7 +135,7 @@ fn choose<'a, I: Io>(
             Ok(Choice::Forward { forward, target: forward.target(random) })
         }
         RouteAction::Redirect(redirect) => {
-            let scheme = manager.config.forwarded.scheme(&view, "http");
+            let scheme = manager.config.forwarded.scheme(&view, downstream.side.origin().scheme());
             let written =
                 redirect.location(&route.matches.path, &view, scheme, &mut scratch, &mut downstream.text);
             written.map_err(|_| ExchangeError::Rewrite(EncodeError::Path))?;
@@ -210,7 +211,7 @@ async fn forward_to<'a, I: Io>(
             continue;
         }
         let _in_flight = InFlight::begin(&endpoint.state, worker.id);
-        queue_connection_start(downstream, cluster, &upstream);
+        queue_connection_start(downstream, cluster, (endpoint, &upstream));
         if !plan.ends_tunnel {
             send_request(worker, manager, downstream, (forward, &plan), (endpoint, &upstream))
                 .map_err(|error| nothing_sent(error.into()))?;
@@ -288,12 +289,14 @@ async fn reach<'a, I: Io>(
             UpstreamProtocol::Downstream => downstream.side.is_http2(),
         };
         let reached = if plan.ends_tunnel {
-            connect(worker, (&endpoint.state, address), to, (None, plan.deadline)).await.map(Upstream::Http1)
+            let origin = downstream.side.origin();
+            connect(worker, (endpoint, address), to, (origin, None), plan.deadline).await.map(Upstream::Http1)
         } else if is_http2 {
-            open_stream(worker, (&endpoint.state, address), to, wait).await
+            open_stream(worker, (endpoint, address), to, wait).await
         } else {
             let owner = to.cluster.config.proxy_protocol.map(|_| downstream.side.owner());
-            checkout(worker, (&endpoint.state, address, owner), to, wait).await.map(Upstream::Http1)
+            let whose = (downstream.side.origin(), owner);
+            checkout(worker, (endpoint, address), to, whose, wait).await.map(Upstream::Http1)
         };
         match reached {
             Ok(upstream) => {
@@ -319,39 +322,43 @@ fn pick<'a, I: Io>(worker: &Worker<I>, to: &Destinations<'a>, attempts: &Attempt
 /// A connection of the pool, else one that another worker can spare, else a new one.
 async fn checkout<I: Io>(
     worker: &Rc<Worker<I>>,
-    (endpoint, address, owner): (&EndpointState, SocketAddr, Option<Owner>),
+    (endpoint, address): (&Endpoint, SocketAddr),
     destinations: &Destinations<'_>,
+    (origin, owner): (&Origin, Option<Owner>),
     (alarm, deadline): (&Alarm, Deadline),
 ) -> Result<Connection<I>, CheckoutError> {
-    let id = endpoint.id();
-    if let Some(connection) = worker.pools.reuse(id, owner) {
+    let (state, tls) = (&*endpoint.state, endpoint.tls.as_ref());
+    if let Some(connection) = worker.pools.reuse(state.id(), owner, tls) {
         return Ok(connection);
     }
     if owner.is_none() && worker.colleagues.are_any() {
         // Boxed: seldom begun, and every exchange would carry its size.
         let lent =
-            Box::pin(lending::borrow(worker, endpoint, &destinations.bound.stats, (alarm, deadline))).await;
+            Box::pin(lending::borrow(worker, state, &destinations.bound.stats, (alarm, deadline))).await;
         // One may have been given back meanwhile.
-        if let Some(connection) = lent.or_else(|| worker.pools.reuse(id, owner)) {
+        let lent = lent.filter(|connection| connection.is_carried_by(tls));
+        if let Some(connection) = lent.or_else(|| worker.pools.reuse(state.id(), owner, tls)) {
             return Ok(connection);
         }
     }
-    connect(worker, (endpoint, address), destinations, (owner, deadline)).await
+    connect(worker, (endpoint, address), destinations, (origin, owner), deadline).await
 }
 
 /// A new connection.
 async fn connect<I: Io>(
     worker: &Rc<Worker<I>>,
-    (endpoint, address): (&EndpointState, SocketAddr),
+    (endpoint, address): (&Endpoint, SocketAddr),
     Destinations { cluster, bound, .. }: &Destinations<'_>,
-    (owner, deadline): (Option<Owner>, Deadline),
+    (origin, owner): (&Origin, Option<Owner>),
+    deadline: Deadline,
 ) -> Result<Connection<I>, CheckoutError> {
     let to = Destination {
-        id: endpoint.id(),
+        id: endpoint.state.id(),
         address,
         connect_timeout: cluster.config.connect_timeout,
         idle_timeout: cluster.config.idle_timeout,
         unsent_bytes_max: cluster.config.unsent_bytes_max,
+        tls: endpoint.tls.clone(),
         stats: bound.stats.clone(),
     };
     let life = Life {
@@ -359,29 +366,39 @@ async fn connect<I: Io>(
         duration: cluster.config.max_connection_duration,
         requests_max: cluster.config.max_requests_per_connection,
     };
-    worker.pools.connect(&worker.io, to, life, deadline).await
+    let mut header = Vec::new();
+    if let (Some(version), Some(_)) = (cluster.config.proxy_protocol, &endpoint.tls) {
+        proxy_protocol::write(version, &origin.addresses(), &mut header);
+    }
+    worker.pools.connect(worker, to, (life, &header), deadline).await
 }
 
 /// A stream of a connection that this worker has to the endpoint, or of a new one.
 async fn open_stream<I: Io>(
     worker: &Rc<Worker<I>>,
-    (endpoint, address): (&EndpointState, SocketAddr),
+    (endpoint, address): (&Endpoint, SocketAddr),
     Destinations { cluster, bound, .. }: &Destinations<'_>,
     wait: (&Alarm, Deadline),
 ) -> Result<Upstream<I>, CheckoutError> {
-    let to = StreamDestination { endpoint, address, config: &cluster.config, stats: &bound.stats };
+    let to = StreamDestination {
+        endpoint: &endpoint.state,
+        address,
+        tls: endpoint.tls.as_ref(),
+        config: &cluster.config,
+        stats: &bound.stats,
+    };
     let (stream, is_new) = worker.stream_pools.open(worker, &to, wait).await?;
     Ok(Upstream::Http2 { stream, is_new })
 }
 
-/// Begins the gather for upstream with what a new connection begins with, before any request.
+/// Begins the gather for upstream with what a new connection begins with, before any request. With TLS that went before.
 fn queue_connection_start<I: Io>(
     downstream: &mut Downstream<'_, I>,
     cluster: &Cluster,
-    upstream: &Upstream<I>,
+    (endpoint, upstream): (&Endpoint, &Upstream<I>),
 ) {
     downstream.to_upstream.clear();
-    if let Some(version) = cluster.config.proxy_protocol
+    if let (Some(version), None) = (cluster.config.proxy_protocol, &endpoint.tls)
         && !upstream.is_reused()
     {
         downstream.forwarded.clear();
@@ -434,32 +451,12 @@ fn send_request<I: Io>(
     };
     let result = match upstream {
         Upstream::Http1(_) => encode::request(view, &head_edits, &mut GatherSink(to_upstream)),
-        Upstream::Http2 { stream, .. } => stream.send_request(view, &head_edits, b"http"),
+        Upstream::Http2 { stream, .. } => {
+            stream.send_request(view, &head_edits, side.origin().scheme().as_bytes())
+        }
     };
     list.give_back(edits);
     result
-}
-
-impl From<CheckoutError> for ExchangeError {
-    fn from(error: CheckoutError) -> ExchangeError {
-        match error {
-            CheckoutError::Failed { .. } => ExchangeError::ConnectFailed,
-            CheckoutError::Shortage { .. } => ExchangeError::LocalShortage,
-            CheckoutError::TimedOut { .. } => ExchangeError::ConnectTimeout,
-        }
-    }
-}
-
-impl From<EncodeError> for ExchangeError {
-    fn from(error: EncodeError) -> ExchangeError {
-        ExchangeError::Rewrite(error)
-    }
-}
-
-impl From<PathError> for ExchangeError {
-    fn from(error: PathError) -> ExchangeError {
-        ExchangeError::Path(error)
-    }
 }
 
 /// Counts an exchange at its endpoint for as long as it lives.

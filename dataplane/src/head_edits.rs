@@ -69,6 +69,8 @@ pub struct Forwarded<'a> {
     client: Option<&'a [u8]>,
     /// An id for a request that came without.
     request_id: &'a [u8],
+    /// The scheme of what is asked for.
+    scheme: &'static str,
 }
 
 impl<'a> Forwarded<'a> {
@@ -80,8 +82,9 @@ impl<'a> Forwarded<'a> {
         request_id: &'a [u8],
         memory: &'a mut Vec<u8>,
     ) -> Forwarded<'a> {
+        let scheme = origin.scheme();
         if !trust.use_remote_address {
-            return Forwarded { chain: None, client: None, request_id };
+            return Forwarded { chain: None, client: None, request_id, scheme };
         }
         memory.clear();
         if !trust.skip_append {
@@ -93,7 +96,7 @@ impl<'a> Forwarded<'a> {
         }
         let (chain, client) = memory.split_at(chain_end);
         let client = if client.is_empty() { origin.remote_text.as_bytes() } else { client };
-        Forwarded { chain: (!trust.skip_append).then_some(chain), client: Some(client), request_id }
+        Forwarded { chain: (!trust.skip_append).then_some(chain), client: Some(client), request_id, scheme }
     }
 }
 
@@ -149,7 +152,7 @@ pub fn request<'a>(
         list.set(present.external_address, EXTERNAL_ADDRESS, client);
     }
     if config.forwarded.replaces_proto() || !present.forwarded_proto {
-        list.set(present.forwarded_proto, FORWARDED_PROTO, b"http");
+        list.set(present.forwarded_proto, FORWARDED_PROTO, forwarded.scheme.as_bytes());
     }
     let is_foreign = config.forwarded.use_remote_address && !config.preserve_external_request_id;
     if config.generate_request_id && (is_foreign || !present.request_id) {

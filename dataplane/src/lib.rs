@@ -32,6 +32,8 @@ pub mod server_first;
 pub mod state;
 pub mod tcp;
 pub mod telemetry;
+pub mod tls;
+pub mod transport;
 pub mod upgrade;
 pub mod upstream;
 pub mod watchdog;

@@ -8,17 +8,19 @@ use policy::{
     limits,
     network_filter::{ConnectionLimit, NetworkFilter},
 };
-use runtime::{Accepted, Buffer, Deadline, Io, Listener, RecvHalf, SendHalf};
+use runtime::{Accepted, Buffer, Deadline, Io, Listener, SendHalf};
 
 use crate::{
     admission::Pass,
     colleagues::HandedOver,
     downstream::{self, Manager, idle::Waiting},
     listener_filters::{self, Found, Unknown},
-    origin::Origin,
+    origin::{Origin, TlsOrigin},
     server_first::{self, First},
     tcp,
-    telemetry::metrics::ListenerCounters,
+    telemetry::metrics::{ListenerCounters, ListenerStats},
+    tls::{self, Secured, ServerTls},
+    transport::{self, Halves},
     worker::{Bound, Worker},
 };
 
@@ -118,8 +120,8 @@ const EINVAL: i32 = 22;
 
 fn count<I: Io>(worker: &Worker<I>, name: &str, count: impl Fn(&ListenerCounters)) {
     let bound = worker.bound();
-    if let Some(counters) = bound.snapshot.listeners.position(name).and_then(|at| bound.listeners.get(at)) {
-        count(counters);
+    if let Some(stats) = bound.snapshot.listeners.position(name).and_then(|at| bound.listeners.get(at)) {
+        count(&stats.counters);
     }
 }
 
@@ -134,17 +136,17 @@ fn enter(bound: &Bound, limit: &ConnectionLimit) -> Result<Option<Pass>, Duratio
 /// Who speaks first on a connection, where that may be the server.
 async fn first<I: Io>(
     worker: &Rc<Worker<I>>,
-    recv: &mut I::Recv,
+    recv: &mut transport::Recv<I>,
     listener: &policy::snapshot::Listener,
     origin: &Origin,
     until: Deadline,
 ) -> First<I> {
     let filters = &listener.listener_filters;
-    // Where a header says whom the connection is from, the client speaks first.
+    // Where a header says whom the connection is from, the client speaks first; and always in TLS.
     if filters.may_be_opaque()
         && filters.proxy_protocol.is_none()
-        && let Some(NetworkFilter::TcpProxy(proxy)) =
-            origin.pick(&listener.filter_chains).map(|chain| &chain.filter)
+        && let Some(chain) = origin.pick(&listener.filter_chains)
+        && let (NetworkFilter::TcpProxy(proxy), None) = (&chain.filter, &chain.tls)
     {
         return match worker.server_first.knows(origin.local, worker.io.now()) {
             true => First::Nobody,
@@ -160,14 +162,16 @@ pub(crate) async fn connection<I: Io>(
     listening_on: SocketAddr,
     accepted: Accepted<I::Recv, I::Send>,
 ) {
-    let Accepted { mut recv, mut send, downstream } = accepted;
+    let Accepted { recv, mut send, downstream } = accepted;
+    let mut recv = transport::Recv::Raw(recv);
     // The snapshot may be another one by the end of the connection, but its listener counters are carried over.
     let bound = worker.bound();
     let Some(at) = bound.snapshot.listeners.position(&name) else { return };
-    let (Some(listener), Some(counters)) = (bound.snapshot.listeners.at(at), bound.listeners.get(at)) else {
+    let (Some(listener), Some(stats)) = (bound.snapshot.listeners.at(at), bound.listeners.get(at)) else {
         return;
     };
-    let counters = counters.clone();
+    let stats = stats.clone();
+    let counters = &stats.counters;
     counters.downstream_cx_total.inc();
     counters.downstream_cx_active.inc();
     // The default comes with the listening socket.
@@ -214,37 +218,46 @@ pub(crate) async fn connection<I: Io>(
             if let Some(addresses) = found.addresses {
                 origin.set_addresses(addresses);
             }
-            let chain = origin.pick(&listener.filter_chains);
-            let filter = chain.map(|chain| chain.filter.clone());
-            let limit = chain.and_then(|chain| chain.connection_limit.as_ref());
-            let pass = limit.map_or(Ok(None), |limit| enter(&bound, limit));
+            let chain = Chain::pick(&bound, listener, &origin);
             drop(bound);
-            match (pass, filter) {
-                (Err(delay), _) => {
-                    worker.buffers.put(found.bytes);
-                    worker.buffers.put(connected.map(|(_, bytes)| bytes).unwrap_or_default());
-                    worker.io.sleep_until(Deadline::after(worker.io.now(), delay)).await;
+            let mut bytes = found.bytes;
+            let Chain { filter, pass, tls } = chain;
+            let secured = match (pass, tls, recv) {
+                (Ok(pass), None, recv) => Ok((pass, (recv, transport::Send::Raw(send)))),
+                (Ok(pass), Some(tls), transport::Recv::Raw(recv)) => {
+                    // Boxed: its state is much, and gone after the handshake.
+                    let first = std::mem::take(&mut bytes);
+                    let secured = secure(&worker, &stats, tls, &mut origin, ((recv, send), first));
+                    Box::pin(secured).await.map(|halves| (pass, halves)).ok_or(None)
                 }
-                (Ok(_pass), Some(NetworkFilter::HttpConnectionManager(_))) => {
+                (Ok(_), Some(_), transport::Recv::Tls(_)) => Err(None),
+                (Err(delay), ..) => Err(Some(delay)),
+            };
+            match (secured, filter) {
+                (Ok((_pass, halves)), Some(NetworkFilter::HttpConnectionManager(_))) => {
                     // What came while its listener went is answered, and the connection ends with that.
                     let manager = Manager::find(worker.bound(), &origin);
                     match manager.or_else(|| Manager::find(last?, &origin)) {
                         // Boxed, as the other: neither kind of connection pays for the state of both.
                         Some(manager) => {
-                            let halves = (recv, send);
-                            Box::pin(downstream::serve(worker.clone(), manager, halves, origin, found.bytes))
-                                .await;
+                            Box::pin(downstream::serve(worker.clone(), manager, halves, origin, bytes)).await;
                         }
-                        None => worker.buffers.put(found.bytes),
+                        None => worker.buffers.put(bytes),
                     }
                 }
-                (Ok(_pass), Some(NetworkFilter::TcpProxy(proxy))) => {
-                    let halves = (recv, send);
-                    Box::pin(tcp::serve(&worker, &proxy, &origin, halves, (found.bytes, connected))).await;
+                (Ok((_pass, halves)), Some(NetworkFilter::TcpProxy(proxy))) => {
+                    Box::pin(tcp::serve(&worker, &proxy, &origin, halves, (bytes, connected))).await;
                 }
-                (Ok(_), None) => {
-                    worker.buffers.put(found.bytes);
-                    counters.no_filter_chain_match.inc();
+                (ended, filter) => {
+                    worker.buffers.put(bytes);
+                    worker.buffers.put(connected.map(|(_, bytes)| bytes).unwrap_or_default());
+                    match ended {
+                        Ok(_) if filter.is_none() => counters.no_filter_chain_match.inc(),
+                        Err(Some(delay)) => {
+                            worker.io.sleep_until(Deadline::after(worker.io.now(), delay)).await;
+                        }
+                        _ => {}
+                    }
                 }
             }
         }
@@ -253,4 +266,56 @@ pub(crate) async fn connection<I: Io>(
         Err(Unknown::Retired) => {}
     }
     counters.downstream_cx_active.dec();
+}
+
+/// What a connection needs of the filter chain that takes it, whatever comes of the snapshot.
+struct Chain {
+    /// `None` when no chain takes it.
+    filter: Option<NetworkFilter>,
+    /// A place under the limit of the chain; or how long the connection is kept before it is closed.
+    pass: Result<Option<Pass>, Duration>,
+    /// TLS that ends here. Within, `None`: what it needs is not there.
+    tls: Option<Option<Arc<ServerTls>>>,
+}
+
+impl Chain {
+    fn pick(bound: &Bound, listener: &policy::snapshot::Listener, origin: &Origin) -> Chain {
+        let Some(chain) = origin.pick(&listener.filter_chains) else {
+            return Chain { filter: None, pass: Ok(None), tls: None };
+        };
+        Chain {
+            filter: Some(chain.filter.clone()),
+            pass: chain.connection_limit.as_ref().map_or(Ok(None), |limit| enter(bound, limit)),
+            tls: chain.tls.as_ref().map(|tls| bound.tls.server(tls).cloned()),
+        }
+    }
+}
+
+/// Does the handshake of a connection whose TLS ends here, of which `first` came; `None` where it failed, which is told.
+async fn secure<I: Io>(
+    worker: &Rc<Worker<I>>,
+    stats: &ListenerStats,
+    tls: Option<Arc<ServerTls>>,
+    origin: &mut Origin,
+    (halves, first): ((I::Recv, I::Send), Buffer),
+) -> Option<Halves<I>> {
+    let Some(tls) = tls else {
+        worker.buffers.put(first);
+        stats.tls.connection_error.inc();
+        stats.tls.no_certificate.inc();
+        worker.access_log.refused(origin, &"a secret of this listener is missing or of no use");
+        return None;
+    };
+    match tls::accept(worker, &tls, halves, first).await {
+        Ok(Secured { halves, peer, alpn, is_resumed }) => {
+            stats.tls.handshake(is_resumed);
+            origin.tls = Some(Arc::new(TlsOrigin { peer, alpn }));
+            Some(halves)
+        }
+        Err(error) => {
+            stats.tls.refused(&error);
+            worker.access_log.refused(origin, &error);
+            None
+        }
+    }
 }

@@ -10,7 +10,7 @@
 use std::io;
 
 use policy::{limits, snapshot::ListenerFilters};
-use runtime::{Buffer, Deadline, Io, RecvHalf};
+use runtime::{Buffer, Deadline, Io};
 use wire::{
     http_sniff::{self, Sniff as Sniffed},
     proxy_protocol::{self, Accepted, Addresses, Parsed},
@@ -20,6 +20,7 @@ use wire::{
 use crate::{
     downstream::idle::{self, Waiting},
     origin::Spoken,
+    transport,
     worker::Worker,
 };
 
@@ -48,7 +49,7 @@ pub(crate) enum Unknown {
 /// Runs the listener filters of a connection, of which `bytes` came already.
 pub(crate) async fn run<I: Io>(
     worker: &Worker<I>,
-    recv: &mut I::Recv,
+    recv: &mut transport::Recv<I>,
     (filters, until): (&ListenerFilters, Deadline),
     waiting: &Waiting,
     bytes: Buffer,
@@ -78,7 +79,7 @@ enum Goes {
 
 struct Reading<'a, I: Io> {
     worker: &'a Worker<I>,
-    recv: &'a mut I::Recv,
+    recv: &'a mut transport::Recv<I>,
     filters: &'a ListenerFilters,
     waiting: &'a Waiting,
     until: Deadline,

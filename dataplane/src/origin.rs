@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use policy::filter_chain::{ConnectionFacts, FilterChain, FilterChains, TransportProtocol};
+use policy::{
+    filter_chain::{ConnectionFacts, FilterChain, FilterChains, TransportProtocol},
+    network_filter::Codec,
+    peer::Peer,
+};
 use wire::proxy_protocol::Addresses;
 
 /// What is known of a connection for its whole life.
@@ -20,6 +24,17 @@ pub struct Origin {
     pub local: SocketAddr,
     /// What its first bytes say, where somebody looked.
     pub spoken: Option<Box<Spoken>>,
+    /// How it is secured; `None` is not at all.
+    pub tls: Option<Arc<TlsOrigin>>,
+}
+
+/// What is known of a connection by its TLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsOrigin {
+    /// Who the other end is, if it showed a certificate.
+    pub peer: Option<Peer>,
+    /// The application protocol that was agreed on.
+    pub alpn: Option<Box<[u8]>>,
 }
 
 /// What the first bytes of a connection say of it.
@@ -39,7 +54,7 @@ impl Origin {
         // An IPv4 address is one, also on a socket that takes both families.
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let remote_text = remote.ip().to_string().into();
-        Origin { listener, remote, peer: None, remote_text, local, spoken: None }
+        Origin { listener, remote, peer: None, remote_text, local, spoken: None, tls: None }
     }
 
     /// Takes the word of the other end for whom it speaks for.
@@ -48,6 +63,26 @@ impl Origin {
         self.remote = SocketAddr::new(told.source.ip().to_canonical(), told.source.port());
         self.remote_text = self.remote.ip().to_string().into();
         self.local = told.destination;
+    }
+
+    /// Who the other end is, if it showed a certificate.
+    pub fn identity(&self) -> Option<&Peer> {
+        self.tls.as_ref()?.peer.as_ref()
+    }
+
+    /// Which HTTP is spoken on it: what was agreed on, where it could be either.
+    pub fn codec(&self, configured: Codec) -> Codec {
+        let agreed = self.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+        match (configured, agreed) {
+            (Codec::Auto, Some(b"h2")) => Codec::Http2,
+            (Codec::Auto, Some(_)) => Codec::Http1,
+            (configured, _) => configured,
+        }
+    }
+
+    /// The scheme of what is asked for on it.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// The other end.

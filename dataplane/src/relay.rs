@@ -15,7 +15,7 @@ mod upload;
 use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use policy::route::ForwardTarget;
-use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{Buffer, Deadline, Gather, Io, timer::Alarm};
 use wire::{
     head::{Framing, Span},
     http1::{

@@ -11,6 +11,7 @@ use wire::{
 };
 
 pub use self::answer::{RouteAnswer, answer_failed, answer_route};
+use crate::upstream::CheckoutError;
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +98,9 @@ pub enum ExchangeError {
     /// No connection could be tried: this machine has no descriptor, port or memory for it.
     #[error("no descriptor, port or memory for a connection")]
     LocalShortage,
+    /// No connection could be made that is as secure as it must be.
+    #[error("no TLS with upstream")]
+    UpstreamInsecure,
     /// No connection could be made in time.
     #[error("connection timed out")]
     ConnectTimeout,
@@ -169,6 +173,7 @@ pub fn row(error: ExchangeError) -> Row {
         E::Rewrite(_) => row(500, "-", "rewrite-unsendable", Policy),
         E::ConnectFailed => row(503, "UF", "connect-failed", Upstream),
         E::LocalShortage => row(503, "UF", "local-shortage", Policy),
+        E::UpstreamInsecure => row(503, "UF", "upstream-tls-failed", Upstream),
         E::ConnectTimeout => row(503, "UF", "connect-timeout", Upstream),
         E::UpstreamClosed => row(503, "UC", "upstream-closed", Upstream),
         E::UpstreamReset => row(503, "UC", "upstream-reset", Upstream),
@@ -179,6 +184,29 @@ pub fn row(error: ExchangeError) -> Row {
         E::StreamIdle => row(504, "SI", "stream-idle", Upstream),
         E::ResponseTruncated => row(502, "UC", "response-truncated", Upstream),
         E::DownstreamGone => row(0, "DC", "downstream-closed", Downstream),
+    }
+}
+
+impl From<CheckoutError> for ExchangeError {
+    fn from(error: CheckoutError) -> ExchangeError {
+        match error {
+            CheckoutError::Failed { .. } => ExchangeError::ConnectFailed,
+            CheckoutError::Shortage { .. } => ExchangeError::LocalShortage,
+            CheckoutError::Insecure { .. } => ExchangeError::UpstreamInsecure,
+            CheckoutError::TimedOut { .. } => ExchangeError::ConnectTimeout,
+        }
+    }
+}
+
+impl From<EncodeError> for ExchangeError {
+    fn from(error: EncodeError) -> ExchangeError {
+        ExchangeError::Rewrite(error)
+    }
+}
+
+impl From<PathError> for ExchangeError {
+    fn from(error: PathError) -> ExchangeError {
+        ExchangeError::Path(error)
     }
 }
 
@@ -212,6 +240,7 @@ mod tests {
             E::Rewrite(EncodeError::Path),
             E::ConnectFailed,
             E::LocalShortage,
+            E::UpstreamInsecure,
             E::ConnectTimeout,
             E::UpstreamClosed,
             E::UpstreamReset,
@@ -254,6 +283,7 @@ mod tests {
                 "500 - rewrite-unsendable",
                 "503 UF connect-failed",
                 "503 UF local-shortage",
+                "503 UF upstream-tls-failed",
                 "503 UF connect-timeout",
                 "503 UC upstream-closed",
                 "503 UC upstream-reset",

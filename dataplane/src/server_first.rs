@@ -13,11 +13,12 @@ use std::{
 
 use hashbrown::HashMap;
 use policy::{limits, network_filter::TcpProxy};
-use runtime::{Buffer, Deadline, Io, RecvHalf, timer::Rung};
+use runtime::{Buffer, Deadline, Io, timer::Rung};
 
 use crate::{
     origin::Origin,
     tcp::{self, Upstream},
+    transport,
     worker::Worker,
 };
 
@@ -65,7 +66,7 @@ struct Dialed<I: Io> {
 /// moment.
 pub(crate) async fn wait<I: Io>(
     worker: &Rc<Worker<I>>,
-    recv: &mut I::Recv,
+    recv: &mut transport::Recv<I>,
     proxy: &Arc<TcpProxy>,
     origin: &Origin,
     until: Deadline,
@@ -111,7 +112,11 @@ pub(crate) async fn wait<I: Io>(
 }
 
 /// What came, if anything: empty where it was an end.
-fn received<I: Io>(worker: &Worker<I>, recv: &mut I::Recv, cx: &mut Context<'_>) -> Option<Buffer> {
+fn received<I: Io>(
+    worker: &Worker<I>,
+    recv: &mut transport::Recv<I>,
+    cx: &mut Context<'_>,
+) -> Option<Buffer> {
     while recv.poll_readable(cx).is_ready() {
         let mut bytes = worker.buffers.take();
         match recv.try_recv(&mut bytes) {

@@ -15,18 +15,19 @@ use std::{
 };
 
 use policy::{
-    cluster::Cluster,
     endpoint::{EndpointId, EndpointState, WorkerId},
     limits,
     network_filter::TcpProxy,
     snapshot::Address,
 };
-use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
+use runtime::{Buffer, Deadline, Gather, Io};
 use wire::proxy_protocol;
 
 use crate::{
     origin::Origin,
     telemetry::metrics::{ClusterStats, Counter},
+    transport::{self, Halves},
+    upstream::dial::{self, Dial},
     worker::Worker,
 };
 
@@ -36,7 +37,7 @@ pub(crate) async fn serve<I: Io>(
     worker: &Rc<Worker<I>>,
     proxy: &TcpProxy,
     origin: &Origin,
-    (recv, send): (I::Recv, I::Send),
+    (recv, send): Halves<I>,
     (first, connected): (Buffer, Option<(Upstream<I>, Buffer)>),
 ) {
     let (connected, down_first) = match connected {
@@ -88,7 +89,7 @@ pub(crate) async fn serve<I: Io>(
 }
 
 /// Ends a connection that is not served, of which these bytes came.
-fn refuse<I: Io>(worker: &Worker<I>, mut send: I::Send, bytes: [Buffer; 2]) {
+fn refuse<I: Io>(worker: &Worker<I>, mut send: transport::Send<I>, bytes: [Buffer; 2]) {
     bytes.into_iter().for_each(|bytes| worker.buffers.put(bytes));
     send.reset();
 }
@@ -96,8 +97,8 @@ fn refuse<I: Io>(worker: &Worker<I>, mut send: I::Send, bytes: [Buffer; 2]) {
 /// A connection to an endpoint.
 pub(crate) struct Upstream<I: Io> {
     /// Its receiving half.
-    pub(crate) recv: I::Recv,
-    send: I::Send,
+    pub(crate) recv: transport::Recv<I>,
+    send: transport::Send<I>,
     counted: Counted,
 }
 
@@ -136,50 +137,30 @@ pub(crate) async fn connect<I: Io>(
             return None;
         };
         let Address::Socket(address) = endpoint.spec.address else { return None };
-        let begun = worker.io.now();
-        stats.counters.upstream_cx_total.inc();
-        let until = Deadline::after(begun, cluster.config.connect_timeout);
-        let connected = match worker.io.connect(address, until).await {
-            Ok((recv, mut send)) => {
-                send.limit_unsent(cluster.config.unsent_bytes_max);
-                introduce(cluster, origin, send, until).await.map(|send| (recv, send))
-            }
-            Err(error) => Err(error),
+        let mut header = Vec::new();
+        if let Some(version) = cluster.config.proxy_protocol {
+            // At once, since upstream may be the one that speaks first.
+            proxy_protocol::write(version, &origin.addresses(), &mut header);
+        }
+        let dial = Dial {
+            address,
+            connect_timeout: cluster.config.connect_timeout,
+            unsent_bytes_max: cluster.config.unsent_bytes_max,
+            tls: endpoint.tls.as_ref(),
+            alpn: &[],
+            header: &header,
+            stats,
         };
-        match connected {
+        match dial::dial(worker, &dial, Deadline::NEVER).await {
             Ok((recv, send)) => {
-                stats.cx_connect.record(Duration::from_nanos(worker.io.now().saturating_sub(begun)));
-                stats.counters.upstream_cx_active.inc();
                 endpoint.state.begin(worker.id);
                 let (stats, state) = (stats.clone(), endpoint.state.clone());
                 return Some(Upstream { recv, send, counted: Counted { stats, state, worker: worker.id } });
             }
-            Err(error) => {
-                stats.counters.upstream_cx_connect_fail.inc();
-                if error.kind() == io::ErrorKind::TimedOut {
-                    stats.counters.upstream_cx_connect_timeout.inc();
-                }
-                tried.push(endpoint.state.id());
-            }
+            Err(_) => tried.push(endpoint.state.id()),
         }
     }
     None
-}
-
-/// Sends the PROXY protocol header, if the cluster wants one. At once, since upstream may be the one that speaks first.
-async fn introduce<S: SendHalf>(
-    cluster: &Cluster,
-    origin: &Origin,
-    mut send: S,
-    until: Deadline,
-) -> io::Result<S> {
-    if let Some(version) = cluster.config.proxy_protocol {
-        let (mut header, mut gather) = (Vec::new(), Gather::new());
-        proxy_protocol::write(version, &origin.addresses(), &mut header);
-        gather.insert(&header);
-        send.send_all(&mut gather, until).await?;
-    }
-    Ok(send)
 }
 
 /// How long a direction in which nothing moves keeps its buffer.
@@ -188,8 +169,8 @@ const BUFFER_KEPT: Duration = Duration::from_secs(1);
 /// One direction.
 struct Pump<'a, I: Io> {
     worker: &'a Worker<I>,
-    recv: I::Recv,
-    send: I::Send,
+    recv: transport::Recv<I>,
+    send: transport::Send<I>,
     /// Received and not sent.
     buffer: Buffer,
     /// When a byte moved last, in either direction.
@@ -243,7 +224,11 @@ impl<I: Io> Pump<'_, I> {
             let error = match self.recv.recv(&mut self.buffer, until).await {
                 Ok(0) => {
                     self.give_back();
-                    return if self.send.shutdown().is_ok() { Ended::Fin } else { Ended::Broken };
+                    return if self.send.finish(self.idle_until()).await.is_ok() {
+                        Ended::Fin
+                    } else {
+                        Ended::Broken
+                    };
                 }
                 Ok(count) => {
                     self.moved.set(self.worker.io.now());

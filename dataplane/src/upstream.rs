@@ -8,6 +8,7 @@
 //! requests only, and ends with it: nobody else could ever use it. One that is anybody's may be [lent](lending) to another
 //! worker.
 
+pub(crate) mod dial;
 pub mod lending;
 mod received;
 pub mod streams;
@@ -16,7 +17,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
-    io,
     net::SocketAddr,
     num::NonZeroU32,
     rc::{Rc, Weak},
@@ -29,11 +29,16 @@ use policy::{
     endpoint::{EndpointId, EndpointState, WorkerId},
     lending::can_lend,
     limits,
+    tls::UpstreamTls,
 };
-use runtime::{BufferPool, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{BufferPool, Deadline, Io, timer::Alarm};
 
+pub use self::dial::CheckoutError;
+use self::dial::Dial;
 pub use self::received::{End, Nothing, Received};
-use crate::{by_number::ByNumber, http2::Stream, telemetry::metrics::ClusterStats};
+use crate::{
+    by_number::ByNumber, http2::Stream, telemetry::metrics::ClusterStats, transport, worker::Worker,
+};
 
 /// The idle connections of one worker, by endpoint.
 pub struct Pools<I: Io> {
@@ -58,34 +63,6 @@ struct Idle<I: Io> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Owner(pub u64);
 
-/// Why there is no connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CheckoutError {
-    /// Refused or unreachable.
-    #[error("cannot connect to {endpoint}")]
-    Failed {
-        /// The address.
-        endpoint: SocketAddr,
-    },
-    /// No descriptor, port or memory on this machine.
-    #[error("nothing left to connect to {endpoint} with")]
-    Shortage {
-        /// The address.
-        endpoint: SocketAddr,
-    },
-    /// Not made in time.
-    #[error("connect to {endpoint} timed out")]
-    TimedOut {
-        /// The address.
-        endpoint: SocketAddr,
-    },
-}
-
-/// What socket(2) and connect(2) say when this machine is short of something, and upstream was not even asked: ENFILE and
-/// EMFILE, ENOMEM and ENOBUFS, EADDRINUSE and EADDRNOTAVAIL (no port towards this address is free); and epoll_ctl(2) of one
-/// descriptor more than may be watched: ENOSPC.
-const SHORTAGES: [i32; 7] = [23, 24, 12, 105, 98, 99, 28];
-
 /// Where a connection leads and what is counted on it.
 #[derive(Clone)]
 pub struct Destination {
@@ -99,6 +76,8 @@ pub struct Destination {
     pub idle_timeout: Option<Duration>,
     /// What the kernel may hold of a connection that it has not sent yet.
     pub unsent_bytes_max: u32,
+    /// What carries the bytes; `None` is plain TCP.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// Counters of the cluster.
     pub stats: Arc<ClusterStats>,
 }
@@ -116,8 +95,8 @@ pub struct Life {
 
 /// An open connection to an endpoint, held by one exchange or by the pool. Dropping it closes it.
 pub struct Connection<I: Io> {
-    recv: I::Recv,
-    send: I::Send,
+    recv: transport::Recv<I>,
+    send: transport::Send<I>,
     /// Whether it has carried an exchange before.
     pub reused: bool,
     /// Bytes came that belong to no response.
@@ -161,6 +140,8 @@ struct Open {
 /// Between a connection and the task that watches it while it is idle.
 pub(crate) struct Watch {
     id: EndpointId,
+    /// What carries its bytes: it is for nobody who wants another.
+    tls: Option<Arc<UpstreamTls>>,
     /// Whose it is, if not anybody's.
     owner: Option<Owner>,
     idle_timeout: Option<Duration>,
@@ -184,8 +165,23 @@ impl<I: Io> Pools<I> {
         Rc::new(Pools { worker, idle, owned, count, buffers })
     }
 
-    /// An idle connection to the endpoint, the one used last: of `owner`, or anybody's.
-    pub fn reuse(&self, id: EndpointId, owner: Option<Owner>) -> Option<Connection<I>> {
+    /// An idle connection to the endpoint, the one used last: of `owner`, or anybody's. One whose bytes something else than
+    /// `tls` carries is closed: it was made under a configuration that is gone.
+    pub fn reuse(
+        &self,
+        id: EndpointId,
+        owner: Option<Owner>,
+        tls: Option<&Arc<UpstreamTls>>,
+    ) -> Option<Connection<I>> {
+        loop {
+            let connection = self.take(id, owner)?;
+            if is_same(connection.open.watch.tls.as_ref(), tls) {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn take(&self, id: EndpointId, owner: Option<Owner>) -> Option<Connection<I>> {
         let connection = match owner {
             None => {
                 let mut idle = self.idle.borrow_mut();
@@ -224,41 +220,31 @@ impl<I: Io> Pools<I> {
         idle.endpoint.set_idle(self.worker, idle.connections.len());
     }
 
-    /// A new connection, made before `deadline`.
+    /// A new connection, made before `deadline`. `header` is sent before all else, except where it goes with the request.
     pub async fn connect(
         self: &Rc<Self>,
-        io: &I,
+        worker: &Worker<I>,
         to: Destination,
-        life: Life,
+        (life, header): (Life, &[u8]),
         deadline: Deadline,
     ) -> Result<Connection<I>, CheckoutError> {
-        let stats = &to.stats;
-        let begun = io.now();
-        stats.counters.upstream_cx_total.inc();
-        let until = Deadline::after(begun, to.connect_timeout).min(deadline);
-        let (recv, mut send) = match io.connect(to.address, until).await {
-            Ok(halves) => halves,
-            Err(error) => {
-                stats.counters.upstream_cx_connect_fail.inc();
-                if error.kind() == io::ErrorKind::TimedOut {
-                    stats.counters.upstream_cx_connect_timeout.inc();
-                    return Err(CheckoutError::TimedOut { endpoint: to.address });
-                }
-                let is_shortage = error.raw_os_error().is_some_and(|error| SHORTAGES.contains(&error));
-                return Err(match is_shortage {
-                    true => CheckoutError::Shortage { endpoint: to.address },
-                    false => CheckoutError::Failed { endpoint: to.address },
-                });
-            }
+        let dial = Dial {
+            address: to.address,
+            connect_timeout: to.connect_timeout,
+            unsent_bytes_max: to.unsent_bytes_max,
+            tls: to.tls.as_ref(),
+            alpn: &[b"http/1.1"],
+            header,
+            stats: &to.stats,
         };
-        send.limit_unsent(to.unsent_bytes_max);
-        stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
-        stats.counters.upstream_cx_active.inc();
+        let (recv, send) = dial::dial(worker, &dial, deadline).await?;
+        let now = worker.io.now();
         let watch = Rc::new(Watch {
             id: to.id,
+            tls: to.tls,
             owner: life.owner,
             idle_timeout: to.idle_timeout,
-            ages_at: life.duration.map_or(Deadline::NEVER, |wait| Deadline::after(io.now(), wait)),
+            ages_at: life.duration.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait)),
             requests_left: Cell::new(life.requests_max.map_or(u32::MAX, NonZeroU32::get)),
             is_idle: Cell::new(false),
             is_gone: Cell::new(false),
@@ -393,6 +379,15 @@ impl<I: Io> Pools<I> {
     }
 }
 
+/// Whether two connections are carried by the same.
+fn is_same(one: Option<&Arc<UpstreamTls>>, other: Option<&Arc<UpstreamTls>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
 /// Waits on one connection whenever it is idle, until it is closed.
 pub(crate) async fn watch_idle<I: Io>(watch: Rc<Watch>, pools: Weak<Pools<I>>) {
     poll_fn(|cx| {
@@ -415,7 +410,7 @@ pub(crate) async fn watch_idle<I: Io>(watch: Rc<Watch>, pools: Weak<Pools<I>>) {
 
 impl<I: Io> Connection<I> {
     /// Both directions, to be used side by side, and whose counters they move.
-    pub fn split(&mut self) -> (&mut I::Send, Received<'_, I>, &ClusterStats) {
+    pub fn split(&mut self) -> (&mut transport::Send<I>, Received<'_, I>, &ClusterStats) {
         let Connection { recv, send, open: Open { end, stats, .. }, .. } = self;
         (send, Received { recv, end, count: &stats.counters.upstream_cx_rx_bytes_total }, stats)
     }
@@ -440,6 +435,11 @@ impl<I: Io> Connection<I> {
             buffers.put(nobody_asked);
         }
         Poll::Ready(())
+    }
+
+    /// Whether its bytes are carried by this.
+    pub fn is_carried_by(&self, tls: Option<&Arc<UpstreamTls>>) -> bool {
+        is_same(self.open.watch.tls.as_ref(), tls)
     }
 
     /// How its receiving ended, if that was seen.

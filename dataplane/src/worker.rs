@@ -35,8 +35,9 @@ use crate::{
     server_first::ServerFirst,
     telemetry::{
         access_log::AccessLog,
-        metrics::{ClusterStats, HttpStats, ListenerCounters, TcpCounters, WorkerStats},
+        metrics::{ClusterStats, HttpStats, ListenerStats, TcpCounters, WorkerStats},
     },
+    tls::{BoundTls, Turnstile},
     upstream::{
         Owner, Pools,
         lending::{self, Answer, Ask, Asks},
@@ -79,13 +80,15 @@ pub struct Bound {
     /// By position in [`Snapshot::clusters`].
     pub clusters: Vec<BoundCluster>,
     /// By position in [`Snapshot::listeners`].
-    pub listeners: Vec<Arc<ListenerCounters>>,
+    pub listeners: Vec<Arc<ListenerStats>>,
     /// By `stat_prefix` of the connection managers.
     pub http: HashMap<Arc<str>, Arc<HttpStats>>,
     /// By `stat_prefix` of the TCP proxies.
     pub tcp: HashMap<Arc<str>, Arc<TcpCounters>>,
     /// By key of the connection limits; all workers have the same.
     pub gates: HashMap<Arc<str>, Arc<Gate>>,
+    /// What its connections are secured with; all workers have the same.
+    pub tls: Arc<BoundTls>,
     /// Memory for routing.
     pub scratch: RefCell<RouteScratch>,
 }
@@ -154,6 +157,8 @@ pub struct Worker<I: Io> {
     pub colleagues: Colleagues<I>,
     /// Where servers speak first.
     pub server_first: ServerFirst,
+    /// Where handshakes wait for their next step.
+    pub turnstile: Turnstile,
     /// Hosts that requests name.
     pub hosts: DynamicHosts,
     /// Which connections are taken.
@@ -199,6 +204,7 @@ impl<I: Io> Worker<I> {
             access_log: outlets.access_log,
             colleagues,
             server_first: ServerFirst::default(),
+            turnstile: Turnstile::default(),
             hosts: DynamicHosts::new(outlets.wanted),
             admission: outlets.admission,
             waiting: Connections::default(),
@@ -226,6 +232,7 @@ impl<I: Io> Worker<I> {
             }
             let busy = self.io.turn().await;
             self.stats.turn(busy);
+            self.turnstile.open();
             let allowed = self.stats.buffers_allowed.get();
             self.buffers.allow(allowed);
             // A worker without work ends a turn now and then, since it is looked after.

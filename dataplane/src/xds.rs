@@ -24,11 +24,17 @@ pub enum Kind {
     Listener,
     /// RDS.
     RouteTable,
+    /// SDS.
+    Secret,
 }
 
 impl Kind {
     /// All of them, what is named before what names it.
-    pub const ALL: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::RouteTable];
+    pub const ALL: [Kind; 5] =
+        [Kind::Secret, Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::RouteTable];
+
+    /// Those that are asked for by name.
+    pub const NAMED: [Kind; 3] = [Kind::Secret, Kind::Endpoints, Kind::RouteTable];
 
     /// The type URL.
     pub fn type_url(self) -> &'static str {
@@ -37,6 +43,7 @@ impl Kind {
             Kind::Endpoints => type_url::CLUSTER_LOAD_ASSIGNMENT,
             Kind::Listener => type_url::LISTENER,
             Kind::RouteTable => type_url::ROUTE_CONFIGURATION,
+            Kind::Secret => type_url::SECRET,
         }
     }
 
@@ -45,13 +52,14 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.type_url() == type_url)
     }
 
-    /// What operators call it: `cluster`, `endpoints`, `listener`, `route table`.
+    /// What operators call it: `cluster`, `endpoints`, `listener`, `route table`, `secret`.
     pub fn word(self) -> &'static str {
         match self {
             Kind::Cluster => "cluster",
             Kind::Endpoints => "endpoints",
             Kind::Listener => "listener",
             Kind::RouteTable => "route table",
+            Kind::Secret => "secret",
         }
     }
 

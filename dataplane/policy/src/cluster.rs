@@ -51,9 +51,12 @@ impl Cluster {
         ids: &mut EndpointIds,
         (workers, seed): (usize, u64),
     ) -> Cluster {
+        // What carries the bytes to an endpoint is part of it.
+        let previous_alike = previous.filter(|cluster| cluster.config.transport == config.transport);
         let hosts = assignments.into_iter().map(|(name, assignment)| {
             let before = previous.and_then(|cluster| cluster.hosts.get(&name));
             if let Some(before) = before
+                && previous_alike.is_some()
                 && before.endpoints.all().iter().map(|endpoint| &endpoint.spec).eq(&assignment.endpoints)
             {
                 return (name, before.clone());
@@ -104,7 +107,8 @@ fn endpoints(
     for spec in &assignment.endpoints {
         let new = || Arc::new(EndpointState::new(ids.next_id(), workers));
         let state = states.entry(&spec.address).or_insert_with(new).clone();
-        endpoints.push(Endpoint { spec: spec.clone(), state });
+        let tls = config.transport.of(&spec.labels).cloned();
+        endpoints.push(Endpoint { spec: spec.clone(), state, tls });
     }
     EndpointSet::new(config, endpoints, assignment.overprovisioning_percent)
 }

@@ -7,7 +7,10 @@ use core::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
-use crate::address::Address;
+use crate::{
+    address::Address,
+    tls::{Label, UpstreamTls},
+};
 
 /// One endpoint of a cluster: configuration and shared state.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Endpoint {
     pub spec: EndpointSpec,
     /// What all workers share; lives as long as the address stays in the cluster.
     pub state: Arc<EndpointState>,
+    /// What carries the bytes to it; `None` is plain TCP.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// What the configuration says of an endpoint (Envoy: `LbEndpoint` in its `LocalityLbEndpoints`).
@@ -33,6 +38,8 @@ pub struct EndpointSpec<A = Address> {
     pub priority: u32,
     /// Where it is in the world.
     pub locality: Arc<Locality>,
+    /// By which the cluster decides what carries the bytes to it.
+    pub labels: Vec<Label>,
 }
 
 /// A place, with the weight it has when a cluster weighs places (Envoy: `LocalityLbEndpoints`).
@@ -92,6 +99,7 @@ impl<A> EndpointSpec<A> {
             health: Health::Unknown,
             priority: 0,
             locality: Arc::default(),
+            labels: Vec::new(),
         }
     }
 }
@@ -107,6 +115,7 @@ impl EndpointSpec<DnsName> {
             health: self.health,
             priority: self.priority,
             locality: self.locality.clone(),
+            labels: self.labels.clone(),
         }
     }
 }

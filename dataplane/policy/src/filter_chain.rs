@@ -8,7 +8,10 @@
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
-use crate::network_filter::{ConnectionLimit, NetworkFilter};
+use crate::{
+    network_filter::{ConnectionLimit, NetworkFilter},
+    tls::DownstreamTls,
+};
 
 /// What is known of a connection when its filter chain is picked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +45,8 @@ pub struct FilterChain {
     pub matches: FilterChainMatch,
     /// How many of them at a time.
     pub connection_limit: Option<ConnectionLimit>,
+    /// TLS that ends here; `None` takes the bytes as they come.
+    pub tls: Option<Arc<DownstreamTls>>,
     /// What is done with them.
     pub filter: NetworkFilter,
 }
@@ -199,6 +204,7 @@ mod tests {
             name: name.into(),
             matches,
             connection_limit: None,
+            tls: None,
             filter: NetworkFilter::TcpProxy(Arc::new(tcp)),
         }
     }

@@ -362,3 +362,22 @@ pub const DYNAMIC_HOSTS_MAX: usize = 16 * 1024;
 
 /// How long a request waits until its host is looked up (Envoy: `dns_query_timeout`).
 pub const DNS_QUERY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Handshakes of TLS that a worker has begun and not ended. Each holds a buffer and some KiB of rustls's.
+pub const TLS_HANDSHAKES_PER_WORKER_MAX: usize = 1024;
+
+/// How long a handshake of TLS may take, where nothing else is said. Envoy has no limit; a client that needs longer is one
+/// that does not want to be done.
+pub const TLS_HANDSHAKE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// How long the alert that says why a handshake failed may take to go.
+pub const TLS_ALERT_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Records in a row without a byte of the application: tickets and new keys are a few (RFC 8446 §4.6).
+pub const TLS_IDLE_RECORDS_MAX: u32 = 32;
+
+/// Longest message after a handshake, in bytes: a ticket, which may be 64 KiB and never is.
+pub const TLS_HANDSHAKE_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of the application that one send carries at most: two whole records, as much as one buffer holds.
+pub const TLS_SEND_BYTES_MAX: usize = 32 * 1024;

@@ -60,7 +60,9 @@ pub enum NotSpiffe {
     #[error("the trust domain must be lower case letters, digits, dots, dashes and underscores")]
     TrustDomain,
     /// The path has an empty segment, `.`, `..`, or a character that is none of `A-Z`, `a-z`, `0-9`, `.`, `-`, `_`.
-    #[error("a path segment must be letters, digits, dots, dashes and underscores, and neither empty nor dots alone")]
+    #[error(
+        "a path segment must be letters, digits, dots, dashes and underscores, and neither empty nor dots alone"
+    )]
     Path,
 }
 
@@ -174,7 +176,8 @@ mod tests {
     fn an_id_is_taken_apart() {
         let parts = |text: &str| {
             let id = SpiffeId::parse(text).unwrap();
-            let workload = id.workload().map(|(namespace, name)| (String::from(namespace), String::from(name)));
+            let workload =
+                id.workload().map(|(namespace, name)| (String::from(namespace), String::from(name)));
             (String::from(id.trust_domain()), String::from(id.path()), workload)
         };
         let web = Some(("shop".into(), "web".into()));

@@ -13,6 +13,7 @@ use crate::{
     filter_chain::FilterChains,
     network_filter::{HttpConnectionManager, RouteSource},
     route::RouteTable,
+    tls::Secret,
 };
 
 pub use crate::{address::Address, named::Named};
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub route_tables: Named<RouteTable>,
     /// Clusters by name. Routes name clusters; a cluster that is not here is answered with 503.
     pub clusters: Named<Cluster>,
+    /// Certificates and trust bundles that listeners and clusters name.
+    pub secrets: Named<Secret>,
 }
 
 impl Snapshot {
@@ -45,6 +48,7 @@ impl Snapshot {
         self.listeners.is_like(&other.listeners, Arc::ptr_eq)
             && self.route_tables.is_like(&other.route_tables, Arc::ptr_eq)
             && self.clusters.is_like(&other.clusters, |one, two| Arc::ptr_eq(&one.config, &two.config))
+            && self.secrets.is_like(&other.secrets, Arc::ptr_eq)
     }
 }
 

@@ -38,6 +38,10 @@ pub struct UpstreamTls {
 pub struct CommonTls {
     /// Lowest and highest version that is spoken.
     pub versions: Versions,
+    /// Cipher suites of TLS 1.2 that may be used; empty: all that are safe. Those of TLS 1.3 all are.
+    pub tls12_suites: Vec<CipherSuite>,
+    /// Key exchanges that may be used, best first; empty: all that are safe.
+    pub key_exchanges: Vec<KeyExchange>,
     /// Application protocols, best first (RFC 7301).
     pub alpn: Vec<Box<[u8]>>,
     /// What we show the other end.
@@ -59,6 +63,31 @@ impl Default for Versions {
     fn default() -> Versions {
         Versions { tls12: true, tls13: true }
     }
+}
+
+/// A cipher suite of TLS 1.2: ephemeral keys, authenticated encryption.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum CipherSuite {
+    EcdsaAes128,
+    EcdsaAes256,
+    EcdsaChacha20,
+    RsaAes128,
+    RsaAes256,
+    RsaChacha20,
+}
+
+/// How keys are agreed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyExchange {
+    /// X25519 with ML-KEM-768, which a quantum computer does not break.
+    X25519MlKem768,
+    /// X25519.
+    X25519,
+    /// NIST P-256.
+    P256,
+    /// NIST P-384.
+    P384,
 }
 
 /// Where something secret comes from.
@@ -284,7 +313,8 @@ mod tests {
             ..Peer::default()
         };
         let takes = |names: &[(NameKind, NamePattern)]| {
-            let names = names.iter().map(|(kind, pattern)| NameMatch { kind: *kind, pattern: pattern.clone() });
+            let names =
+                names.iter().map(|(kind, pattern)| NameMatch { kind: *kind, pattern: pattern.clone() });
             TrustBundle { names: names.collect(), ..TrustBundle::default() }.takes(&peer)
         };
         let exact = |text: &str| NamePattern::Exact(text.into());

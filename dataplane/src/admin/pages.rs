@@ -241,6 +241,7 @@ mod tests {
             listeners: Named::default(),
             route_tables: Named::default(),
             clusters: Named::new([(Arc::from("pay"), Arc::new(cluster))].into(), 0),
+            secrets: Named::default(),
         };
         assert_eq!(
             clusters(&snapshot, |_| false),

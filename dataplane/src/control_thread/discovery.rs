@@ -64,7 +64,7 @@ impl ControlThread {
         if self.is_live || !self.is_restored {
             return;
         }
-        let missing = [Kind::Endpoints, Kind::RouteTable].map(|kind| {
+        let missing = Kind::NAMED.map(|kind| {
             let names = self.assembler.missing(kind.type_url());
             names.into_iter().map(move |name| (kind, name))
         });
@@ -147,7 +147,7 @@ impl ControlThread {
     /// Asks for what the configuration refers to by name now, and no longer for what it does not.
     pub(super) fn subscribe(&mut self) {
         let now = Instant::now();
-        for kind in [Kind::Endpoints, Kind::RouteTable] {
+        for kind in Kind::NAMED {
             let wanted = self.assembler.wanted(kind.type_url());
             self.last_good.retain(kind, |name| wanted.contains_key(name));
             let request = self.session.as_mut().and_then(|session| session.subscribe(kind, wanted, now));

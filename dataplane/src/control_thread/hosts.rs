@@ -182,6 +182,7 @@ mod tests {
             listeners: Named::default(),
             route_tables: Named::default(),
             clusters: Named::new([("out".into(), Arc::new(cluster))].into(), 0),
+            secrets: Named::default(),
         }
     }
 

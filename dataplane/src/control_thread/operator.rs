@@ -116,6 +116,8 @@ impl ControlThread {
             ("ringway_eds_update_rejected", Metric::Counter, discovered(Kind::Endpoints).refused as f64),
             ("ringway_rds_update_attempt", Metric::Counter, discovered(Kind::RouteTable).responses as f64),
             ("ringway_rds_update_rejected", Metric::Counter, discovered(Kind::RouteTable).refused as f64),
+            ("ringway_sds_update_attempt", Metric::Counter, discovered(Kind::Secret).responses as f64),
+            ("ringway_sds_update_rejected", Metric::Counter, discovered(Kind::Secret).refused as f64),
             ("ringway_snapshot_version", Metric::Gauge, self.snapshot.version as f64),
             ("ringway_access_log_dropped", Metric::Counter, self.access_log.dropped() as f64),
             ("envoy_server_watchdog_miss", Metric::Counter, self.care.watchdog.misses() as f64),
@@ -152,6 +154,7 @@ impl ControlThread {
             let names: Vec<_> = match kind {
                 Kind::Listener => self.snapshot.listeners.iter().map(|(name, _)| name.clone()).collect(),
                 Kind::Cluster => self.snapshot.clusters.iter().map(|(name, _)| name.clone()).collect(),
+                Kind::Secret => self.snapshot.secrets.iter().map(|(name, _)| name.clone()).collect(),
                 // The bootstrap file has these only inside the others.
                 Kind::RouteTable | Kind::Endpoints => Vec::new(),
             };

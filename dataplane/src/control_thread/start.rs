@@ -155,6 +155,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         listeners: Named::default(),
         route_tables: Named::default(),
         clusters: Named::default(),
+        secrets: Named::default(),
     });
     let descriptors = admission::descriptors(workers_count);
     let admission = Arc::new(Admission::new(bootstrap.overload.connections_max, descriptors));
@@ -311,6 +312,7 @@ fn is_named(update: &Update, kind: Kind, name: &str) -> bool {
     match update {
         Update::Listener(listener) => kind == Kind::Listener && *listener.name == *name,
         Update::Cluster(cluster) => kind == Kind::Cluster && *cluster.name == *name,
+        Update::Secret(secret) => kind == Kind::Secret && *secret.name == *name,
         _ => false,
     }
 }

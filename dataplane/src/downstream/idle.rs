@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use runtime::{Buffer, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{Buffer, Deadline, Io, timer::Alarm};
 
 use crate::{
     origin::Origin,
     telemetry::metrics::HttpStats,
+    transport,
     upstream::Owner,
     worker::{Bound, Worker},
 };
@@ -23,9 +24,9 @@ use crate::{
 /// The connection itself: all that is left of one at rest.
 pub struct Connection<I: Io> {
     /// The receiving half.
-    pub recv: I::Recv,
+    pub recv: transport::Recv<I>,
     /// The sending half.
-    pub send: I::Send,
+    pub send: transport::Send<I>,
     /// Where it came from.
     pub origin: Origin,
     /// Marks the upstream connections that are its own.
@@ -184,10 +185,10 @@ impl<I: Io> Connection<I> {
             // Unless that was told early, it does not keep its word.
             self.is_finished = !self.throws_away(worker);
         }
-        if self.send.shutdown().is_err() || self.is_ended {
+        let until = Deadline::after(worker.io.now(), self.delayed_close_timeout);
+        if self.send.finish(until).await.is_err() || self.is_ended {
             return;
         }
-        let until = Deadline::after(worker.io.now(), self.delayed_close_timeout);
         // The wait's own deadline ends it only when nothing comes.
         while worker.io.now() < until.0 && !self.is_ended && self.recv.readable(until).await.is_ok() {
             self.throws_away(worker);

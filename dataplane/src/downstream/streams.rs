@@ -12,7 +12,7 @@ use std::{
 };
 
 use policy::limits;
-use runtime::{Buffer, Gather, Io, RecvHalf, timer::Alarm};
+use runtime::{Buffer, Gather, Io, timer::Alarm};
 use wire::{
     head::{RequestHead, ResponseHead},
     http1::{encode::Edit, parse::ParseError},

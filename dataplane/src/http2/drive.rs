@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use runtime::{Buffer, BufferPool, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{Buffer, BufferPool, Deadline, Gather, Io, timer::Alarm};
 use wire::{
     Tick,
     head::RequestHead,
@@ -20,13 +20,14 @@ use wire::{
 
 use super::{Arrived, Ended, Http2};
 use crate::telemetry::metrics::Counter;
+use crate::transport;
 
 /// How a connection is driven.
 pub struct Drive<'a, I: Io> {
     /// Its receiving half.
-    pub recv: &'a mut I::Recv,
+    pub recv: &'a mut transport::Recv<I>,
     /// Its sending half.
-    pub send: &'a mut I::Send,
+    pub send: &'a mut transport::Send<I>,
     /// What was received of it already.
     pub first: Buffer,
     /// Rings when it shall be looked whether it may stay.
@@ -118,7 +119,7 @@ pub async fn drive<I: Io>(http2: &Rc<Http2>, io: &I, with: Drive<'_, I>, owner: 
 struct Receiving<'a, I: Io> {
     http2: &'a Rc<Http2>,
     io: &'a I,
-    recv: &'a mut I::Recv,
+    recv: &'a mut transport::Recv<I>,
     alarm: &'a Alarm,
     idle_timeout: Option<Duration>,
     ages_at: Deadline,
@@ -251,7 +252,7 @@ impl<I: Io> Receiving<'_, I> {
 async fn transmit<I: Io>(
     http2: &Rc<Http2>,
     io: &I,
-    send: &mut I::Send,
+    send: &mut transport::Send<I>,
     send_timeout: Duration,
     sent: &Counter,
 ) {

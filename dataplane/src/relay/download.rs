@@ -3,7 +3,7 @@
 use std::{io, rc::Rc};
 
 use policy::route::ForwardTarget;
-use runtime::{Buffer, Deadline, Gather, Io, SendHalf};
+use runtime::{Buffer, Deadline, Gather, Io};
 use wire::{
     head::{RequestHead, ResponseHead, ResponseView},
     http1::{
@@ -20,6 +20,7 @@ use crate::{
     head_edits::{self, EditList},
     respond::{ExchangeError, Phase},
     telemetry::access_log::Record,
+    transport,
     upstream::{End, Nothing, Received},
     worker::Worker,
 };
@@ -27,7 +28,7 @@ use crate::{
 pub(super) struct Download<'a, 'r, I: Io> {
     pub(super) worker: &'a Rc<Worker<I>>,
     pub(super) manager: &'a Manager,
-    pub(super) send: &'a mut I::Send,
+    pub(super) send: &'a mut transport::Send<I>,
     pub(super) received: Received<'a, I>,
     pub(super) gather: &'a mut Gather,
     pub(super) edits: &'a mut Vec<encode::Edit<'static>>,

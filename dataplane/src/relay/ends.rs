@@ -11,7 +11,7 @@ use std::{
 };
 
 use policy::limits;
-use runtime::{Buffer, BufferPool, Deadline, Gather, Io, SendHalf, timer::Alarm};
+use runtime::{Buffer, BufferPool, Deadline, Gather, Io, timer::Alarm};
 use wire::{
     head::Framing,
     http1::body::{self, BodyError, ChunkHead, Decoder, Step},
@@ -21,6 +21,7 @@ use super::body::TRAILER_LIMITS;
 use crate::{
     http2::{Gone, Piece, Stream},
     telemetry::metrics::Counter,
+    transport,
     upstream::{End, Received},
 };
 
@@ -251,7 +252,7 @@ impl<I: Io> Source<'_, I> {
 pub(super) enum Sink<'a, I: Io> {
     /// A connection that speaks HTTP/1.1.
     Http1 {
-        send: &'a mut I::Send,
+        send: &'a mut transport::Send<I>,
         /// What is queued goes out with the next part.
         gather: &'a mut Gather,
         /// The body goes in chunks.
@@ -289,7 +290,7 @@ impl<I: Io> Sink<'_, I> {
         &mut self,
         (bytes, ends, trailers): (&[u8], bool, &[u8]),
         buffers: &BufferPool,
-        until: impl Fn() -> Deadline,
+        until: impl Fn() -> Deadline + Copy,
         halt: &Halt,
     ) -> Result<(), Refused> {
         match self {
@@ -309,7 +310,7 @@ impl<I: Io> Sink<'_, I> {
                 self.flush(buffers, until, halt).await?;
                 match self {
                     Sink::Http1 { send, is_tunnel: true, .. } if ends => {
-                        send.shutdown().map_err(|_| Refused::Over)
+                        send.finish(until()).await.map_err(|_| Refused::Over)
                     }
                     _ => Ok(()),
                 }

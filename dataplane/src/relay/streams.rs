@@ -14,7 +14,7 @@ use std::{
     task::Poll,
 };
 
-use runtime::{Buffer, Deadline, Io, SendHalf, timer::Alarm};
+use runtime::{Buffer, Deadline, Io, timer::Alarm};
 use wire::{
     head::{Framing, ResponseHead},
     http1::{conn::Finished, encode::BodyOut},

@@ -2,10 +2,11 @@
 
 use std::{future::poll_fn, io, rc::Rc, task::Poll, time::Duration};
 
-use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
+use runtime::{Buffer, Deadline, Gather, Io};
 use wire::http1::body::BodyError;
 
 use super::{Plan, Progress, body::Body};
+use crate::transport;
 use crate::{respond::ExchangeError, telemetry::metrics::Counter, worker::Worker};
 
 /// How the request body's way up ended.
@@ -24,8 +25,8 @@ const BUFFER_KEPT: Duration = Duration::from_secs(1);
 
 pub(super) struct Upload<'a, I: Io> {
     pub(super) worker: &'a Rc<Worker<I>>,
-    pub(super) recv: &'a mut I::Recv,
-    pub(super) send: &'a mut I::Send,
+    pub(super) recv: &'a mut transport::Recv<I>,
+    pub(super) send: &'a mut transport::Send<I>,
     pub(super) gather: &'a mut Gather,
     /// The buffer of the head and what came with it, when the gather is done with it.
     pub(super) first: Buffer,

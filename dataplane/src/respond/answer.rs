@@ -6,7 +6,7 @@ use policy::{
     grpc,
     route::{Edit, Route},
 };
-use runtime::{Deadline, Gather, Io, SendHalf};
+use runtime::{Deadline, Gather, Io};
 use wire::{
     head::{Framing, Method, RequestView},
     http1::encode::{self, Answer},

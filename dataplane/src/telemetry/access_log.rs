@@ -5,7 +5,7 @@
 //! holds a worker.
 
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     fs::{File, OpenOptions},
     io::{self, Write},
     net::SocketAddr,
@@ -24,6 +24,7 @@ use runtime::Io;
 
 use crate::{
     downstream::{Downstream, Manager},
+    origin::Origin,
     respond::Row,
     telemetry::metrics::WorkerStats,
     worker::{BoundCluster, Worker},
@@ -64,6 +65,23 @@ impl AccessLog {
     /// Lines that found the queue full, or that the sink did not take.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// A connection whose handshake was refused, and why.
+    pub fn refused(&self, origin: &Origin, reason: &dyn Display) {
+        if self.queue.is_none() {
+            return;
+        }
+        let mut line = String::with_capacity(256);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let _ = write!(line, "{{\"time\":{}.{:03}", now.as_secs(), now.subsec_millis());
+        text(&mut line, "listener", origin.listener.as_bytes());
+        let _ = write!(line, ",\"downstream\":\"{}\"", origin.remote);
+        text(&mut line, "reason", b"tls-refused");
+        // The name of a stranger's certificate may be in it.
+        text(&mut line, "detail", reason.to_string().as_bytes());
+        line.push_str("}\n");
+        self.push(line.into_bytes());
     }
 
     fn push(&self, line: Vec<u8>) {

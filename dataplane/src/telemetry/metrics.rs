@@ -108,7 +108,7 @@ const SHARED_BY_NONE_BYTES: usize = 128;
 const _: () = {
     assert!(align_of::<ClusterStats>() >= SHARED_BY_NONE_BYTES);
     assert!(align_of::<HttpStats>() >= SHARED_BY_NONE_BYTES);
-    assert!(align_of::<ListenerCounters>() >= SHARED_BY_NONE_BYTES);
+    assert!(align_of::<ListenerStats>() >= SHARED_BY_NONE_BYTES);
     assert!(align_of::<TcpCounters>() >= SHARED_BY_NONE_BYTES);
     assert!(align_of::<WorkerStats>() >= SHARED_BY_NONE_BYTES);
 };
@@ -139,6 +139,10 @@ pub enum Kind {
     /// Goes up and down.
     Gauge,
 }
+
+mod tls;
+
+pub use self::tls::TlsCounters;
 
 block! {
     /// `cluster.<name>.*` of Envoy.
@@ -204,6 +208,8 @@ pub struct ClusterStats {
     pub cx_connect: Histogram,
     /// `grpc.<service>.<method>.*`.
     pub grpc: GrpcStats,
+    /// `ssl.*`.
+    pub tls: TlsCounters,
 }
 
 impl ClusterStats {
@@ -298,7 +304,6 @@ impl HttpStats {
 
 block! {
     /// `listener.<address>.*` of Envoy.
-    #[repr(align(128))]
     ListenerCounters {
         /// Connections.
         Counter downstream_cx_total,
@@ -319,6 +324,16 @@ block! {
         /// Failures to accept.
         Counter downstream_cx_accept_fail,
     }
+}
+
+/// A listener's counters.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ListenerStats {
+    /// Plain counters.
+    pub counters: ListenerCounters,
+    /// `ssl.*`.
+    pub tls: TlsCounters,
 }
 
 block! {

@@ -9,9 +9,10 @@ use policy::{
     Rng, balance::PickState, network_filter::NetworkFilter, route::RouteScratch, snapshot::Snapshot,
 };
 
-use super::metrics::{ClusterStats, Counter, HttpStats, ListenerCounters, TcpCounters};
+use super::metrics::{ClusterStats, Counter, HttpStats, ListenerStats, TcpCounters};
 use crate::{
     admission::Gate,
+    tls::{BoundTls, TlsConfigs},
     worker::{Bound, BoundCluster},
 };
 
@@ -29,9 +30,10 @@ pub struct Registry {
     /// By `stat_prefix` of the TCP proxy.
     pub tcp: Blocks<TcpCounters>,
     /// By `stat_prefix` of the listener.
-    pub listeners: Blocks<ListenerCounters>,
+    pub listeners: Blocks<ListenerStats>,
     /// By key of the connection limit: its `stat_prefix`, and the count that all workers share.
     pub gates: BTreeMap<Arc<str>, (Arc<str>, Arc<Gate>)>,
+    tls: TlsConfigs,
 }
 
 impl Registry {
@@ -44,6 +46,7 @@ impl Registry {
             tcp: Blocks::new(),
             listeners: Blocks::new(),
             gates: BTreeMap::new(),
+            tls: TlsConfigs::default(),
         }
     }
 
@@ -64,11 +67,17 @@ impl Registry {
     /// A snapshot with each worker's counters, in the order of the workers.
     pub fn bind(&mut self, snapshot: &Arc<Snapshot>, rng: &mut Rng) -> Vec<Box<Bound>> {
         self.prune(snapshot);
-        (0..self.workers).map(|worker| Box::new(self.bind_one(worker, snapshot, rng))).collect()
+        let tls = self.tls.bind(snapshot);
+        (0..self.workers).map(|worker| Box::new(self.bind_one(worker, (snapshot, &tls), rng))).collect()
     }
 
-    fn bind_one(&mut self, worker: usize, snapshot: &Arc<Snapshot>, rng: &mut Rng) -> Bound {
-        let Registry { workers, clusters, http, tcp, listeners, gates } = self;
+    fn bind_one(
+        &mut self,
+        worker: usize,
+        (snapshot, tls): (&Arc<Snapshot>, &Arc<BoundTls>),
+        rng: &mut Rng,
+    ) -> Bound {
+        let Registry { workers, clusters, http, tcp, listeners, gates, .. } = self;
         let bound_clusters = snapshot.clusters.iter().map(|(name, cluster)| BoundCluster {
             stats: block(clusters, *workers, name, worker),
             pick: RefCell::new(PickState::new(&cluster.endpoints, rng)),
@@ -80,6 +89,7 @@ impl Registry {
             http: hashbrown::HashMap::new(),
             tcp: hashbrown::HashMap::new(),
             gates: hashbrown::HashMap::new(),
+            tls: tls.clone(),
             scratch: RefCell::new(RouteScratch::default()),
         };
         for (_, listener) in snapshot.listeners.iter() {
@@ -162,6 +172,7 @@ mod tests {
             listeners: Named::default(),
             route_tables: Named::default(),
             clusters: Named::new(clusters.iter().map(cluster).collect(), 0),
+            secrets: Named::default(),
         })
     }
 

@@ -42,6 +42,8 @@ pub fn prometheus(registry: &Registry, process: &Process<'_>) -> String {
     page.histogram(&clusters, "upstream_rq_time", &registry.clusters, |block| &block.rq_time);
     page.histogram(&clusters, "upstream_cx_connect_ms", &registry.clusters, |block| &block.cx_connect);
 
+    let secured = Family { prefix: "envoy_cluster_ssl_", label: "envoy_cluster_name" };
+    page.counters(&secured, &registry.clusters, |block| block.tls.each().collect());
     page.grpc(&registry.clusters);
 
     let http = Family { prefix: "envoy_http_", label: "envoy_http_conn_manager_prefix" };
@@ -52,7 +54,9 @@ pub fn prometheus(registry: &Registry, process: &Process<'_>) -> String {
     page.histogram(&ours, "proxy_added_time", &registry.http, |block| &block.added_time);
 
     let listeners = Family { prefix: "envoy_listener_", label: "envoy_listener_address" };
-    page.counters(&listeners, &registry.listeners, |block| block.each().collect());
+    page.counters(&listeners, &registry.listeners, |block| block.counters.each().collect());
+    let secured = Family { prefix: "envoy_listener_ssl_", label: "envoy_listener_address" };
+    page.counters(&secured, &registry.listeners, |block| block.tls.each().collect());
     let tcp = Family { prefix: "envoy_tcp_", label: "envoy_tcp_prefix" };
     page.counters(&tcp, &registry.tcp, |block| block.each().collect());
 
@@ -305,7 +309,7 @@ mod tests {
     use policy::snapshot::Named;
 
     use super::*;
-    use crate::telemetry::metrics::{ClusterStats, HttpStats, ListenerCounters};
+    use crate::telemetry::metrics::{ClusterStats, HttpStats, ListenerStats};
 
     fn two<T: Default>() -> Vec<Arc<T>> {
         vec![Arc::default(), Arc::default()]
@@ -325,14 +329,15 @@ mod tests {
         ingress[0].response(204, Duration::from_millis(3), Duration::from_micros(50));
         ingress[0].counters.downstream_cx_active.inc();
         registry.http.insert("in\"gress".into(), ingress);
-        let listener: Vec<Arc<ListenerCounters>> = two();
-        listener[1].downstream_cx_total.inc();
+        let listener: Vec<Arc<ListenerStats>> = two();
+        listener[1].counters.downstream_cx_total.inc();
         registry.listeners.insert("[::1]:8080".into(), listener);
         let snapshot = Snapshot {
             version: 1,
             listeners: Named::default(),
             route_tables: Named::default(),
             clusters: Named::default(),
+            secrets: Named::default(),
         };
         let process = Process {
             snapshot: &snapshot,

@@ -18,12 +18,14 @@ use std::{
 use policy::{
     endpoint::{EndpointId, EndpointState, WorkerId},
     lending, limits,
+    tls::UpstreamTls,
 };
-use runtime::{Deadline, Io, RecvHalf, timer::Alarm};
+use runtime::{Deadline, Io, timer::Alarm};
 
 use super::{Connection, Open, Watch};
 use crate::{
     telemetry::metrics::ClusterStats,
+    transport,
     worker::{Order, Worker},
 };
 
@@ -51,8 +53,9 @@ pub struct Answer<I: Io> {
 
 /// A connection on its way, with what it goes on with.
 struct Loan<I: Io> {
-    stream: I::Stream,
+    stream: transport::Stream<I>,
     endpoint: EndpointId,
+    tls: Option<Arc<UpstreamTls>>,
     idle_timeout: Option<Duration>,
     ages_at: Deadline,
     requests_left: u32,
@@ -120,13 +123,14 @@ async fn detach<I: Io>(
     stats: &Arc<ClusterStats>,
 ) -> Option<Loan<I>> {
     let Connection { recv, send, reused, has_surplus, mut open } = connection;
-    match worker.io.detach(recv, send).await {
+    match transport::detach(&worker.io, recv, send).await {
         Ok(stream) => {
             open.is_lent = true;
             worker.stats.counters.upstream_cx_lent.inc();
             Some(Loan {
                 stream,
                 endpoint: open.watch.id,
+                tls: open.watch.tls.clone(),
                 idle_timeout: open.watch.idle_timeout,
                 ages_at: open.watch.ages_at,
                 requests_left: open.watch.requests_left.get(),
@@ -143,7 +147,7 @@ async fn detach<I: Io>(
 
 /// Takes on what became of an ask.
 pub(crate) fn take_on<I: Io>(worker: &Rc<Worker<I>>, Answer { ticket, loan }: Answer<I>) {
-    let connection = loan.and_then(|loan| loan.attach(&worker.io).ok());
+    let connection = loan.and_then(|loan| loan.attach(worker).ok());
     if connection.is_some() {
         worker.stats.counters.upstream_cx_borrowed.inc();
     }
@@ -153,13 +157,14 @@ pub(crate) fn take_on<I: Io>(worker: &Rc<Worker<I>>, Answer { ticket, loan }: An
 }
 
 impl<I: Io> Loan<I> {
-    fn attach(self, io: &I) -> io::Result<Connection<I>> {
-        let Loan { stream, endpoint, idle_timeout, ages_at, requests_left, stats } = self;
-        let (recv, send) =
-            io.attach(stream).inspect_err(|_| stats.counters.upstream_cx_destroy_local.inc())?;
+    fn attach(self, worker: &Worker<I>) -> io::Result<Connection<I>> {
+        let Loan { stream, endpoint, tls, idle_timeout, ages_at, requests_left, stats } = self;
+        let (recv, send) = transport::attach(&worker.io, stream, &worker.buffers)
+            .inspect_err(|_| stats.counters.upstream_cx_destroy_local.inc())?;
         stats.counters.upstream_cx_active.inc();
         let watch = Watch {
             id: endpoint,
+            tls,
             owner: None,
             idle_timeout,
             ages_at,

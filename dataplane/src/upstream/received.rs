@@ -5,13 +5,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use runtime::{Buffer, BufferPool, Io, RecvHalf, timer::Alarm};
+use runtime::{Buffer, BufferPool, Io, timer::Alarm};
 
 use crate::telemetry::metrics::Counter;
+use crate::transport;
 
 /// The receiving side of a connection while it is held.
 pub struct Received<'a, I: Io> {
-    pub(crate) recv: &'a mut I::Recv,
+    pub(crate) recv: &'a mut transport::Recv<I>,
     pub(crate) end: &'a mut Option<End>,
     pub(crate) count: &'a Counter,
 }

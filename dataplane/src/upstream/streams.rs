@@ -17,15 +17,21 @@ use policy::{
     cluster::ClusterConfig,
     endpoint::{EndpointId, EndpointState},
     limits,
+    tls::UpstreamTls,
 };
-use runtime::{Buffer, Deadline, Io, RecvHalf, SendHalf, timer::Alarm};
+use runtime::{Buffer, Deadline, Io, timer::Alarm};
 use wire::head::RequestHead;
 
-use super::{CheckoutError, SHORTAGES};
+use super::{
+    CheckoutError,
+    dial::{self, Dial},
+    is_same,
+};
 use crate::{
     by_number::ByNumber,
     http2::{self, Arrived, Drive, Ended, Http2, Owner, Stream},
     telemetry::metrics::ClusterStats,
+    transport::Halves,
     worker::Worker,
 };
 
@@ -40,6 +46,8 @@ pub struct StreamPools {
 #[derive(Default)]
 struct Shared {
     connections: Vec<Rc<Http2>>,
+    /// What carries their bytes.
+    tls: Option<Arc<UpstreamTls>>,
     /// One is being made; these wait for it.
     connecting: Option<Rc<Connecting>>,
 }
@@ -58,6 +66,8 @@ pub struct StreamDestination<'a> {
     pub endpoint: &'a EndpointState,
     /// Its address.
     pub address: SocketAddr,
+    /// What carries the bytes to it; `None` is plain TCP.
+    pub tls: Option<&'a Arc<UpstreamTls>>,
     /// Its cluster.
     pub config: &'a ClusterConfig,
     /// Counters of the cluster.
@@ -78,7 +88,7 @@ impl StreamPools {
             let found = {
                 let mut pools = self.by_endpoint.borrow_mut();
                 // Its endpoint may have been removed meanwhile: then its connection is for this stream alone.
-                pools.get_mut(&id).and_then(|shared| shared.find(io.now()))
+                pools.get_mut(&id).and_then(|shared| shared.find(to.tls, io.now()))
             };
             match found {
                 Some(Found::Stream(stream)) => return Ok((stream, false)),
@@ -127,9 +137,11 @@ impl StreamPools {
     fn connected(&self, id: EndpointId, connecting: &Rc<Connecting>, made: Option<&Rc<Http2>>) -> bool {
         let mut pools = self.by_endpoint.borrow_mut();
         let Some(shared) = pools.get_mut(&id) else { return false };
-        if shared.connecting.as_ref().is_some_and(|known| Rc::ptr_eq(known, connecting)) {
-            shared.connecting = None;
+        // Another one may be wanted by now, of which nobody here knows.
+        if !shared.connecting.as_ref().is_some_and(|known| Rc::ptr_eq(known, connecting)) {
+            return false;
         }
+        shared.connecting = None;
         shared.connections.extend(made.cloned());
         true
     }
@@ -165,7 +177,12 @@ enum Found {
 }
 
 impl Shared {
-    fn find(&mut self, now: u64) -> Option<Found> {
+    fn find(&mut self, tls: Option<&Arc<UpstreamTls>>, now: u64) -> Option<Found> {
+        // Those that were made under a configuration that is gone carry nothing more.
+        if !is_same(self.tls.as_ref(), tls) {
+            self.connections.drain(..).for_each(|connection| connection.retire());
+            (self.tls, self.connecting) = (tls.cloned(), None);
+        }
         self.connections.retain(|connection| !connection.is_over());
         let mut heard = self.connections.iter().filter(|connection| connection.is_heard());
         if let Some(stream) = heard.find_map(|connection| connection.open(now)) {
@@ -222,26 +239,17 @@ async fn connect<I: Io>(
     to: &StreamDestination<'_>,
     deadline: Deadline,
 ) -> Result<Rc<Http2>, CheckoutError> {
-    let io = &worker.io;
-    let counters = &to.stats.counters;
-    let begun = io.now();
-    counters.upstream_cx_total.inc();
-    let until = Deadline::after(begun, to.config.connect_timeout).min(deadline);
-    let (recv, mut send) = io.connect(to.address, until).await.map_err(|error| {
-        counters.upstream_cx_connect_fail.inc();
-        let is_shortage = error.raw_os_error().is_some_and(|error| SHORTAGES.contains(&error));
-        match error.kind() {
-            std::io::ErrorKind::TimedOut => {
-                counters.upstream_cx_connect_timeout.inc();
-                CheckoutError::TimedOut { endpoint: to.address }
-            }
-            _ if is_shortage => CheckoutError::Shortage { endpoint: to.address },
-            _ => CheckoutError::Failed { endpoint: to.address },
-        }
-    })?;
-    send.limit_unsent(to.config.unsent_bytes_max);
-    to.stats.cx_connect.record(Duration::from_nanos(io.now().saturating_sub(begun)));
-    counters.upstream_cx_active.inc();
+    let (io, counters) = (&worker.io, &to.stats.counters);
+    let dial = Dial {
+        address: to.address,
+        connect_timeout: to.config.connect_timeout,
+        unsent_bytes_max: to.config.unsent_bytes_max,
+        tls: to.tls,
+        alpn: &[b"h2"],
+        header: b"",
+        stats: to.stats,
+    };
+    let halves = dial::dial(worker, &dial, deadline).await?;
     counters.upstream_cx_http2_total.inc();
     let random = worker.rng.borrow_mut().next_u64();
     let http2 =
@@ -255,7 +263,7 @@ async fn connect<I: Io>(
         ages_at: to.config.max_connection_duration.map_or(Deadline::NEVER, |most| ages_at(worker, most)),
         stats: to.stats.clone(),
     };
-    io.spawn(drive(http2.clone(), io.clone(), (recv, send), life));
+    io.spawn(drive(http2.clone(), io.clone(), halves, life));
     Ok(http2)
 }
 
@@ -276,7 +284,7 @@ struct Life {
 }
 
 /// The task of a connection.
-async fn drive<I: Io>(http2: Rc<Http2>, io: I, (mut recv, mut send): (I::Recv, I::Send), life: Life) {
+async fn drive<I: Io>(http2: Rc<Http2>, io: I, (mut recv, mut send): Halves<I>, life: Life) {
     let counters = &life.stats.counters;
     let drive = Drive {
         alarm: recv.cancel_handle(),

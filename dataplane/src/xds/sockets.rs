@@ -255,6 +255,7 @@ mod tests {
             listeners: Named::new(by_name, 0),
             route_tables: Named::default(),
             clusters: Named::default(),
+            secrets: Named::default(),
         }
     }
 

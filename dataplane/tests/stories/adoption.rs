@@ -181,7 +181,7 @@ fn a_connection_whose_first_bytes_are_waited_for_does_not_hold_a_drain() {
             assert_eq!((answer.status(), answer.header("connection")), (200, Some("close")));
             mesh.pass(WAITING_MAX - 400 * MS).await;
             assert!(mesh.worker.is_idle());
-            assert_eq!(mesh.worker.bound().listeners[0].downstream_pre_cx_timeout.get(), 0);
+            assert_eq!(mesh.worker.bound().listeners[0].counters.downstream_pre_cx_timeout.get(), 0);
         });
     }
 }

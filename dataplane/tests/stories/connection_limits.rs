@@ -94,7 +94,7 @@ fn the_process_takes_as_many_connections_as_it_may() {
     setup.on(&sim::Sim::with_seed(0), &async |mesh: &Mesh<_>| {
         one_too_many(mesh).await;
         assert_eq!(mesh.worker.admission.refused(), 3);
-        assert_eq!(mesh.worker.bound().listeners[0].downstream_global_cx_overflow.get(), 3);
+        assert_eq!(mesh.worker.bound().listeners[0].counters.downstream_global_cx_overflow.get(), 3);
     });
 }
 
@@ -126,7 +126,7 @@ pub(crate) async fn waits_for_room<I: Ground>(mesh: &Mesh<I>) {
         assert_eq!(answers(&mut peer, &["GET"]).await[0].status(), 200);
         leaves(peer).await;
     }
-    assert!(mesh.worker.bound().listeners[0].downstream_cx_accept_paused.get() > 0);
+    assert!(mesh.worker.bound().listeners[0].counters.downstream_cx_accept_paused.get() > 0);
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn without_a_good_header_nothing_is_served() {
             let _ = peer.try_send(&bytes).await;
             assert_eq!(peer.recv_to_end().await.bytes, b"");
             assert!(mesh.origin().connections().is_empty());
-            assert_eq!(mesh.worker.bound().listeners[0].downstream_cx_proxy_proto_error.get(), 1);
+            assert_eq!(mesh.worker.bound().listeners[0].counters.downstream_cx_proxy_proto_error.get(), 1);
         });
     }
 }
@@ -118,7 +118,7 @@ fn a_header_that_drips_is_given_up_and_no_byte_prolongs_it() {
         }
         let took = Duration::from_nanos(mesh.io.now() - begun);
         assert!(took > 490 * MS && took < 1000 * MS, "{took:?}");
-        assert_eq!(mesh.worker.bound().listeners[0].downstream_pre_cx_timeout.get(), 1);
+        assert_eq!(mesh.worker.bound().listeners[0].counters.downstream_pre_cx_timeout.get(), 1);
     });
 }
 

@@ -123,6 +123,8 @@ impl Setup {
                 is_listening: true,
                 connection_limit: None,
                 listener_filters: ListenerFilters::default(),
+                tls: None,
+                secrets: BTreeMap::new(),
             },
             origins: vec![behaviour],
             stream_origins: Vec::new(),
@@ -443,7 +445,7 @@ impl<I: Ground> Mesh<I> {
     /// A counter of [`LISTENER`], over all workers.
     pub(crate) fn listener(&self, name: &str) -> u64 {
         let binder = self.binder.borrow();
-        of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.each().collect()))
+        of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.counters.each().collect()))
     }
 
     /// A counter of [`APP`], over all workers.

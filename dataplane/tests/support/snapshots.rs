@@ -18,6 +18,7 @@ use policy::{
         VirtualHostSpec,
     },
     snapshot::{Address, Listener, ListenerFilters, Named, Snapshot},
+    tls::{DownstreamTls, Secret},
 };
 
 use super::LISTENER;
@@ -43,6 +44,10 @@ pub(crate) struct Config {
     pub(crate) connection_limit: Option<ConnectionLimit>,
     /// What is read before a filter chain is picked.
     pub(crate) listener_filters: ListenerFilters,
+    /// TLS that ends at the listener.
+    pub(crate) tls: Option<Arc<DownstreamTls>>,
+    /// What certificates and trust come from, by name.
+    pub(crate) secrets: BTreeMap<Arc<str>, Arc<Secret>>,
 }
 
 /// Makes snapshots and each worker's part of them, carrying over what the ones before had by name.
@@ -95,6 +100,7 @@ impl Binder {
             listeners: Named::new(listeners, 1),
             route_tables: Named::default(),
             clusters: Named::new(clusters, 2),
+            secrets: Named::new(config.secrets.clone(), 3),
         }
     }
 
@@ -108,7 +114,7 @@ impl Binder {
         let clusters =
             clusters.iter().map(|(name, of)| named(name, sum(of, |block| block.counters.each().collect())));
         let listeners =
-            listeners.iter().map(|(name, of)| named(name, sum(of, |block| block.each().collect())));
+            listeners.iter().map(|(name, of)| named(name, sum(of, |block| block.counters.each().collect())));
         let http =
             http.iter().map(|(name, of)| named(name, sum(of, |block| block.counters.each().collect())));
         clusters.chain(listeners).chain(http).flatten().collect()
@@ -138,6 +144,7 @@ fn listener(config: &Config) -> Listener {
             ..FilterChainMatch::default()
         },
         connection_limit: config.connection_limit.clone(),
+        tls: config.tls.clone(),
         filter,
     };
     let tcp = |tcp: &TcpProxy| chain(&[], NetworkFilter::TcpProxy(Arc::new(tcp.clone())));

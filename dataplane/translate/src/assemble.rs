@@ -7,7 +7,8 @@
 //!   DNS once every name was looked up; a dynamic forward cluster at once, since only requests know its hosts;
 //! - a route table, when no cluster that it names is still warming. A cluster that nobody has told us of does not
 //!   hold it back: it may never come;
-//! - a listener, when every route table it names is active and its own clusters are not warming.
+//! - a listener, when every route table it names is active and its own clusters are not warming;
+//! - a cluster and a listener only when the secrets that they name are known, which are active as soon as they are.
 //!
 //! Until then the former version serves. Nobody waits for what does not exist; and who has no former version does not wait
 //! for what was refused, so that one bad resource holds back no neighbour. What was removed goes last: a listener at once, a route table when no
@@ -20,10 +21,10 @@
 mod inputs;
 mod of_type;
 mod report;
+mod update;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -33,6 +34,7 @@ use policy::{
     limits,
     route::RouteTable,
     snapshot::{Listener, Named, Snapshot},
+    tls::Secret,
 };
 use proto::type_url;
 
@@ -40,85 +42,10 @@ use self::{
     inputs::{Inputs, LookedUp},
     of_type::Type,
 };
-use crate::{Origin, Referring, Wanted, want};
+use crate::{Referring, Wanted, want};
 
 pub use report::{RejectedVersion, TypeStatus, hash_of};
-
-/// One accepted change.
-#[derive(Clone, Debug)]
-pub enum Update {
-    /// A listener, new or changed.
-    Listener(Accepted<Referring<Listener>>),
-    /// A route table by RDS, new or changed.
-    RouteTable(Accepted<Referring<RouteTable>>),
-    /// A cluster, new or changed.
-    Cluster(Accepted<ClusterConfig>),
-    /// The endpoints of clusters whose service name this is.
-    Assignment(Accepted<Assignment>),
-    /// The resource is gone, never existed, or was not sent in time: nobody waits for it any longer.
-    Absent {
-        /// Its type.
-        type_url: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// A version was refused; what served before goes on serving.
-    Rejected {
-        /// Its type.
-        type_url: &'static str,
-        /// Its name.
-        name: String,
-        /// Which version, and why.
-        rejected: RejectedVersion,
-    },
-    /// The control plane's word for the state of all resources of a type (`system_version_info`).
-    Revision {
-        /// The type.
-        type_url: &'static str,
-        /// Its word.
-        revision: String,
-    },
-    /// A host of a DNS cluster or a dynamic forward cluster was looked up. No address is an answer as well.
-    Dns {
-        /// The cluster.
-        cluster: String,
-        /// The host as the cluster names it, or as [`HostName`](policy::dynamic_host::HostName) has it.
-        host: String,
-        /// Its addresses; a logical DNS cluster uses the first.
-        addresses: Vec<IpAddr>,
-    },
-    /// A host of a dynamic forward cluster that no request names any more.
-    HostUnused {
-        /// The cluster.
-        cluster: Arc<str>,
-        /// The host.
-        host: Arc<str>,
-    },
-}
-
-/// A translated resource with what identifies it.
-#[derive(Debug)]
-pub struct Accepted<T> {
-    /// Its xDS name.
-    pub name: Arc<str>,
-    /// Its version, as the control plane calls it; empty for one of the bootstrap file.
-    pub version: Arc<str>,
-    /// Where it came from.
-    pub origin: Origin,
-    /// What it was translated to.
-    pub value: Arc<T>,
-}
-
-impl<T> Clone for Accepted<T> {
-    fn clone(&self) -> Accepted<T> {
-        Accepted {
-            name: self.name.clone(),
-            version: self.version.clone(),
-            origin: self.origin,
-            value: self.value.clone(),
-        }
-    }
-}
+pub use update::{Accepted, Update};
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +64,7 @@ pub struct Assembler {
     route_tables: Type<Referring<RouteTable>>,
     clusters: Type<ClusterConfig>,
     assignments: Type<Assignment>,
+    secrets: Type<Secret>,
     /// Look-ups, by cluster and host.
     looked_up: BTreeMap<Arc<str>, LookedUp>,
     /// What was made of the active clusters.
@@ -175,6 +103,7 @@ impl Assembler {
             route_tables: Type::default(),
             clusters: Type::default(),
             assignments: Type::default(),
+            secrets: Type::default(),
             looked_up: BTreeMap::new(),
             built: BTreeMap::new(),
             clusters_of: BTreeMap::new(),
@@ -191,7 +120,8 @@ impl Assembler {
         for update in updates {
             self.receive(update);
         }
-        let mut changed = self.activate_clusters();
+        let mut changed = self.secrets.activate(|_, _| true);
+        changed |= self.activate_clusters();
         if std::mem::take(&mut self.touched).references {
             changed |= self.activate_route_tables();
             changed |= self.activate_listeners();
@@ -200,7 +130,7 @@ impl Assembler {
         changed.then(|| self.snapshot())
     }
 
-    /// Names of a type that something refers to: what to subscribe to. Route tables and assignments only.
+    /// Names of a type that something refers to: what to subscribe to. Route tables, assignments and secrets only.
     pub fn wanted(&self, type_url: &str) -> Wanted {
         let mut wanted = Wanted::new();
         match type_url {
@@ -215,6 +145,14 @@ impl Assembler {
                     if let Discovery::Eds { service_name } = &cluster.value.discovery {
                         want(&mut wanted, service_name, cluster.value.fetch_timeout);
                     }
+                }
+            }
+            type_url::SECRET => {
+                let of_listeners = self.listeners.all().flat_map(|listener| &listener.value.secrets);
+                let of_clusters = self.clusters.all().flat_map(|cluster| &cluster.value.secrets);
+                let all = of_listeners.chain(of_clusters);
+                for (name, timeout) in all.filter(|(name, _)| !self.secrets.is_static(name)) {
+                    want(&mut wanted, name, *timeout);
                 }
             }
             _ => {}
@@ -245,6 +183,7 @@ impl Assembler {
         match type_url {
             type_url::LISTENER => self.listeners.is_static(name),
             type_url::CLUSTER => self.clusters.is_static(name),
+            type_url::SECRET => self.secrets.is_static(name),
             _ => false,
         }
     }
@@ -256,6 +195,7 @@ impl Assembler {
             type_url::ROUTE_CONFIGURATION => self.route_tables.status(),
             type_url::CLUSTER => self.clusters.status(),
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.status(),
+            type_url::SECRET => self.secrets.status(),
             _ => TypeStatus::default(),
         }
     }
@@ -267,6 +207,7 @@ impl Assembler {
             type_url::ROUTE_CONFIGURATION => self.route_tables.active_versions(),
             type_url::CLUSTER => self.clusters.active_versions(),
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.active_versions(),
+            type_url::SECRET => self.secrets.active_versions(),
             _ => Vec::new(),
         }
     }
@@ -278,11 +219,13 @@ impl Assembler {
             Update::RouteTable(table) => self.route_tables.receive(table),
             Update::Cluster(cluster) => self.clusters.receive(cluster),
             Update::Assignment(assignment) => self.assignments.receive(assignment),
+            Update::Secret(secret) => self.secrets.receive(secret),
             Update::Absent { type_url, name } => match type_url {
                 type_url::LISTENER => self.listeners.remove(&name),
                 type_url::ROUTE_CONFIGURATION => self.route_tables.remove(&name),
                 type_url::CLUSTER => self.clusters.remove(&name),
                 type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.remove(&name),
+                type_url::SECRET => self.secrets.remove(&name),
                 _ => {}
             },
             Update::Rejected { type_url, name, rejected } => {
@@ -295,6 +238,7 @@ impl Assembler {
                 type_url::ROUTE_CONFIGURATION => self.route_tables.revision = revision,
                 type_url::CLUSTER => self.clusters.revision = revision,
                 type_url::CLUSTER_LOAD_ASSIGNMENT => self.assignments.revision = revision,
+                type_url::SECRET => self.secrets.revision = revision,
                 _ => {}
             },
             Update::Dns { cluster, host, addresses } => {
@@ -332,6 +276,13 @@ impl Assembler {
                 return;
             }
             Update::Assignment(assignment) => &*assignment.name,
+            Update::Secret(secret) => {
+                let (name, all) = (secret.name.clone(), self.clusters.all());
+                let named = all.filter(|cluster| cluster.value.secrets.contains_key(&name));
+                self.touched.clusters.extend(named.map(|cluster| cluster.name.clone()).collect::<Vec<_>>());
+                self.touched.references = true;
+                return;
+            }
             Update::Absent { type_url, name } | Update::Rejected { type_url, name, .. }
                 if *type_url == type_url::CLUSTER_LOAD_ASSIGNMENT =>
             {
@@ -354,6 +305,7 @@ impl Assembler {
             type_url::ROUTE_CONFIGURATION => Some(&mut self.route_tables.rejected),
             type_url::CLUSTER => Some(&mut self.clusters.rejected),
             type_url::CLUSTER_LOAD_ASSIGNMENT => Some(&mut self.assignments.rejected),
+            type_url::SECRET => Some(&mut self.secrets.rejected),
             _ => None,
         }
     }
@@ -398,13 +350,16 @@ impl Assembler {
 
     /// Where the endpoints of `cluster` come from; `None` while they are not known.
     fn inputs(&self, cluster: &Accepted<ClusterConfig>) -> Option<Inputs> {
+        let serves = self.clusters.active.contains_key(&cluster.name);
+        if !self.secrets.are_there(&cluster.value.secrets, serves) {
+            return None;
+        }
         match &cluster.value.discovery {
             Discovery::Static(_) => Some(Inputs::Own),
             Discovery::Eds { service_name } => {
                 let newest = self.assignments.received.get(service_name);
                 // A removed assignment stays in use, like anything that is removed and still referred to.
                 let assignment = newest.or_else(|| self.assignments.active.get(service_name));
-                let serves = self.clusters.active.contains_key(&cluster.name);
                 match assignment {
                     Some(assignment) => Some(Inputs::Assignment(assignment.clone())),
                     None => self.assignments.is_given_up(service_name, serves).then_some(Inputs::Own),
@@ -424,12 +379,14 @@ impl Assembler {
     }
 
     fn activate_listeners(&mut self) -> bool {
-        let Assembler { listeners, route_tables, clusters, .. } = self;
+        let Assembler { listeners, route_tables, clusters, secrets, .. } = self;
         let changed = listeners.activate(|listener, serves| {
             let is_there = |name: &Arc<str>| {
                 route_tables.active.contains_key(name) || route_tables.is_given_up(name, serves)
             };
-            !clusters.is_any_warming(&listener.clusters) && listener.route_tables.keys().all(is_there)
+            !clusters.is_any_warming(&listener.clusters)
+                && listener.route_tables.keys().all(is_there)
+                && secrets.are_there(&listener.secrets, serves)
         });
         let before = listeners.active.len();
         listeners.active.retain(|name, _| listeners.received.contains_key(name));
@@ -456,6 +413,8 @@ impl Assembler {
 
         let services = self.wanted(type_url::CLUSTER_LOAD_ASSIGNMENT);
         self.assignments.keep(&services);
+        let secrets = self.wanted(type_url::SECRET);
+        changed |= self.secrets.keep(&secrets);
         // Nobody waits for a listener or a cluster, so that one does not exist is nothing to remember.
         self.listeners.absent.clear();
         self.clusters.absent.clear();
@@ -479,6 +438,7 @@ impl Assembler {
         let listeners = self.listeners.active.values();
         let tables = self.route_tables.active.values();
         let clusters = self.built.iter();
+        let secrets = self.secrets.active.values();
         Arc::new(Snapshot {
             version: self.version,
             listeners: Named::new(
@@ -493,6 +453,7 @@ impl Assembler {
                 clusters.map(|(name, built)| (name.clone(), built.cluster.clone())).collect(),
                 seed,
             ),
+            secrets: Named::new(secrets.map(|of| (of.name.clone(), of.value.clone())).collect(), seed),
         })
     }
 }

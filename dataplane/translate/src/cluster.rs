@@ -25,13 +25,12 @@ pub fn translate(value: &cluster::Cluster, origin: Origin) -> Result<ClusterConf
 
 /// Accepted without effect: telemetry (`alt_stat_name`, `stats_matcher`, `lrs_server`, `track_*`), `metadata`,
 /// what only tunes (`preconnect_policy`, `upstream_connection_options`, `cleanup_interval`, `wait_for_warm_on_init`,
-/// `dns_failure_refresh_rate`, `dns_jitter`), what only concerns TLS or active health checks, which are refused themselves
-/// (`upstream_http_protocol_options`, `ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
+/// `dns_failure_refresh_rate`, `dns_jitter`), what only concerns active health checks, which are refused themselves
+/// (`ignore_health_on_host_removal`), and configuration of balancers that are not chosen.
 pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> Result<ClusterConfig, Fault> {
     let name: Arc<str> = fields::name(&value.name, &at.field("name"))?.into();
     #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
     at.refuse_all(&[
-        ("transport_socket_matches", !value.transport_socket_matches.is_empty()),
         ("transport_socket_matcher", value.transport_socket_matcher.is_some()),
         ("health_checks", !value.health_checks.is_empty()),
         ("dns_resolvers", !value.dns_resolvers.is_empty()),
@@ -47,12 +46,9 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
         ("connection_pool_per_downstream_connection", value.connection_pool_per_downstream_connection),
         ("queuing_policies", value.queuing_policies.is_some()),
     ])?;
-    let socket_at = at.field("transport_socket");
-    let socket = value.transport_socket.as_ref();
-    let proxy_protocol = socket.map(|socket| transport_socket::upstream(socket, &socket_at)).transpose()?;
     circuit_breakers(value, at)?;
     let mut config = ClusterConfig::new(name.clone(), discovery(value, &name, at)?);
-    config.proxy_protocol = proxy_protocol.flatten();
+    (config.transport, config.proxy_protocol) = transport_socket::of_cluster(value, &mut config.secrets, at)?;
     if let Some(timeout) = &value.connect_timeout {
         config.connect_timeout = fields::positive(timeout, &at.field("connect_timeout"))?;
     }
@@ -69,7 +65,7 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
     if config.proxy_protocol.is_some() && config.protocol != UpstreamProtocol::Http1 {
         let reason =
             "connections that speak HTTP/2 are shared, so their beginning cannot say whom they are from";
-        return Err(socket_at.fault(Reason::Conflict(reason)));
+        return Err(at.field("transport_socket").fault(Reason::Conflict(reason)));
     }
     Ok(config)
 }

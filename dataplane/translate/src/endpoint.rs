@@ -17,6 +17,7 @@ use wire::http1::encode;
 use crate::{
     Rejected, fields,
     reject::{At, Fault, Reason},
+    transport_socket,
 };
 
 /// Priorities above this are a mistake; Envoy refuses them too.
@@ -115,7 +116,7 @@ fn locality(value: &LocalityLbEndpoints, at: &At<'_>) -> Result<Locality, Fault>
     })
 }
 
-/// Accepted without effect: `metadata` (for balancers and transport sockets that are refused with their cluster),
+/// Accepted without effect: `metadata` but for what transport sockets are chosen by,
 /// `health_check_config` (for active health checks, likewise), `additional_addresses` (the first address is used),
 /// `observability_name`.
 fn endpoint<A>(
@@ -149,8 +150,15 @@ fn endpoint<A>(
         core::HealthStatus::Timeout => Health::Timeout,
         core::HealthStatus::Degraded => Health::Degraded,
     };
+    let metadata = value.metadata.as_ref();
+    if let Some(labels) = metadata.and_then(|of| of.filter_metadata.get(TRANSPORT_SOCKET_MATCH)) {
+        spec.labels = transport_socket::labels(labels, &at.field("metadata"))?;
+    }
     Ok(spec)
 }
+
+/// Below this key an endpoint says which transport socket is for it.
+const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
 fn positive(value: u32, at: &At<'_>) -> Result<NonZeroU32, Fault> {
     NonZeroU32::new(value)

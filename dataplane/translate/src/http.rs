@@ -110,7 +110,7 @@ pub(crate) fn connection_manager(
         escaped_slashes: escaped_slashes(value, at)?,
     };
     manager.access_log = access_logs(&value.access_log, origin, &at.field("access_log"))?;
-    Ok(Referring { value: Arc::new(manager), clusters, route_tables })
+    Ok(Referring { value: Arc::new(manager), clusters, route_tables, secrets: Wanted::new() })
 }
 
 fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> {

@@ -26,6 +26,7 @@ pub mod listener;
 pub mod overload;
 pub mod reject;
 pub mod route;
+pub mod tls;
 
 mod config_source;
 mod dynamic_forward;
@@ -79,6 +80,8 @@ pub struct Referring<T> {
     pub clusters: BTreeSet<Arc<str>>,
     /// Route tables that it needs by RDS.
     pub route_tables: Wanted,
+    /// Secrets that it needs by SDS.
+    pub secrets: Wanted,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use policy::{
     limits,
     network_filter::{ConnectionLimit, NetworkFilter, TcpProxy},
     snapshot::{Listener, ListenerFilters},
+    tls::DownstreamTls,
 };
 use proto::pb::envoy::{
     config::listener::v3 as listener,
@@ -29,7 +30,7 @@ use wire::proxy_protocol::{Accepted, Version};
 use crate::{
     Origin, Referring, Rejected, Wanted, fields, http,
     reject::{At, Fault, Reason},
-    taken, transport_socket, want,
+    taken, tls, transport_socket, want,
 };
 
 /// Those that end a filter chain, and the one that may come before.
@@ -82,7 +83,8 @@ pub(crate) fn listener(
         at.refuse("socket_options", additional.socket_options.is_some())?;
         addresses.push(fields::address(additional.address.as_ref(), &at.field("address"))?);
     }
-    let mut translated = Chains { origin, clusters: BTreeSet::new(), route_tables: Wanted::new() };
+    let mut translated =
+        Chains { origin, clusters: BTreeSet::new(), route_tables: Wanted::new(), secrets: Wanted::new() };
     let chains_at = at.field("filter_chains");
     if value.filter_chains.is_empty() && value.default_filter_chain.is_none() {
         return Err(chains_at.fault(Reason::Missing));
@@ -120,8 +122,8 @@ pub(crate) fn listener(
         listener_filters,
         filter_chains,
     };
-    let Chains { clusters, route_tables, .. } = translated;
-    Ok(Referring { value: Arc::new(listener), clusters, route_tables })
+    let Chains { clusters, route_tables, secrets, .. } = translated;
+    Ok(Referring { value: Arc::new(listener), clusters, route_tables, secrets })
 }
 
 /// The TLS inspector is on when it is configured, and when a filter chain asks what only it can tell, as in Envoy.
@@ -209,10 +211,11 @@ struct Chains {
     origin: Origin,
     clusters: BTreeSet<Arc<str>>,
     route_tables: Wanted,
+    secrets: Wanted,
 }
 
 impl Chains {
-    /// Accepted without effect: `metadata`, `transport_socket_connect_timeout` (for TLS, which is refused).
+    /// Accepted without effect: `metadata`.
     fn chain(
         &mut self,
         value: &listener::FilterChain,
@@ -221,9 +224,7 @@ impl Chains {
     ) -> Result<FilterChain, Fault> {
         #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]
         at.refuse("use_proxy_proto", value.use_proxy_proto.is_some_and(|on| on.value))?;
-        if let Some(socket) = &value.transport_socket {
-            transport_socket::raw(socket, &at.field("transport_socket"))?;
-        }
+        let tls = self.tls(value, at)?;
         let matches = match &value.filter_chain_match {
             None => FilterChainMatch::default(),
             Some(matches) => chain_match(matches, &at.field("filter_chain_match"))?,
@@ -246,7 +247,22 @@ impl Chains {
                 return Err(at.fault(Reason::Conflict("this filter must be the last of its chain")));
             }
         };
-        Ok(FilterChain { name: value.name.as_str().into(), matches, connection_limit: limit, filter })
+        Ok(FilterChain { name: value.name.as_str().into(), matches, connection_limit: limit, tls, filter })
+    }
+
+    fn tls(
+        &mut self,
+        value: &listener::FilterChain,
+        at: &At<'_>,
+    ) -> Result<Option<Arc<DownstreamTls>>, Fault> {
+        let timeout_at = at.field("transport_socket_connect_timeout");
+        let timeout = value.transport_socket_connect_timeout.as_ref();
+        let timeout = fields::timeout(timeout, None, &timeout_at)?;
+        let Some(socket) = &value.transport_socket else { return Ok(None) };
+        let at = at.field("transport_socket");
+        let Some(context) = transport_socket::downstream(socket, &at)? else { return Ok(None) };
+        let at = at.field("typed_config");
+        Ok(Some(Arc::new(tls::downstream(&context, timeout, &mut self.secrets, &at)?)))
     }
 
     fn filter(&mut self, value: &listener::Filter, at: &At<'_>) -> Result<NetworkFilter, Fault> {

@@ -93,6 +93,15 @@ pub enum Reason {
         /// The name.
         value: String,
     },
+    /// What is not in PEM, or has another thing in it.
+    #[error("not {0} in PEM")]
+    NotPem(&'static str),
+    /// A certificate or a key that cannot be used.
+    #[error("cannot be used: {error}")]
+    Tls {
+        /// Why.
+        error: String,
+    },
     /// A field that contradicts another one.
     #[error("{0}")]
     Conflict(&'static str),

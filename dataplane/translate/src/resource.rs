@@ -5,9 +5,12 @@ use std::sync::Arc;
 use prost::Message;
 use proto::{
     ads,
-    pb::envoy::config::{
-        cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
-        route::v3::RouteConfiguration,
+    pb::envoy::{
+        config::{
+            cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
+            route::v3::RouteConfiguration,
+        },
+        extensions::transport_sockets::tls::v3::Secret,
     },
     type_url,
 };
@@ -17,7 +20,7 @@ use crate::{
     assemble::{Accepted, Update},
     cluster, endpoint, listener,
     reject::{At, Reason},
-    route, taken,
+    route, taken, tls,
 };
 
 /// Translates a resource of a response of `type_url` to the update it is. A resource without a body is none.
@@ -45,6 +48,11 @@ pub fn resource(type_url: &str, resource: &ads::Resource) -> Result<Update, Reje
             let value: Cluster = decode(resource, body)?;
             let translated = cluster::translate(&value, Origin::Dynamic)?;
             Ok(Update::Cluster(accepted(resource, &value.name, translated)?))
+        }
+        type_url::SECRET => {
+            let value: Secret = decode(resource, body)?;
+            let translated = tls::secret(&value)?;
+            Ok(Update::Secret(accepted(resource, &value.name, translated)?))
         }
         type_url::CLUSTER_LOAD_ASSIGNMENT => {
             let value: ClusterLoadAssignment = decode(resource, body)?;

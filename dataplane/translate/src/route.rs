@@ -100,7 +100,7 @@ pub(crate) fn table(
     };
     let table = RouteTable::new(spec).map_err(|error| at.fault(Reason::RouteTable(error)))?;
     let clusters = table.clusters().cloned().collect();
-    Ok(Referring { value: Arc::new(table), clusters, route_tables: Wanted::new() })
+    Ok(Referring { value: Arc::new(table), clusters, route_tables: Wanted::new(), secrets: Wanted::new() })
 }
 
 /// What the levels below the table must know of it.

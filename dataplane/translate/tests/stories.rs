@@ -38,6 +38,7 @@ impl Proxy {
             listeners: Named::default(),
             route_tables: Named::default(),
             clusters: Named::default(),
+            secrets: Named::default(),
         };
         Proxy { assembler, snapshot: Arc::new(snapshot) }
     }
@@ -135,7 +136,8 @@ fn names(names: &[&str]) -> BTreeSet<Arc<str>> {
 
 fn table(name: &str, clusters: &[&str]) -> Update {
     let value = Arc::new(table_of(name, clusters));
-    let referring = Referring { value, clusters: names(clusters), route_tables: Wanted::new() };
+    let referring =
+        Referring { value, clusters: names(clusters), route_tables: Wanted::new(), secrets: Wanted::new() };
     Update::RouteTable(accepted(name, "1", referring))
 }
 
@@ -143,6 +145,7 @@ fn listener_with(name: &str, routes: RouteSource, clusters: &[&str], route_table
     let manager = HttpConnectionManager::new(name.into(), routes);
     let chain = FilterChain {
         connection_limit: None,
+        tls: None,
         name: Arc::default(),
         matches: FilterChainMatch::default(),
         filter: NetworkFilter::HttpConnectionManager(Arc::new(manager)),
@@ -163,6 +166,7 @@ fn listener_with(name: &str, routes: RouteSource, clusters: &[&str], route_table
             value: Arc::new(listener),
             clusters: names(clusters),
             route_tables: names(route_tables).into_iter().map(|name| (name, None)).collect(),
+            secrets: Wanted::new(),
         },
     ))
 }

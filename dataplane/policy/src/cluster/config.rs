@@ -1,6 +1,6 @@
 //! What the configuration says of a cluster, its endpoints aside.
 
-use alloc::sync::Arc;
+use alloc::{collections::BTreeMap, sync::Arc};
 use core::{num::NonZeroU32, time::Duration};
 
 use wire::proxy_protocol::Version;
@@ -9,6 +9,7 @@ use crate::{
     endpoint::{Assignment, DnsName},
     http2::Http2Options,
     limits,
+    tls::Transports,
 };
 
 /// What the configuration says of a cluster, its endpoints aside (Envoy: `Cluster`).
@@ -46,6 +47,10 @@ pub struct ClusterConfig {
     /// Begin connections with a PROXY protocol header that says whom they are for
     /// (`envoy.transport_sockets.upstream_proxy_protocol`).
     pub proxy_protocol: Option<Version>,
+    /// What carries the bytes of its connections.
+    pub transport: Transports,
+    /// Secrets that it needs, each with how long its first version is waited for; `None` is for ever.
+    pub secrets: BTreeMap<Arc<str>, Option<Duration>>,
     /// How long its first endpoints are waited for where they come by EDS; `None` is for ever.
     pub fetch_timeout: Option<Duration>,
 }
@@ -160,6 +165,8 @@ impl ClusterConfig {
             response_head_bytes_max: limits::RESPONSE_HEAD_BYTES_MAX,
             headers_count_max: limits::HEADERS_COUNT_DEFAULT,
             proxy_protocol: None,
+            transport: Transports::default(),
+            secrets: BTreeMap::new(),
             fetch_timeout: Some(limits::INITIAL_FETCH_TIMEOUT_DEFAULT),
         }
     }

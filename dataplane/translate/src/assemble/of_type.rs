@@ -54,11 +54,14 @@ impl<T> Type<T> {
         changed
     }
 
-    /// Forgets every resource that is not in `wanted`. What is wanted and was removed stays active.
+    /// Forgets every resource that is not in `wanted`, nor in the bootstrap file. What is wanted and was removed stays
+    /// active.
     pub(super) fn keep(&mut self, wanted: &Wanted) -> bool {
         let before = self.active.len();
-        self.received.retain(|name, _| wanted.contains_key(name));
-        self.active.retain(|name, _| wanted.contains_key(name));
+        let is_kept =
+            |name: &Arc<str>, of: &mut Accepted<T>| of.origin == Origin::Static || wanted.contains_key(name);
+        self.received.retain(is_kept);
+        self.active.retain(is_kept);
         self.absent.retain(|name| wanted.contains_key(name));
         self.rejected.retain(|name, _| wanted.contains_key(name));
         self.active.len() != before
@@ -74,6 +77,15 @@ impl<T> Type<T> {
     pub(super) fn is_given_up(&self, name: &str, former_serves: bool) -> bool {
         self.absent.contains(name)
             || !former_serves && self.rejected.contains_key(name) && !self.received.contains_key(name)
+    }
+
+    /// Whether none of `names` has to be waited for.
+    pub(super) fn are_there(&self, names: &Wanted, former_serves: bool) -> bool {
+        names.keys().all(|name| {
+            self.received.contains_key(name)
+                || self.active.contains_key(name)
+                || self.is_given_up(name, former_serves)
+        })
     }
 
     /// Whether any version of `name` is here, or is known not to exist.

@@ -47,6 +47,9 @@ pub(super) fn apply(
             ("request_mirror_policies", !options.request_mirror_policies.is_empty()),
             ("retry_policy", options.retry_policy.is_some()),
         ])?;
+        if let Some(names) = &options.upstream_http_protocol_options {
+            server_names(names, config, &at.field("upstream_http_protocol_options"))?;
+        }
         if let Some(common) = &options.common_http_protocol_options {
             common_options(common, origin, config, &at.field("common_http_protocol_options"))?;
         }
@@ -69,6 +72,9 @@ fn replaced_fields(
     if let Some(options) = &value.common_http_protocol_options {
         common_options(options, origin, config, &at.field("common_http_protocol_options"))?;
     }
+    if let Some(names) = &value.upstream_http_protocol_options {
+        server_names(names, config, &at.field("upstream_http_protocol_options"))?;
+    }
     let selection = fields::enumeration(value.protocol_selection, &at.field("protocol_selection"))?;
     config.protocol = match (selection, &value.http_protocol_options, &value.http2_protocol_options) {
         (ClusterProtocolSelection::UseDownstreamProtocol, ..) => UpstreamProtocol::Downstream,
@@ -82,6 +88,22 @@ fn replaced_fields(
         (ClusterProtocolSelection::UseConfiguredProtocol, _, None) => UpstreamProtocol::Http1,
     };
     both(value.http_protocol_options.as_ref(), value.http2_protocol_options.as_ref(), origin, config, at)
+}
+
+/// Server names that each request brings; without TLS nobody is told one.
+fn server_names(
+    value: &core::UpstreamHttpProtocolOptions,
+    config: &ClusterConfig,
+    at: &At<'_>,
+) -> Result<(), Fault> {
+    if config.transport.all().next().is_none() {
+        return Ok(());
+    }
+    at.refuse_all(&[
+        ("auto_sni", value.auto_sni),
+        ("auto_san_validation", value.auto_san_validation),
+        ("override_auto_sni_header", !value.override_auto_sni_header.is_empty()),
+    ])
 }
 
 /// `auto_config` is taken on connections without TLS, too, where Envoy refuses it: there is no ALPN then, and what is spoken

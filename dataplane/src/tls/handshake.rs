@@ -1,0 +1,318 @@
+//! The handshake of a connection, as a server and as a client, up to its first record of data.
+
+use std::{io, time::SystemTime};
+
+use policy::{limits, peer::Peer};
+use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
+use rustls::{
+    CertificateError, HandshakeKind, OtherError,
+    client::UnbufferedClientConnection,
+    pki_types::ServerName,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus},
+};
+
+use super::{
+    config::{ClientTls, ServerTls},
+    halves,
+    record::{RecordError, Records},
+    verify::{self, Refused},
+};
+use crate::{
+    transport::{self, Halves},
+    worker::Worker,
+};
+
+/// A connection whose other end is who it says it is, as far as it had to say.
+pub struct Secured<I: Io> {
+    /// Its halves.
+    pub halves: Halves<I>,
+    /// Who the other end is, if it showed a certificate.
+    pub peer: Option<Peer>,
+    /// The application protocol that was agreed on.
+    pub alpn: Option<Box<[u8]>>,
+    /// Whether it went on with a session that was there.
+    pub is_resumed: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// Not done in time.
+    #[error("the handshake timed out")]
+    TimedOut,
+    /// The other end closed the connection, or it broke.
+    #[error("the connection ended within the handshake")]
+    Ended,
+    /// There are as many handshakes as may be.
+    #[error("too many handshakes at a time")]
+    TooMany,
+    /// A message of the handshake is longer than a buffer.
+    #[error("a handshake message is too long")]
+    TooLong,
+    /// What one of the two said cannot be.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// The certificate of the other end is not one that is taken.
+    #[error(transparent)]
+    Peer(#[from] Refused),
+    /// What follows cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// What of a handshake failed, as it is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandshakeFault {
+    /// The other end showed no certificate.
+    NoCertificate,
+    /// Nobody who is trusted vouches for its certificate, or it is not valid now.
+    Untrusted,
+    /// Its certificate does not have a name that is demanded.
+    Name,
+    /// Its certificate is none of those that are taken.
+    Fingerprint,
+    /// It took too long.
+    TimedOut,
+    /// There were too many.
+    TooMany,
+    /// Anything else.
+    Other,
+}
+
+impl HandshakeError {
+    /// As it is counted.
+    pub fn kind(&self) -> HandshakeFault {
+        let of_refused = |refused: &Refused| match refused {
+            Refused::Name(_) => HandshakeFault::Name,
+            Refused::Fingerprint => HandshakeFault::Fingerprint,
+            _ => HandshakeFault::Untrusted,
+        };
+        match self {
+            HandshakeError::TimedOut => HandshakeFault::TimedOut,
+            HandshakeError::TooMany => HandshakeFault::TooMany,
+            HandshakeError::Peer(refused) => of_refused(refused),
+            HandshakeError::Tls(rustls::Error::NoCertificatesPresented) => HandshakeFault::NoCertificate,
+            HandshakeError::Tls(rustls::Error::InvalidCertificate(error)) => match error {
+                CertificateError::Other(OtherError(of)) => {
+                    of.downcast_ref().map_or(HandshakeFault::Untrusted, of_refused)
+                }
+                _ => HandshakeFault::Untrusted,
+            },
+            _ => HandshakeFault::Other,
+        }
+    }
+}
+
+/// Does a server's part of a handshake, of which `first` came already.
+pub async fn accept<I: Io>(
+    worker: &Worker<I>,
+    config: &ServerTls,
+    halves: (I::Recv, I::Send),
+    first: Buffer,
+) -> Result<Secured<I>, HandshakeError> {
+    let until = Deadline::after(worker.io.now(), config.policy.handshake_timeout);
+    let connection = Side::Server(UnbufferedServerConnection::new(config.rustls.clone())?);
+    Handshake { worker, connection, out: Gather::new(), opened: Vec::new(), until }.run(halves, first).await
+}
+
+/// Does a client's part of a handshake. `name` is the server's, or stands for it where none is told; `alpn` is offered where
+/// the configuration names no application protocol.
+pub async fn connect<I: Io>(
+    worker: &Worker<I>,
+    config: &ClientTls,
+    halves: (I::Recv, I::Send),
+    (name, alpn): (ServerName<'static>, &[&[u8]]),
+    until: Deadline,
+) -> Result<Secured<I>, HandshakeError> {
+    let configured = &config.rustls.alpn_protocols;
+    let alpn = match configured.is_empty() {
+        true => alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+        false => configured.clone(),
+    };
+    let connection = UnbufferedClientConnection::new_with_alpn(config.rustls.clone(), name, alpn)?;
+    let connection = Side::Client(connection);
+    let first = Buffer::default();
+    Handshake { worker, connection, out: Gather::new(), opened: Vec::new(), until }.run(halves, first).await
+}
+
+struct Handshake<'w, I: Io> {
+    worker: &'w Worker<I>,
+    connection: Side,
+    /// To be sent.
+    out: Gather,
+    /// Data that came right behind the handshake.
+    opened: Vec<u8>,
+    until: Deadline,
+}
+
+enum Side {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// Look again.
+    Again,
+    /// Send what was written.
+    Send,
+    /// Receive more.
+    Receive,
+    /// The handshake is done.
+    Done,
+    /// The other end has left.
+    Over,
+}
+
+impl<I: Io> Handshake<'_, I> {
+    async fn run(
+        mut self,
+        (mut recv, mut send): (I::Recv, I::Send),
+        first: Buffer,
+    ) -> Result<Secured<I>, HandshakeError> {
+        let worker = self.worker;
+        // A client that says nothing holds nothing but its connection.
+        if matches!(self.connection, Side::Server(_)) && first.is_empty() {
+            recv.readable(self.until).await.map_err(ended)?;
+        }
+        let _entered = worker.turnstile.enter().ok_or(HandshakeError::TooMany)?;
+        let mut received = first;
+        if received.capacity() == 0 {
+            received = worker.buffers.take();
+        }
+        let result = self.exchange(&mut recv, &mut send, &mut received).await;
+        let Err(error) = result else { return self.secured((recv, send), received) };
+        if let HandshakeError::Tls(_) = error {
+            self.tell_why(&mut send, &mut received).await;
+        }
+        worker.buffers.put(received);
+        Err(error)
+    }
+
+    /// What the handshake led to, with what was received behind it.
+    fn secured(self, halves: (I::Recv, I::Send), mut received: Buffer) -> Result<Secured<I>, HandshakeError> {
+        let Handshake { worker, connection, opened, .. } = self;
+        let common = match &connection {
+            Side::Server(server) => &***server,
+            Side::Client(client) => &***client,
+        };
+        let is_resumed = common.handshake_kind() == Some(HandshakeKind::Resumed);
+        let alpn = common.alpn_protocol().map(Box::from);
+        let peer = match common.peer_certificates().and_then(|chain| chain.first()) {
+            // A session that goes on is as old as its certificate, which nobody has looked at again.
+            Some(leaf) => Some(verify::peer(leaf, SystemTime::now())?),
+            None => None,
+        };
+        let records = match connection {
+            Side::Server(server) => Records::of_server(server.dangerous_into_kernel_connection()?)?,
+            Side::Client(client) => Records::of_client(client.dangerous_into_kernel_connection()?)?,
+        };
+        let opened = match opened.is_empty() {
+            true => Buffer::default(),
+            false => worker.buffers.take_with(&opened),
+        };
+        if received.is_empty() {
+            worker.buffers.put(std::mem::take(&mut received));
+        }
+        let halves = halves::split(halves, records, (received, opened), worker.buffers.clone());
+        Ok(Secured { halves: transport::tls(halves), peer, alpn, is_resumed })
+    }
+
+    /// Sends and receives until the handshake is done.
+    async fn exchange(
+        &mut self,
+        recv: &mut I::Recv,
+        send: &mut I::Send,
+        received: &mut Buffer,
+    ) -> Result<(), HandshakeError> {
+        self.worker.turnstile.pass().await;
+        loop {
+            match self.step(received)? {
+                Step::Again => {}
+                Step::Send => send.send_all(&mut self.out, self.until).await.map_err(ended)?,
+                Step::Receive => {
+                    if received.spare() == 0 {
+                        self.worker.buffers.make_room(received);
+                    }
+                    if received.spare() == 0 {
+                        return Err(HandshakeError::TooLong);
+                    }
+                    if recv.recv(received, self.until).await.map_err(ended)? == 0 {
+                        return Err(HandshakeError::Ended);
+                    }
+                    self.worker.turnstile.pass().await;
+                }
+                Step::Done => return Ok(()),
+                Step::Over => return Err(HandshakeError::Ended),
+            }
+        }
+    }
+
+    fn step(&mut self, received: &mut Buffer) -> Result<Step, HandshakeError> {
+        let bytes = received.filled_mut();
+        let (out, opened) = (&mut self.out, &mut self.opened);
+        let (discard, step) = match &mut self.connection {
+            Side::Server(server) => take(server.process_tls_records(bytes), out, opened),
+            Side::Client(client) => take(client.process_tls_records(bytes), out, opened),
+        };
+        received.consume(discard);
+        Ok(step?)
+    }
+
+    /// Sends the alert that says what was wrong, if there is one: who misconfigured the other end wants to know. rustls knows
+    /// where in `received` it has come to, so that goes in as it is.
+    async fn tell_why(&mut self, send: &mut I::Send, received: &mut Buffer) {
+        if self.step(received).is_ok() && !self.out.is_sent() {
+            let until = Deadline::after(self.worker.io.now(), limits::TLS_ALERT_TIMEOUT).min(self.until);
+            // It goes or not; the connection ends either way.
+            let _ = send.send_all(&mut self.out, until).await;
+        }
+    }
+}
+
+fn ended(error: io::Error) -> HandshakeError {
+    match error.kind() {
+        io::ErrorKind::TimedOut => HandshakeError::TimedOut,
+        _ => HandshakeError::Ended,
+    }
+}
+
+/// Takes what a side has to say: how many received bytes it is done with, and what comes next.
+fn take<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    out: &mut Gather,
+    opened: &mut Vec<u8>,
+) -> (usize, Result<Step, rustls::Error>) {
+    let UnbufferedStatus { discard, state } = status;
+    let step = state.and_then(|state| match state {
+        ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out).map(|()| Step::Again),
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(Step::Send)
+        }
+        ConnectionState::BlockedHandshake => Ok(Step::Receive),
+        ConnectionState::WriteTraffic(_) => Ok(Step::Done),
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(record) = traffic.next_record() {
+                opened.extend_from_slice(record?.payload);
+            }
+            Ok(Step::Again)
+        }
+        _ => Ok(Step::Over),
+    });
+    (discard, step)
+}
+
+fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Gather) -> Result<(), rustls::Error> {
+    let mut bytes = Vec::new();
+    if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
+        data.encode(&mut bytes)
+    {
+        bytes.resize(required_size, 0);
+        data.encode(&mut bytes).map_err(|_| rustls::Error::EncryptError)?;
+    }
+    out.insert(&bytes);
+    Ok(())
+}
