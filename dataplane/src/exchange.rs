@@ -4,11 +4,11 @@
 //! attempt only where a repeat cannot do harm), *response started* (only closing is left). The phase is a value, so that
 //! whether to try again is decided by pure functions ([`retry`](crate::retry)).
 
-use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll};
+use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use policy::{
+    alpn::Carries,
     cluster::{Cluster, UpstreamProtocol},
-    dynamic_host::DynamicHost,
     endpoint::{Endpoint, EndpointState, WorkerId},
     grpc,
     route::{Forward, ForwardTarget, HostRewrite, IdleTimeout, RouteAction},
@@ -32,16 +32,16 @@ use crate::{
     dynamic_host,
     head_edits::{self, EditList, Forwarded},
     http2::Stream,
-    origin::Origin,
     relay::{self, GatherSink, Plan},
     respond::{self, ExchangeError, Phase},
     retry::{Attempts, Sent},
     telemetry::access_log::Record,
     upgrade,
     upstream::{
-        CheckoutError, Connection, Destination, Life, Owner, Upstream, lending, streams::StreamDestination,
+        Upstream,
+        checkout::{Destinations, checkout, connect, open_stream},
     },
-    worker::{BoundCluster, Worker},
+    worker::Worker,
 };
 
 /// Runs the exchange whose request head lies at the front of the connection's buffer.
@@ -256,14 +256,6 @@ fn ends_at(now: u64, manager: &Manager, view: &RequestView<'_>, forward: &Forwar
     limit.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait))
 }
 
-/// Where the request may go.
-struct Destinations<'a> {
-    cluster: &'a Cluster,
-    bound: &'a BoundCluster,
-    /// The host that the request names, where the cluster leaves that to requests.
-    host: Option<&'a DynamicHost>,
-}
-
 /// An endpoint that can be reached, and a connection to it. Those that failed in this exchange are passed over.
 async fn reach<'a, I: Io>(
     worker: &Rc<Worker<I>>,
@@ -283,20 +275,23 @@ async fn reach<'a, I: Io>(
         }
         let id = endpoint.state.id();
         let wait = (&downstream.alarm, plan.deadline);
-        let is_http2 = match to.cluster.config.protocol {
-            UpstreamProtocol::Http1 | UpstreamProtocol::Auto => false,
-            UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::Downstream => downstream.side.is_http2(),
-        };
-        let reached = if plan.ends_tunnel {
-            let origin = downstream.side.origin();
-            connect(worker, (endpoint, address), to, (origin, None), plan.deadline).await.map(Upstream::Http1)
-        } else if is_http2 {
-            open_stream(worker, (endpoint, address), to, wait).await
-        } else {
-            let owner = to.cluster.config.proxy_protocol.map(|_| downstream.side.owner());
-            let whose = (downstream.side.origin(), owner);
-            checkout(worker, (endpoint, address), to, whose, wait).await.map(Upstream::Http1)
+        let origin = downstream.side.origin();
+        let owner = to.cluster.config.proxy_protocol.map(|_| downstream.side.owner());
+        let at = (endpoint, address);
+        let reached = match (to.cluster.config.protocol, &endpoint.tls) {
+            _ if plan.ends_tunnel => {
+                let how = (origin, None, Carries::Bytes);
+                connect(worker, at, to, how, plan.deadline).await.map(Upstream::Http1)
+            }
+            (UpstreamProtocol::Http2, _) => open_stream(worker, at, to, (origin, false), wait).await,
+            (UpstreamProtocol::Downstream, _) if downstream.side.is_http2() => {
+                open_stream(worker, at, to, (origin, false), wait).await
+            }
+            (UpstreamProtocol::Auto, Some(_)) => open_stream(worker, at, to, (origin, true), wait).await,
+            // Without TLS nobody is asked.
+            (UpstreamProtocol::Http1 | UpstreamProtocol::Downstream | UpstreamProtocol::Auto, _) => {
+                checkout(worker, at, to, (origin, owner), wait).await.map(Upstream::Http1)
+            }
         };
         match reached {
             Ok(upstream) => {
@@ -317,78 +312,6 @@ fn pick<'a, I: Io>(worker: &Worker<I>, to: &Destinations<'a>, attempts: &Attempt
         to.bound.stats.counters.upstream_cx_none_healthy.inc();
     }
     endpoint
-}
-
-/// A connection of the pool, else one that another worker can spare, else a new one.
-async fn checkout<I: Io>(
-    worker: &Rc<Worker<I>>,
-    (endpoint, address): (&Endpoint, SocketAddr),
-    destinations: &Destinations<'_>,
-    (origin, owner): (&Origin, Option<Owner>),
-    (alarm, deadline): (&Alarm, Deadline),
-) -> Result<Connection<I>, CheckoutError> {
-    let (state, tls) = (&*endpoint.state, endpoint.tls.as_ref());
-    if let Some(connection) = worker.pools.reuse(state.id(), owner, tls) {
-        return Ok(connection);
-    }
-    if owner.is_none() && worker.colleagues.are_any() {
-        // Boxed: seldom begun, and every exchange would carry its size.
-        let lent =
-            Box::pin(lending::borrow(worker, state, &destinations.bound.stats, (alarm, deadline))).await;
-        // One may have been given back meanwhile.
-        let lent = lent.filter(|connection| connection.is_carried_by(tls));
-        if let Some(connection) = lent.or_else(|| worker.pools.reuse(state.id(), owner, tls)) {
-            return Ok(connection);
-        }
-    }
-    connect(worker, (endpoint, address), destinations, (origin, owner), deadline).await
-}
-
-/// A new connection.
-async fn connect<I: Io>(
-    worker: &Rc<Worker<I>>,
-    (endpoint, address): (&Endpoint, SocketAddr),
-    Destinations { cluster, bound, .. }: &Destinations<'_>,
-    (origin, owner): (&Origin, Option<Owner>),
-    deadline: Deadline,
-) -> Result<Connection<I>, CheckoutError> {
-    let to = Destination {
-        id: endpoint.state.id(),
-        address,
-        connect_timeout: cluster.config.connect_timeout,
-        idle_timeout: cluster.config.idle_timeout,
-        unsent_bytes_max: cluster.config.unsent_bytes_max,
-        tls: endpoint.tls.clone(),
-        stats: bound.stats.clone(),
-    };
-    let life = Life {
-        owner,
-        duration: cluster.config.max_connection_duration,
-        requests_max: cluster.config.max_requests_per_connection,
-    };
-    let mut header = Vec::new();
-    if let (Some(version), Some(_)) = (cluster.config.proxy_protocol, &endpoint.tls) {
-        proxy_protocol::write(version, &origin.addresses(), &mut header);
-    }
-    worker.pools.connect(worker, to, (life, &header), deadline).await
-}
-
-/// A stream of a connection that this worker has to the endpoint, or of a new one.
-async fn open_stream<I: Io>(
-    worker: &Rc<Worker<I>>,
-    (endpoint, address): (&Endpoint, SocketAddr),
-    Destinations { cluster, bound, .. }: &Destinations<'_>,
-    wait: (&Alarm, Deadline),
-) -> Result<Upstream<I>, CheckoutError> {
-    let to = StreamDestination {
-        endpoint: &endpoint.state,
-        address,
-        tls: endpoint.tls.as_ref(),
-        config: &cluster.config,
-        stats: &bound.stats,
-    };
-    let (stream, is_new) = worker.stream_pools.open(worker, &to, wait).await?;
-    Ok(Upstream::Http2 { stream, is_new })
 }
 
 /// Begins the gather for upstream with what a new connection begins with, before any request. With TLS that went before.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use policy::{
+    alpn::{self, Http},
     filter_chain::{ConnectionFacts, FilterChain, FilterChains, TransportProtocol},
     network_filter::Codec,
     peer::Peer,
@@ -73,9 +74,9 @@ impl Origin {
     /// Which HTTP is spoken on it: what was agreed on, where it could be either.
     pub fn codec(&self, configured: Codec) -> Codec {
         let agreed = self.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
-        match (configured, agreed) {
-            (Codec::Auto, Some(b"h2")) => Codec::Http2,
-            (Codec::Auto, Some(_)) => Codec::Http1,
+        match (configured, agreed.and_then(alpn::http)) {
+            (Codec::Auto, Some(Http::Http2)) => Codec::Http2,
+            (Codec::Auto, Some(Http::Http1)) => Codec::Http1,
             (configured, _) => configured,
         }
     }

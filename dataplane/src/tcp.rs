@@ -15,6 +15,7 @@ use std::{
 };
 
 use policy::{
+    alpn::Carries,
     endpoint::{EndpointId, EndpointState, WorkerId},
     limits,
     network_filter::TcpProxy,
@@ -27,7 +28,7 @@ use crate::{
     origin::Origin,
     telemetry::metrics::{ClusterStats, Counter},
     transport::{self, Halves},
-    upstream::dial::{self, Dial},
+    upstream::dial::{self, Dial, Dialed},
     worker::Worker,
 };
 
@@ -147,12 +148,12 @@ pub(crate) async fn connect<I: Io>(
             connect_timeout: cluster.config.connect_timeout,
             unsent_bytes_max: cluster.config.unsent_bytes_max,
             tls: endpoint.tls.as_ref(),
-            alpn: &[],
+            carries: Carries::Bytes,
             header: &header,
             stats,
         };
         match dial::dial(worker, &dial, Deadline::NEVER).await {
-            Ok((recv, send)) => {
+            Ok(Dialed { halves: (recv, send), .. }) => {
                 endpoint.state.begin(worker.id);
                 let (stats, state) = (stats.clone(), endpoint.state.clone());
                 return Some(Upstream { recv, send, counted: Counted { stats, state, worker: worker.id } });

@@ -8,6 +8,7 @@
 //! requests only, and ends with it: nobody else could ever use it. One that is anybody's may be [lent](lending) to another
 //! worker.
 
+pub(crate) mod checkout;
 pub(crate) mod dial;
 pub mod lending;
 mod received;
@@ -26,6 +27,7 @@ use std::{
 };
 
 use policy::{
+    alpn::Carries,
     endpoint::{EndpointId, EndpointState, WorkerId},
     lending::can_lend,
     limits,
@@ -34,7 +36,7 @@ use policy::{
 use runtime::{BufferPool, Deadline, Io, timer::Alarm};
 
 pub use self::dial::CheckoutError;
-use self::dial::Dial;
+use self::dial::{Dial, Dialed};
 pub use self::received::{End, Nothing, Received};
 use crate::{
     by_number::ByNumber, http2::Stream, telemetry::metrics::ClusterStats, transport, worker::Worker,
@@ -222,10 +224,10 @@ impl<I: Io> Pools<I> {
 
     /// A new connection, made before `deadline`. `header` is sent before all else, except where it goes with the request.
     pub async fn connect(
-        self: &Rc<Self>,
         worker: &Worker<I>,
         to: Destination,
         (life, header): (Life, &[u8]),
+        carries: Carries,
         deadline: Deadline,
     ) -> Result<Connection<I>, CheckoutError> {
         let dial = Dial {
@@ -233,26 +235,12 @@ impl<I: Io> Pools<I> {
             connect_timeout: to.connect_timeout,
             unsent_bytes_max: to.unsent_bytes_max,
             tls: to.tls.as_ref(),
-            alpn: &[b"http/1.1"],
+            carries,
             header,
             stats: &to.stats,
         };
-        let (recv, send) = dial::dial(worker, &dial, deadline).await?;
-        let now = worker.io.now();
-        let watch = Rc::new(Watch {
-            id: to.id,
-            tls: to.tls,
-            owner: life.owner,
-            idle_timeout: to.idle_timeout,
-            ages_at: life.duration.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait)),
-            requests_left: Cell::new(life.requests_max.map_or(u32::MAX, NonZeroU32::get)),
-            is_idle: Cell::new(false),
-            is_gone: Cell::new(false),
-            alarm: recv.cancel_handle(),
-            task: RefCell::default(),
-        });
-        let open = Open { end: None, is_lent: false, stats: to.stats, watch };
-        Ok(Connection { recv, send, reused: false, has_surplus: false, open })
+        let Dialed { halves, .. } = dial::dial(worker, &dial, deadline).await?;
+        Ok(Connection::new(halves, to, life, worker.io.now()))
     }
 
     /// Takes a connection back for the next exchange. It must be between two messages; one that was
@@ -409,6 +397,24 @@ pub(crate) async fn watch_idle<I: Io>(watch: Rc<Watch>, pools: Weak<Pools<I>>) {
 }
 
 impl<I: Io> Connection<I> {
+    /// A connection that was made, at `now`.
+    pub fn new((recv, send): transport::Halves<I>, to: Destination, life: Life, now: u64) -> Connection<I> {
+        let watch = Rc::new(Watch {
+            id: to.id,
+            tls: to.tls,
+            owner: life.owner,
+            idle_timeout: to.idle_timeout,
+            ages_at: life.duration.map_or(Deadline::NEVER, |wait| Deadline::after(now, wait)),
+            requests_left: Cell::new(life.requests_max.map_or(u32::MAX, NonZeroU32::get)),
+            is_idle: Cell::new(false),
+            is_gone: Cell::new(false),
+            alarm: recv.cancel_handle(),
+            task: RefCell::default(),
+        });
+        let open = Open { end: None, is_lent: false, stats: to.stats, watch };
+        Connection { recv, send, reused: false, has_surplus: false, open }
+    }
+
     /// Both directions, to be used side by side, and whose counters they move.
     pub fn split(&mut self) -> (&mut transport::Send<I>, Received<'_, I>, &ClusterStats) {
         let Connection { recv, send, open: Open { end, stats, .. }, .. } = self;

@@ -16,6 +16,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod alpn;
 pub mod balance;
 pub mod cluster;
 pub mod dynamic_host;

@@ -2,7 +2,7 @@
 
 use std::{io, time::SystemTime};
 
-use policy::{limits, peer::Peer};
+use policy::{alpn::Carries, limits, peer::Peer};
 use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
 use rustls::{
     CertificateError, HandshakeKind, OtherError,
@@ -116,20 +116,17 @@ pub async fn accept<I: Io>(
     Handshake { worker, connection, out: Gather::new(), opened: Vec::new(), until }.run(halves, first).await
 }
 
-/// Does a client's part of a handshake. `name` is the server's, or stands for it where none is told; `alpn` is offered where
-/// the configuration names no application protocol.
+/// Does a client's part of a handshake. `name` is the server's, or stands for it where none is told; `carries` tells which
+/// application protocols are offered.
 pub async fn connect<I: Io>(
     worker: &Worker<I>,
     config: &ClientTls,
     halves: (I::Recv, I::Send),
-    (name, alpn): (ServerName<'static>, &[&[u8]]),
+    (name, carries): (ServerName<'static>, Carries),
     until: Deadline,
 ) -> Result<Secured<I>, HandshakeError> {
-    let configured = &config.rustls.alpn_protocols;
-    let alpn = match configured.is_empty() {
-        true => alpn.iter().map(|protocol| protocol.to_vec()).collect(),
-        false => configured.clone(),
-    };
+    let configured = config.rustls.alpn_protocols.iter().map(Vec::as_slice);
+    let alpn = carries.offered(configured).into_iter().map(<[u8]>::to_vec).collect();
     let connection = UnbufferedClientConnection::new_with_alpn(config.rustls.clone(), name, alpn)?;
     let connection = Side::Client(connection);
     let first = Buffer::default();

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use policy::tls::UpstreamTls;
+use policy::{
+    alpn::{self, Carries, Http},
+    tls::UpstreamTls,
+};
 use runtime::{Deadline, Gather, Io, SendHalf};
 use rustls::pki_types::ServerName;
 
@@ -62,12 +65,20 @@ pub(crate) struct Dial<'a> {
     pub(crate) unsent_bytes_max: u32,
     /// What carries the bytes; `None` is plain TCP.
     pub(crate) tls: Option<&'a Arc<UpstreamTls>>,
-    /// Application protocols to offer, where the configuration names none.
-    pub(crate) alpn: &'a [&'a [u8]],
+    /// What it will carry.
+    pub(crate) carries: Carries,
     /// What is sent before all else.
     pub(crate) header: &'a [u8],
     /// Counters of the cluster.
     pub(crate) stats: &'a ClusterStats,
+}
+
+/// A new connection.
+pub(crate) struct Dialed<I: Io> {
+    /// Its halves.
+    pub(crate) halves: Halves<I>,
+    /// The HTTP that was agreed on, if any was.
+    pub(crate) http: Option<Http>,
 }
 
 /// Makes a connection before `deadline`, and counts it.
@@ -75,7 +86,7 @@ pub(crate) async fn dial<I: Io>(
     worker: &Worker<I>,
     to: &Dial<'_>,
     deadline: Deadline,
-) -> Result<Halves<I>, CheckoutError> {
+) -> Result<Dialed<I>, CheckoutError> {
     let (io, counters, begun) = (&worker.io, &to.stats.counters, worker.io.now());
     counters.upstream_cx_total.inc();
     let until = Deadline::after(begun, to.connect_timeout).min(deadline);
@@ -94,7 +105,7 @@ pub(crate) async fn dial<I: Io>(
     Ok(dialed)
 }
 
-async fn open<I: Io>(worker: &Worker<I>, to: &Dial<'_>, until: Deadline) -> Result<Halves<I>, CheckoutError> {
+async fn open<I: Io>(worker: &Worker<I>, to: &Dial<'_>, until: Deadline) -> Result<Dialed<I>, CheckoutError> {
     // What cannot be secured is not begun: nobody hears a byte of it.
     let tls = match to.tls {
         None => None,
@@ -112,7 +123,7 @@ async fn open<I: Io>(worker: &Worker<I>, to: &Dial<'_>, until: Deadline) -> Resu
         send.send_all(&mut gather, until).await.map_err(|error| failed(&error))?;
     }
     match tls {
-        None => Ok(transport::raw((recv, send))),
+        None => Ok(Dialed { halves: transport::raw((recv, send)), http: None }),
         // Boxed: its state is much, and happens once per connection.
         Some(tls) => Box::pin(secure(worker, to, &tls, (recv, send), until)).await,
     }
@@ -124,12 +135,12 @@ async fn secure<I: Io>(
     tls: &ClientTls,
     halves: (I::Recv, I::Send),
     until: Deadline,
-) -> Result<Halves<I>, CheckoutError> {
+) -> Result<Dialed<I>, CheckoutError> {
     let name = tls.sni.clone().unwrap_or_else(|| nameless(to.address.ip()));
-    match tls::connect(worker, tls, halves, (name, to.alpn), until).await {
+    match tls::connect(worker, tls, halves, (name, to.carries), until).await {
         Ok(secured) => {
             to.stats.tls.handshake(secured.is_resumed);
-            Ok(secured.halves)
+            Ok(Dialed { halves: secured.halves, http: secured.alpn.as_deref().and_then(alpn::http) })
         }
         Err(error) => {
             to.stats.tls.refused(&error);

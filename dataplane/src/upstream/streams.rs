@@ -14,6 +14,7 @@ use std::{
 };
 
 use policy::{
+    alpn::{Carries, Http},
     cluster::ClusterConfig,
     endpoint::{EndpointId, EndpointState},
     limits,
@@ -24,7 +25,7 @@ use wire::head::RequestHead;
 
 use super::{
     CheckoutError,
-    dial::{self, Dial},
+    dial::{self, Dial, Dialed},
     is_same,
 };
 use crate::{
@@ -50,6 +51,8 @@ struct Shared {
     tls: Option<Arc<UpstreamTls>>,
     /// One is being made; these wait for it.
     connecting: Option<Rc<Connecting>>,
+    /// The endpoint had the choice, and chose HTTP/1.1.
+    is_http1: bool,
 }
 
 /// A connection that is being made.
@@ -68,6 +71,8 @@ pub struct StreamDestination<'a> {
     pub address: SocketAddr,
     /// What carries the bytes to it; `None` is plain TCP.
     pub tls: Option<&'a Arc<UpstreamTls>>,
+    /// Whether the endpoint may choose to speak HTTP/1.1.
+    pub may_be_http1: bool,
     /// Its cluster.
     pub config: &'a ClusterConfig,
     /// Counters of the cluster.
@@ -75,23 +80,31 @@ pub struct StreamDestination<'a> {
 }
 
 impl StreamPools {
-    /// A stream to the endpoint, and whether its connection is new. Waits until there is one, until `deadline`.
+    /// Forgets what an endpoint has chosen to speak: it may be another one by now.
+    pub fn ask_again(&self, id: EndpointId) {
+        if let Some(shared) = self.by_endpoint.borrow_mut().get_mut(&id) {
+            shared.is_http1 = false;
+        }
+    }
+
+    /// A stream to the endpoint. Waits until there is one, until `deadline`.
     pub async fn open<I: Io>(
         &self,
         worker: &Worker<I>,
         to: &StreamDestination<'_>,
         (alarm, deadline): (&Alarm, Deadline),
-    ) -> Result<(Stream, bool), CheckoutError> {
+    ) -> Result<Opened<I>, CheckoutError> {
         let (id, io) = (to.endpoint.id(), &worker.io);
         let timed_out = CheckoutError::TimedOut { endpoint: to.address };
         loop {
             let found = {
                 let mut pools = self.by_endpoint.borrow_mut();
                 // Its endpoint may have been removed meanwhile: then its connection is for this stream alone.
-                pools.get_mut(&id).and_then(|shared| shared.find(to.tls, io.now()))
+                pools.get_mut(&id).and_then(|shared| shared.find(to, io.now()))
             };
             match found {
-                Some(Found::Stream(stream)) => return Ok((stream, false)),
+                Some(Found::Stream(stream)) => return Ok(Opened::Stream { stream, is_new: false }),
+                Some(Found::Http1) => return Ok(Opened::Http1(None)),
                 Some(Found::Unheard(connection)) => {
                     wait((alarm, deadline), |cx| connection.poll_heard(cx)).await;
                     // One that never says what it takes is as one that cannot be made.
@@ -116,17 +129,20 @@ impl StreamPools {
                     }
                     // Boxed: it happens once per connection, and every exchange would carry its size.
                     let made = Box::pin(connect(worker, to, deadline)).await;
-                    let opened = made.as_ref().map(|made| made.open(io.now()));
-                    let is_shared = self.connected(id, &connecting, made.as_ref().ok());
                     let had_no_time = io.now() >= deadline.0;
-                    connecting.end(made.as_ref().err().copied().filter(|_| !had_no_time));
-                    if let (Ok(made), false) = (&made, is_shared) {
-                        made.retire();
-                    }
-                    return match opened {
-                        Ok(Some(stream)) => Ok((stream, true)),
-                        Ok(None) => Err(CheckoutError::Failed { endpoint: to.address }),
-                        Err(error) => Err(*error),
+                    let error = made.as_ref().err().copied();
+                    let is_shared = self.connected(id, &connecting, made.as_ref().ok());
+                    connecting.end(error.filter(|_| !had_no_time));
+                    return match made? {
+                        Made::Http1(halves) => Ok(Opened::Http1(Some(halves))),
+                        Made::Http2(made) => {
+                            let opened = made.open(io.now());
+                            if !is_shared {
+                                made.retire();
+                            }
+                            let stream = opened.ok_or(CheckoutError::Failed { endpoint: to.address })?;
+                            Ok(Opened::Stream { stream, is_new: true })
+                        }
                     };
                 }
             }
@@ -134,7 +150,7 @@ impl StreamPools {
     }
 
     /// A connection was made, or not; whether others share it.
-    fn connected(&self, id: EndpointId, connecting: &Rc<Connecting>, made: Option<&Rc<Http2>>) -> bool {
+    fn connected<I: Io>(&self, id: EndpointId, connecting: &Rc<Connecting>, made: Option<&Made<I>>) -> bool {
         let mut pools = self.by_endpoint.borrow_mut();
         let Some(shared) = pools.get_mut(&id) else { return false };
         // Another one may be wanted by now, of which nobody here knows.
@@ -142,7 +158,11 @@ impl StreamPools {
             return false;
         }
         shared.connecting = None;
-        shared.connections.extend(made.cloned());
+        match made {
+            Some(Made::Http2(made)) => shared.connections.push(made.clone()),
+            Some(Made::Http1(_)) => shared.is_http1 = true,
+            None => {}
+        }
         true
     }
 
@@ -165,8 +185,23 @@ impl StreamPools {
     }
 }
 
+/// What a checkout led to.
+pub enum Opened<I: Io> {
+    /// A stream.
+    Stream {
+        /// The stream.
+        stream: Stream,
+        /// Its connection has carried nothing before.
+        is_new: bool,
+    },
+    /// The endpoint speaks HTTP/1.1; with the connection on which it said so, if that was now.
+    Http1(Option<Halves<I>>),
+}
+
 /// What there is for who needs a stream.
 enum Found {
+    /// It speaks HTTP/1.1.
+    Http1,
     Stream(Stream),
     /// A connection that was made. Until it is known how many streams it takes it carries the one that it was made for: more
     /// could be refused, with the bodies that went with them.
@@ -177,11 +212,15 @@ enum Found {
 }
 
 impl Shared {
-    fn find(&mut self, tls: Option<&Arc<UpstreamTls>>, now: u64) -> Option<Found> {
+    fn find(&mut self, to: &StreamDestination<'_>, now: u64) -> Option<Found> {
+        let tls = to.tls;
         // Those that were made under a configuration that is gone carry nothing more.
         if !is_same(self.tls.as_ref(), tls) {
             self.connections.drain(..).for_each(|connection| connection.retire());
-            (self.tls, self.connecting) = (tls.cloned(), None);
+            (self.tls, self.connecting, self.is_http1) = (tls.cloned(), None, false);
+        }
+        if self.is_http1 && to.may_be_http1 {
+            return Some(Found::Http1);
         }
         self.connections.retain(|connection| !connection.is_over());
         let mut heard = self.connections.iter().filter(|connection| connection.is_heard());
@@ -238,18 +277,22 @@ async fn connect<I: Io>(
     worker: &Worker<I>,
     to: &StreamDestination<'_>,
     deadline: Deadline,
-) -> Result<Rc<Http2>, CheckoutError> {
+) -> Result<Made<I>, CheckoutError> {
     let (io, counters) = (&worker.io, &to.stats.counters);
     let dial = Dial {
         address: to.address,
         connect_timeout: to.config.connect_timeout,
         unsent_bytes_max: to.config.unsent_bytes_max,
         tls: to.tls,
-        alpn: &[b"h2"],
+        carries: if to.may_be_http1 { Carries::Either } else { Carries::Only(Http::Http2) },
         header: b"",
         stats: to.stats,
     };
-    let halves = dial::dial(worker, &dial, deadline).await?;
+    let Dialed { halves, http } = dial::dial(worker, &dial, deadline).await?;
+    // A server that has no word for it speaks what everybody does.
+    if to.may_be_http1 && http != Some(Http::Http2) {
+        return Ok(Made::Http1(halves));
+    }
     counters.upstream_cx_http2_total.inc();
     let random = worker.rng.borrow_mut().next_u64();
     let http2 =
@@ -264,7 +307,13 @@ async fn connect<I: Io>(
         stats: to.stats.clone(),
     };
     io.spawn(drive(http2.clone(), io.clone(), halves, life));
-    Ok(http2)
+    Ok(Made::Http2(http2))
+}
+
+/// A connection that was made, by what is spoken on it.
+enum Made<I: Io> {
+    Http1(Halves<I>),
+    Http2(Rc<Http2>),
 }
 
 /// When a connection that may live so long has: up to a tenth earlier, so that those that were made together do not end
