@@ -174,6 +174,8 @@ pub struct Endpoint {
     pub weight: u16,
     /// Zone it is in; empty if not said.
     pub zone: Arc<str>,
+    /// A proxy of the mesh is before it, with the identity of the service.
+    pub speaks_mesh_tls: bool,
 }
 
 /// A Gateway as it is served.
@@ -245,6 +247,8 @@ pub struct Registration {
     pub host: String,
     /// What the application speaks; empty means HTTP.
     pub app_protocol: String,
+    /// The SPIFFE ID that its sidecar shows; empty where that speaks plain text.
+    pub identity: String,
 }
 
 /// Every registration whose lease holds, by instance.

@@ -32,6 +32,8 @@ struct WrittenRegistration {
     draining: bool,
     #[serde(default)]
     app_protocol: String,
+    #[serde(default)]
+    identity: String,
 }
 
 /// What a case says in its comments and documents.
@@ -67,6 +69,7 @@ fn read(name: &str, text: &str) -> Case {
                 draining: written.draining,
                 host: "vm".to_owned(),
                 app_protocol: written.app_protocol,
+                identity: written.identity,
             };
             case.registrations.insert(written.instance, registration);
         }
@@ -154,8 +157,21 @@ fn bootstrap(view: &Value) -> Value {
             "transportApiVersion": "V3",
             "grpcServices": [{ "envoyGrpc": { "clusterName": "control" } }],
         } },
-        "staticResources": { "listeners": listeners, "clusters": clusters },
+        "staticResources": { "listeners": listeners, "clusters": clusters, "secrets": secrets() },
     })
+}
+
+/// What a proxy has by itself: a certificate of its own and whom to trust.
+fn secrets() -> Value {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+    json!([
+        { "name": "default", "tlsCertificate": {
+            "certificateChain": { "inlineString": certificate },
+            "privateKey": { "inlineString": key.serialize_pem() },
+        } },
+        { "name": "ROOTCA", "validationContext": { "trustedCa": { "inlineString": certificate } } },
+    ])
 }
 
 #[test]

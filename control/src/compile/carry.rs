@@ -46,6 +46,8 @@ fn is_same_but_for_endpoints(old: &ServicePort, new: &ServicePort) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
+    use policy::peer::SpiffeId;
+
     use crate::compile::{Client, GatewayClient, Sidecar, compile, refusal};
     use crate::document::Documents;
     use crate::model::{self, Registration, Registrations};
@@ -64,6 +66,7 @@ mod tests {
             draining: false,
             host: String::new(),
             app_protocol: String::new(),
+            identity: "spiffe://mesh.local/ns/shop/sa/pay".into(),
         };
         (instance.into(), registration)
     }
@@ -81,11 +84,16 @@ mod tests {
             inbound: ([127, 0, 0, 1], 1).into(),
             app: ([127, 0, 0, 1], 2).into(),
             app_protocol: String::new(),
+            identity: SpiffeId::parse("spiffe://mesh.local/ns/shop/sa/pay").ok(),
             outbound: Some(([127, 0, 0, 1], 3).into()),
             to: Vec::new(),
         };
-        let gateway =
-            GatewayClient { namespace: "shop".into(), name: "edge".into(), bind: [127, 0, 0, 1].into() };
+        let gateway = GatewayClient {
+            namespace: "shop".into(),
+            name: "edge".into(),
+            bind: [127, 0, 0, 1].into(),
+            identity: None,
+        };
         vec![Client::Sidecar(sidecar), Client::Gateway(gateway)]
     }
 

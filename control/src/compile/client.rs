@@ -5,8 +5,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use policy::peer::SpiffeId;
 use proto::pb::google::protobuf;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::model::Protocol;
 
@@ -35,6 +36,9 @@ pub struct Sidecar {
     /// What the application speaks.
     #[serde(default)]
     pub app_protocol: String,
+    /// Who it is towards other proxies of the mesh; `None` has no certificate, and speaks plain text.
+    #[serde(default, deserialize_with = "identity")]
+    pub identity: Option<SpiffeId>,
     /// Where the HTTP proxy for the application's own calls listens; `None` opens none.
     #[serde(default)]
     pub outbound: Option<SocketAddr>,
@@ -65,6 +69,14 @@ pub struct GatewayClient {
     pub name: String,
     /// The local address its ports are opened on.
     pub bind: IpAddr,
+    /// As for a sidecar.
+    #[serde(default, deserialize_with = "identity")]
+    pub identity: Option<SpiffeId>,
+}
+
+fn identity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SpiffeId>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| SpiffeId::parse(&text).map_err(D::Error::custom)).transpose()
 }
 
 /// Why node metadata does not say who the client is.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::peer::SpiffeId;
 use proto::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use proto::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
@@ -22,7 +23,7 @@ use proto::pb::google::protobuf::{Any, UInt32Value};
 use proto::well_known::to_duration;
 
 use super::resource::any;
-use super::{Resource, dynamic_forward, endpoint, name};
+use super::{Resource, dynamic_forward, endpoint, mesh_tls, name};
 use crate::model::{Protocol, Target};
 
 /// How long connecting may take. A lost SYN is sent again after one second, so two cover one loss.
@@ -32,7 +33,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The cluster of a port of a service. Its endpoints are a resource of their own: they change most.
-pub(super) fn outbound(target: &Target, protocol: Protocol) -> Arc<Resource> {
+///
+/// A proxy that is somebody speaks TLS with those that are.
+pub(super) fn outbound(target: &Target, protocol: Protocol, own: Option<&SpiffeId>) -> Arc<Resource> {
     let speaks = match protocol {
         Protocol::Http2 => speaks(http2()),
         // HTTP/1.1 is what is spoken without a word.
@@ -44,6 +47,7 @@ pub(super) fn outbound(target: &Target, protocol: Protocol) -> Arc<Resource> {
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
         lb_policy: LbPolicy::LeastRequest as i32,
         typed_extension_protocol_options: speaks,
+        transport_socket_matches: own.map(|own| mesh_tls::to_service(own, target)).unwrap_or_default(),
         ..base(&name)
     };
     Resource::encode(name, &cluster)

@@ -12,7 +12,7 @@ use proto::pb::envoy::config::endpoint::v3::{
 };
 use proto::pb::google::protobuf::UInt32Value;
 
-use super::{Resource, name};
+use super::{Resource, mesh_tls, name};
 use crate::model::{self, Target};
 
 /// The endpoints of a port of a service, by zone.
@@ -25,6 +25,7 @@ pub(super) fn outbound(target: &Target, endpoints: &[model::Endpoint]) -> Arc<Re
         zones.entry(&endpoint.zone).or_default().push(LbEndpoint {
             health_status: health as i32,
             load_balancing_weight: weight,
+            metadata: endpoint.speaks_mesh_tls.then(mesh_tls::of_endpoint),
             ..lb_endpoint(endpoint.address)
         });
     }

@@ -28,7 +28,7 @@ use proto::well_known::to_duration;
 
 use super::cluster::ads;
 use super::resource::any;
-use super::{Resource, Sidecar, dynamic_forward, endpoint, name, route};
+use super::{Resource, Sidecar, dynamic_forward, endpoint, mesh_tls, name, route};
 use crate::model::{Backend, Name, Protocol, Target};
 
 /// How long a head may take to arrive at a gateway, where anybody may connect.
@@ -56,7 +56,18 @@ pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
         }
         Protocol::Tcp => tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone())),
     };
-    listener(name, sidecar.inbound, TrafficDirection::Inbound, filter)
+    let Some(own) = &sidecar.identity else {
+        return listener(name, sidecar.inbound, TrafficDirection::Inbound, filter);
+    };
+    // Who is somebody takes nobody who is not: what is not the mesh's TLS finds no chain.
+    let chain = |matches| FilterChain {
+        filter_chain_match: Some(matches),
+        filters: vec![filter.clone()],
+        transport_socket: Some(mesh_tls::inbound(own)),
+        ..FilterChain::default()
+    };
+    let chains = mesh_tls::matches().map(chain).to_vec();
+    encoded(name, sidecar.inbound, TrafficDirection::Inbound, chains)
 }
 
 /// The HTTP proxy for the calls of a sidecar's application.
@@ -119,10 +130,20 @@ pub(super) fn gateway_tcp(address: SocketAddr, gateway: &Name, backends: &[Backe
 }
 
 fn listener(name: String, address: SocketAddr, direction: TrafficDirection, filter: Filter) -> Arc<Resource> {
+    let chain = FilterChain { filters: vec![filter], ..FilterChain::default() };
+    encoded(name, address, direction, vec![chain])
+}
+
+fn encoded(
+    name: String,
+    address: SocketAddr,
+    direction: TrafficDirection,
+    filter_chains: Vec<FilterChain>,
+) -> Arc<Resource> {
     let listener = Listener {
         name: name.clone(),
         address: Some(endpoint::address(address)),
-        filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
+        filter_chains,
         traffic_direction: direction as i32,
         ..Listener::default()
     };

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use policy::peer::SpiffeId;
+
 use crate::model::{GatewayPort, Model, Name, Rule, Target};
 
 mod carry;
@@ -17,6 +19,7 @@ mod cluster;
 mod dynamic_forward;
 mod endpoint;
 mod listener;
+mod mesh_tls;
 mod name;
 mod resource;
 mod resource_type;
@@ -26,6 +29,7 @@ mod shared;
 
 pub use carry::carry_over;
 pub use client::{Client, ClientError, GatewayClient, Sidecar, To};
+pub use mesh_tls::identity;
 pub use resource::Resource;
 pub use resource_type::ResourceType;
 pub use shared::Shared;
@@ -58,9 +62,15 @@ impl View {
         }
     }
 
-    fn add_targets(&mut self, model: &Model, shared: &Shared, targets: &BTreeSet<Target>) {
+    fn add_targets(
+        &mut self,
+        model: &Model,
+        shared: &Shared,
+        identity: Option<&SpiffeId>,
+        targets: &BTreeSet<Target>,
+    ) {
         for target in targets {
-            let (cluster, endpoints) = shared.target(model, target);
+            let (cluster, endpoints) = shared.target(model, target, identity);
             self.clusters.insert(Arc::clone(&cluster.name), cluster);
             self.endpoints.insert(Arc::clone(&endpoints.name), endpoints);
         }
@@ -111,7 +121,7 @@ fn sidecar(model: &Model, shared: &Shared, sidecar: &Sidecar) -> View {
     for to in &sidecar.to {
         dependency(model, sidecar, to, &mut view, &mut targets);
     }
-    view.add_targets(model, shared, &targets);
+    view.add_targets(model, shared, sidecar.identity.as_ref(), &targets);
     view
 }
 
@@ -149,6 +159,6 @@ fn gateway(model: &Model, shared: &Shared, client: &GatewayClient) -> View {
     for routes in &tables.0 {
         view.add_routes(Arc::clone(routes));
     }
-    view.add_targets(model, shared, &tables.1);
+    view.add_targets(model, shared, client.identity.as_ref(), &tables.1);
     view
 }

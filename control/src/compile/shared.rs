@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use policy::peer::SpiffeId;
+
 use super::{Resource, cluster, endpoint, route_table};
 use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Target};
 
@@ -15,6 +17,8 @@ type Tables = Arc<(Vec<Arc<Resource>>, BTreeSet<Target>)>;
 #[derive(Debug, Default)]
 pub struct Shared {
     targets: OnceLock<BTreeMap<Target, Encoded>>,
+    /// Clusters as proxies with an identity get them, by the trust domain of that.
+    secured: Mutex<BTreeMap<(String, Target), Arc<Resource>>>,
     gateways: Mutex<BTreeMap<Name, Tables>>,
     namespaces: Mutex<BTreeMap<String, Tables>>,
     outside: OnceLock<Arc<Resource>>,
@@ -22,9 +26,27 @@ pub struct Shared {
 
 impl Shared {
     /// The cluster of a port of a service, and its endpoints.
-    pub(super) fn target(&self, model: &Model, target: &Target) -> Encoded {
+    pub(super) fn target(&self, model: &Model, target: &Target, own: Option<&SpiffeId>) -> Encoded {
+        let (cluster, endpoints) = self.plain_target(model, target);
+        match own {
+            None => (cluster, endpoints),
+            Some(own) => (self.secured(model, target, own), endpoints),
+        }
+    }
+
+    fn secured(&self, model: &Model, target: &Target, own: &SpiffeId) -> Arc<Resource> {
+        let key = (own.trust_domain().to_owned(), target.clone());
+        let mut secured = self.secured.lock().unwrap_or_else(PoisonError::into_inner);
+        let encode = || {
+            let port = model.services.get(&target.service).and_then(|service| service.port(target.port));
+            cluster::outbound(target, port.map_or(Protocol::Http, |port| port.protocol), Some(own))
+        };
+        Arc::clone(secured.entry(key).or_insert_with(encode))
+    }
+
+    fn plain_target(&self, model: &Model, target: &Target) -> Encoded {
         let encode = |target: &Target, protocol, endpoints: &[_]| {
-            (cluster::outbound(target, protocol), endpoint::outbound(target, endpoints))
+            (cluster::outbound(target, protocol, None), endpoint::outbound(target, endpoints))
         };
         let all = self.targets.get_or_init(|| {
             let services = model.services.iter();
@@ -103,8 +125,10 @@ impl Shared {
         }
         let gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let secured = self.secured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Shared {
             targets,
+            secured: secured.into(),
             gateways: gateways.into(),
             namespaces: namespaces.into(),
             outside: self.outside.clone(),

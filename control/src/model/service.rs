@@ -191,6 +191,7 @@ impl<'a> Collector<'a> {
                     draining: false,
                     weight: spec.weight.map_or(WEIGHT, std::num::NonZeroU16::get),
                     zone: spec.zone.as_deref().unwrap_or_default().into(),
+                    speaks_mesh_tls: false,
                 };
                 self.add(name, number, endpoint, &owner, conditions);
             }
@@ -230,6 +231,8 @@ impl<'a> Collector<'a> {
             draining: registration.draining,
             weight: WEIGHT,
             zone: "".into(),
+            // Whether it is true shows when it is connected to.
+            speaks_mesh_tls: !registration.identity.is_empty(),
         };
         if registration.ready || registration.draining {
             self.add(&name, number, endpoint, &Owner::Instance(registration.instance.clone()), conditions);
@@ -404,6 +407,7 @@ fn slice_endpoints(slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
                 draining: terminating,
                 weight: WEIGHT,
                 zone: endpoint.zone.as_deref().unwrap_or_default().into(),
+                speaks_mesh_tls: false,
             })
         })
         .collect()

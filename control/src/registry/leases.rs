@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use policy::peer::SpiffeId;
 use proto::control;
 
 use super::RegistrationRow;
@@ -247,6 +248,11 @@ pub(super) fn check(message: &control::Registration) -> Result<Registration, Ref
             &format!("{:?} is not http, http2, grpc, ws or tcp", message.app_protocol),
         ));
     }
+    if !message.identity.is_empty()
+        && let Err(error) = SpiffeId::parse(&message.identity)
+    {
+        return Err(field("identity", &error.to_string()));
+    }
     Ok(Registration {
         instance: message.instance.clone(),
         namespace: message.namespace.clone(),
@@ -258,6 +264,7 @@ pub(super) fn check(message: &control::Registration) -> Result<Registration, Ref
         draining: message.draining,
         host: message.host.clone(),
         app_protocol: message.app_protocol.clone(),
+        identity: message.identity.clone(),
     })
 }
 

@@ -24,8 +24,12 @@ impl Mesh {
     }
 
     fn connect(&self, node: &str, agent: &str) -> Connected {
-        let gateway =
-            GatewayClient { namespace: "shop".into(), name: "edge".into(), bind: [0, 0, 0, 0].into() };
+        let gateway = GatewayClient {
+            namespace: "shop".into(),
+            name: "edge".into(),
+            bind: [0, 0, 0, 0].into(),
+            identity: None,
+        };
         let agent = UserAgent { name: agent.into(), version: "1.2.3".into() };
         self.proxies.connect(node, Arc::new(Client::Gateway(gateway)), agent)
     }

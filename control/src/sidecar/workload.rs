@@ -107,6 +107,7 @@ impl Sidecar {
             ready: false,
             draining: false,
             host: host(),
+            identity: String::new(),
             app_protocol: app_protocol.clone(),
         };
         let lease = Lease::open(&options.proxy.control, registration);

@@ -127,6 +127,7 @@ impl Mesh {
             app_protocol: String::new(),
             outbound: Some(address(3)),
             to: Vec::new(),
+            identity: None,
         });
         compile(&self.model, &Shared::default(), &sidecar)
     }
@@ -136,6 +137,7 @@ impl Mesh {
             namespace: "infra".to_owned(),
             name: name.to_owned(),
             bind: std::net::Ipv4Addr::LOCALHOST.into(),
+            identity: None,
         };
         compile(&self.model, &Shared::default(), &Client::Gateway(client))
     }

@@ -134,6 +134,11 @@ impl FilterChains {
         self.by_port(facts).and_then(|position| self.chains.get(position)).or(self.default.as_ref())
     }
 
+    /// Names of the secrets that any of them needs.
+    pub fn secret_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.iter().filter_map(|chain| chain.tls.as_deref()).flat_map(|tls| tls.common.secret_names())
+    }
+
     /// The chains in the order of the configuration, the default one last.
     pub fn iter(&self) -> impl Iterator<Item = &FilterChain> {
         self.chains.iter().chain(self.default.as_ref())

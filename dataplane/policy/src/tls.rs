@@ -213,6 +213,11 @@ impl Transports {
         }
     }
 
+    /// Names of the secrets that any of them needs.
+    pub fn secret_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.all().flat_map(|tls| tls.common.secret_names())
+    }
+
     /// Every way that has TLS.
     pub fn all(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
         self.default.iter().chain(self.matches.iter().filter_map(|of| of.tls.as_ref()))

@@ -150,8 +150,7 @@ impl Assembler {
             type_url::SECRET => {
                 let of_listeners = self.listeners.all().flat_map(|listener| &listener.value.secrets);
                 let of_clusters = self.clusters.all().flat_map(|cluster| &cluster.value.secrets);
-                let all = of_listeners.chain(of_clusters);
-                for (name, timeout) in all.filter(|(name, _)| !self.secrets.is_static(name)) {
+                for (name, timeout) in of_listeners.chain(of_clusters) {
                     want(&mut wanted, name, *timeout);
                 }
             }
@@ -278,7 +277,8 @@ impl Assembler {
             Update::Assignment(assignment) => &*assignment.name,
             Update::Secret(secret) => {
                 let (name, all) = (secret.name.clone(), self.clusters.all());
-                let named = all.filter(|cluster| cluster.value.secrets.contains_key(&name));
+                let named =
+                    all.filter(|cluster| cluster.value.transport.secret_names().any(|of| *of == name));
                 self.touched.clusters.extend(named.map(|cluster| cluster.name.clone()).collect::<Vec<_>>());
                 self.touched.references = true;
                 return;
@@ -351,7 +351,7 @@ impl Assembler {
     /// Where the endpoints of `cluster` come from; `None` while they are not known.
     fn inputs(&self, cluster: &Accepted<ClusterConfig>) -> Option<Inputs> {
         let serves = self.clusters.active.contains_key(&cluster.name);
-        if !self.secrets.are_there(&cluster.value.secrets, serves) {
+        if !self.secrets.are_there(cluster.value.transport.secret_names(), serves) {
             return None;
         }
         match &cluster.value.discovery {
@@ -386,7 +386,7 @@ impl Assembler {
             };
             !clusters.is_any_warming(&listener.clusters)
                 && listener.route_tables.keys().all(is_there)
-                && secrets.are_there(&listener.secrets, serves)
+                && secrets.are_there(listener.value.filter_chains.secret_names(), serves)
         });
         let before = listeners.active.len();
         listeners.active.retain(|name, _| listeners.received.contains_key(name));

@@ -3,6 +3,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use policy::tls::Secret;
 use prost::Message;
 use proto::{
     ads,
@@ -15,7 +16,10 @@ use proto::{
     type_url,
 };
 use serde_json::{Value, json};
-use translate::assemble::{Assembler, Options, Update};
+use translate::{
+    Origin,
+    assemble::{Accepted, Assembler, Options, Update},
+};
 
 /// Reads resources of one type by standing them where a bootstrap file may have them.
 fn messages(kind: &str, resources: &[Value]) -> Vec<ads::Any> {
@@ -69,6 +73,16 @@ fn updates(resources: &Value) -> Vec<Update> {
     .collect()
 }
 
+/// What a proxy that is somebody has by itself.
+fn own_secrets() -> Vec<Update> {
+    let bundle = || Arc::new(Secret::Trust(Arc::default()));
+    let secret = |name: &str| {
+        let (version, origin) = ("".into(), Origin::Static);
+        Accepted { name: name.into(), version, origin, value: bundle() }
+    };
+    ["default", "ROOTCA"].map(|name| Update::Secret(secret(name))).into()
+}
+
 #[test]
 fn every_resource_of_the_control_plane_is_accepted_and_all_become_active() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../control/tests/golden");
@@ -78,6 +92,7 @@ fn every_resource_of_the_control_plane_is_accepted_and_all_become_active() {
         let golden: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
         for (client, resources) in golden["resources"].as_object().unwrap() {
             let mut assembler = Assembler::new(Options { workers: 1, seed: 7 });
+            assembler.apply(own_secrets());
             assembler.apply(updates(resources));
             for type_url in type_url::MAKE_ORDER {
                 let warming = assembler.status(type_url).warming;

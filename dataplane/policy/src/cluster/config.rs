@@ -49,7 +49,7 @@ pub struct ClusterConfig {
     pub proxy_protocol: Option<Version>,
     /// What carries the bytes of its connections.
     pub transport: Transports,
-    /// Secrets that it needs, each with how long its first version is waited for; `None` is for ever.
+    /// Secrets that it needs by SDS, each with how long its first version is waited for; `None` is for ever.
     pub secrets: BTreeMap<Arc<str>, Option<Duration>>,
     /// How long its first endpoints are waited for where they come by EDS; `None` is for ever.
     pub fetch_timeout: Option<Duration>,

@@ -80,8 +80,12 @@ impl<T> Type<T> {
     }
 
     /// Whether none of `names` has to be waited for.
-    pub(super) fn are_there(&self, names: &Wanted, former_serves: bool) -> bool {
-        names.keys().all(|name| {
+    pub(super) fn are_there<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a Arc<str>>,
+        former_serves: bool,
+    ) -> bool {
+        names.all(|name| {
             self.received.contains_key(name)
                 || self.active.contains_key(name)
                 || self.is_given_up(name, former_serves)

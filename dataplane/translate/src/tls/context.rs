@@ -163,15 +163,14 @@ fn validation(value: &ValidationContextType, named: &mut Named, at: &At<'_>) -> 
     }
 }
 
-/// The name of a secret: of the bootstrap file when there is no source.
+/// The name of a secret. Without a source it is one that the proxy has by itself: of the bootstrap file, or its identity.
 fn secret_name(value: &SdsSecretConfig, named: &mut Named, at: &At<'_>) -> Result<Arc<str>, Fault> {
     let name: Arc<str> = fields::name(&value.name, &at.field("name"))?.into();
-    let source_at = at.field("sds_config");
     if value.sds_config.is_some() {
-        config_source::check(value.sds_config.as_ref(), &source_at)?;
+        let at = at.field("sds_config");
+        config_source::check(value.sds_config.as_ref(), &at)?;
+        crate::want(named, &name, config_source::fetch_timeout(value.sds_config.as_ref(), &at)?);
     }
-    let timeout = config_source::fetch_timeout(value.sds_config.as_ref(), &source_at)?;
-    crate::want(named, &name, timeout);
     Ok(name)
 }
 
