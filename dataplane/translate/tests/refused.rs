@@ -202,7 +202,8 @@ fn a_listener_is_refused_where_it_is_wrong() {
                 },
             "web: filter_chains[0].transport_socket.typed_config: \
              type.googleapis.com/foreign.Filter is not supported by Ringway; supported: \
-             envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" =>
+             envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer, \
+             envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" =>
                 |of: &mut Listener| {
                     let config_type = Some(core::transport_socket::ConfigType::TypedConfig(foreign()));
                     let socket = core::TransportSocket { name: "tls".into(), config_type };
@@ -623,12 +624,14 @@ fn a_cluster_is_refused_where_it_is_wrong() {
                 |of: &mut Cluster| of.transport_socket = Some(Default::default()),
             "a: transport_socket.typed_config: type.googleapis.com/foreign.Filter is not supported by Ringway; \
              supported: envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer, \
+             envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, \
              envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" =>
                 |of: &mut Cluster| of.transport_socket = transport_socket(foreign()),
             "a: transport_socket.typed_config.transport_socket: required" =>
                 |of: &mut Cluster| of.transport_socket = tells_client(|of| of.transport_socket = None),
             "a: transport_socket.typed_config.transport_socket.typed_config: type.googleapis.com/foreign.Filter is not \
-             supported by Ringway; supported: envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" =>
+             supported by Ringway; supported: envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer, \
+             envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" =>
                 |of: &mut Cluster| {
                     of.transport_socket = tells_client(|of| of.transport_socket = transport_socket(foreign()));
                 },
@@ -639,7 +642,7 @@ fn a_cluster_is_refused_where_it_is_wrong() {
                 of.transport_socket =
                     tells_client(|of| of.config.get_or_insert_default().added_tlvs.push(Default::default()));
             },
-            "a: transport_socket_matches: not supported by Ringway" =>
+            "a: transport_socket_matches[0].transport_socket: required" =>
                 |of: &mut Cluster| of.transport_socket_matches.push(Default::default()),
             "a: typed_extension_protocol_options[\"x\"]: type.googleapis.com/foreign.Filter is not supported by \
              Ringway; supported: envoy.extensions.upstreams.http.v3.HttpProtocolOptions" => |of: &mut Cluster| {
