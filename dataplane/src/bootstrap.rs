@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use policy::limits;
+use policy::{
+    limits,
+    peer::{NotSpiffe, SpiffeId},
+};
 use prost::Message;
 use proto::{
     pb::envoy::config::{
@@ -52,6 +55,8 @@ pub struct Bootstrap {
     /// How long the first answers for listeners and clusters are waited for before the proxy counts as ready without
     /// them; `None` is for ever (Envoy: `initial_fetch_timeout`).
     pub fetch_timeouts: Vec<(Kind, Option<Duration>)>,
+    /// Who it is towards others, as the control plane shall certify; `None` is nobody.
+    pub identity: Option<SpiffeId>,
 }
 
 /// `node.metadata.ringway.role`.
@@ -237,6 +242,7 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
     let overload = overload.map_err(|fault| Wrong::new(fault.path.to_string(), fault.reason.to_string()))?;
     Ok(Bootstrap {
         role: role(&node),
+        identity: identity(&node)?,
         admin: admin(message)?,
         overload: overload.unwrap_or_default(),
         resources: updates,
@@ -245,6 +251,13 @@ fn read(message: &envoy::Bootstrap) -> Result<Bootstrap, Wrong> {
         fetch_timeouts,
         node,
     })
+}
+
+fn identity(node: &Node) -> Result<Option<SpiffeId>, Wrong> {
+    let wanted =
+        node.metadata.as_ref().and_then(|metadata| well_known::string_at(metadata, &["ringway", "identity"]));
+    let wrong = |error: NotSpiffe| Wrong::new("node.metadata.ringway.identity", error.to_string());
+    wanted.map(|text| SpiffeId::parse(text).map_err(wrong)).transpose()
 }
 
 fn role(node: &Node) -> Role {

@@ -33,6 +33,7 @@ use crate::{
     bootstrap::Bootstrap,
     dns, drain,
     dynamic_host::Wanted,
+    identity::{Issued, Life},
     report::Identity,
     state::{LastGood, StateFile},
     telemetry::{access_log::AccessLog, registry::Registry},
@@ -86,6 +87,8 @@ pub struct ControlThread {
     is_draining: bool,
 
     session: Option<Session>,
+    /// Of the certificate that others know this proxy by.
+    identity_life: Option<Life>,
     outage: Outage,
     /// Into the open stream.
     requests: Option<mpsc::Sender<proto::ads::DeltaDiscoveryRequest>>,
@@ -127,6 +130,7 @@ struct Inbox {
     discovery: mpsc::Receiver<transport::Event>,
     names: mpsc::Receiver<dns::Answer>,
     hosts: hosts::Inbox,
+    identities: mpsc::Receiver<Issued>,
     questions: mpsc::Receiver<admin::Question>,
     stop: drain::Stop,
 }
@@ -137,6 +141,7 @@ enum Event {
     Discovery(transport::Event),
     Name(dns::Answer),
     Host(Wanted),
+    Identity(Issued),
     Question(admin::Question),
     Stop,
     /// A look at the workers, an expired name, an unused host, a snapshot or a write to disk is due.
@@ -151,6 +156,10 @@ impl ControlThread {
                 Event::Discovery(event) => self.on_discovery(event),
                 Event::Name(answer) => self.on_name(answer),
                 Event::Host(wanted) => self.on_host(&wanted),
+                Event::Identity(issued) => {
+                    self.identity_life = Some(issued.life);
+                    self.take(issued.updates().into());
+                }
                 Event::Question(question) => self.on_question(question),
                 Event::Stop => break,
                 Event::Due => {}
@@ -171,6 +180,7 @@ impl ControlThread {
             () = sleep_until(at.into()), if due.is_some() => Event::Due,
             Some(answer) = inbox.names.recv() => Event::Name(answer),
             Ok(wanted) = inbox.hosts.next() => Event::Host(wanted),
+            Some(issued) = inbox.identities.recv() => Event::Identity(issued),
             Some(event) = inbox.discovery.recv() => Event::Discovery(event),
         }
     }

@@ -20,6 +20,7 @@ pub mod dynamic_host;
 pub mod exchange;
 pub mod head_edits;
 pub mod http2;
+pub mod identity;
 pub mod listener;
 mod listener_filters;
 pub mod memory;

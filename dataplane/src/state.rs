@@ -205,21 +205,22 @@ impl StateFile {
     /// Writes all of it. Blocks for as long as the disk takes.
     pub fn write(&self, last_good: &LastGood) -> Result<(), WriteError> {
         let bytes = last_good.encode(&self.node);
-        self.replace(&bytes).map_err(|source| WriteError { path: self.path.clone(), source })
+        replace(&self.path, &bytes).map_err(|source| WriteError { path: self.path.clone(), source })
     }
+}
 
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let new = self.path.with_extension("new");
-        // Resources may hold secrets.
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        // The rename itself is on disk only when its folder is.
-        File::open(folder)?.sync_all()
-    }
+/// Puts a file that only its user may read, since there may be secrets in it, in the place of what is there, if anything is:
+/// whole, or not at all.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    // The rename itself is on disk only when its folder is.
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ mod record;
 mod turnstile;
 mod verify;
 
+pub(crate) use self::verify::of_own as peer;
+
 pub use self::{
     config::{BoundTls, ClientTls, ServerTls, TlsConfigs},
     halves::{TlsRecv, TlsSend, split},

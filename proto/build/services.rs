@@ -4,7 +4,11 @@ use std::{env, fs, path::PathBuf};
 
 use tonic_prost_build::manual;
 
-const OURS: [&str; 2] = ["ringway/control/v1/proxy.proto", "ringway/control/v1/registry.proto"];
+const OURS: [&str; 3] = [
+    "ringway/control/v1/identity.proto",
+    "ringway/control/v1/proxy.proto",
+    "ringway/control/v1/registry.proto",
+];
 const CODEC: &str = "tonic_prost::ProstCodec";
 
 pub(crate) fn compile() {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::ControlThread;
@@ -118,6 +118,7 @@ impl ControlThread {
             ("ringway_rds_update_rejected", Metric::Counter, discovered(Kind::RouteTable).refused as f64),
             ("ringway_sds_update_attempt", Metric::Counter, discovered(Kind::Secret).responses as f64),
             ("ringway_sds_update_rejected", Metric::Counter, discovered(Kind::Secret).refused as f64),
+            ("ringway_identity_life_left_seconds", Metric::Gauge, self.identity_left().as_secs_f64()),
             ("ringway_snapshot_version", Metric::Gauge, self.snapshot.version as f64),
             ("ringway_access_log_dropped", Metric::Counter, self.access_log.dropped() as f64),
             ("envoy_server_watchdog_miss", Metric::Counter, self.care.watchdog.misses() as f64),
@@ -146,6 +147,10 @@ impl ControlThread {
         let cores: Vec<_> = threads.zip(shares).map(core).collect();
         let reason = self.driver.fallback_reason.as_deref().unwrap_or_default();
         pages::cores(&cores, self.driver.driver.name(), reason)
+    }
+
+    fn identity_left(&self) -> Duration {
+        self.identity_life.map(|life| life.left(SystemTime::now())).unwrap_or_default()
     }
 
     fn config_dump(&self) -> String {

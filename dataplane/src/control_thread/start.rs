@@ -27,6 +27,7 @@ use crate::{
     admission::{self, Admission},
     bootstrap::{AdminAddress, Bootstrap, Role},
     dns, drain,
+    identity::{self, IdentityFile},
     memory::{Beside, Budget},
     report::Identity,
     state::{LastGood, StateFile},
@@ -184,8 +185,13 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
     if let Some(control_plane) = bootstrap.control_plane.clone() {
         tokio::spawn(transport::run(control_plane, Rng::new(rng.next_u64()), events));
     }
+    let (issued, identities) = mpsc::channel(1);
+    if let (Some(control_plane), Some(id)) = (bootstrap.control_plane.clone(), bootstrap.identity.clone()) {
+        let file = options.data_dir.as_ref().map(|folder| IdentityFile::of(folder, &id));
+        tokio::spawn(identity::run(control_plane, id, file, Rng::new(rng.next_u64()), issued));
+    }
     let (resolver, names) = dns::Resolver::new();
-    let identity = identity(&bootstrap, &driver, workers_count, admin_address);
+    let identity = own_identity(&bootstrap, &driver, workers_count, admin_address);
     let mut control_thread = ControlThread {
         config_path: options.config_path.clone(),
         started,
@@ -207,6 +213,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         is_live: false,
         is_draining: false,
         session,
+        identity_life: None,
         outage: Outage::new(started),
         requests: None,
         discovery: bootstrap.kinds.iter().map(|kind| (*kind, Default::default())).collect(),
@@ -224,7 +231,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
     control_thread.take(updates);
     // A file without resources is a whole configuration, too.
     control_thread.when_settled();
-    Ok((control_thread, Inbox { discovery: discovered, names, hosts, questions, stop }))
+    Ok((control_thread, Inbox { discovery: discovered, names, hosts, identities, questions, stop }))
 }
 
 /// The standard library seeds its hash maps from the system; the same source seeds everything random here.
@@ -358,7 +365,7 @@ fn restore(
     updates
 }
 
-fn identity(bootstrap: &Bootstrap, driver: &Probed, workers: usize, admin: String) -> Identity {
+fn own_identity(bootstrap: &Bootstrap, driver: &Probed, workers: usize, admin: String) -> Identity {
     Identity {
         node_id: bootstrap.node.id.clone(),
         io_driver: driver.driver.name().to_owned(),

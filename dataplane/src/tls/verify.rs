@@ -79,6 +79,15 @@ impl fmt::Display for Names {
     }
 }
 
+/// What a certificate of ours says of whom it is for. Whether it is valid now is for others to judge.
+///
+/// # Errors
+/// When it says something that cannot be.
+pub(crate) fn of_own(der: &[u8]) -> Result<Peer, Refused> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Refused::Unreadable)?;
+    read(&certificate, der)
+}
+
 /// What a certificate says of whom it is for.
 ///
 /// # Errors
@@ -91,6 +100,10 @@ pub(super) fn peer(der: &[u8], now: SystemTime) -> Result<Peer, Refused> {
     if now < validity.not_before.timestamp() || now > validity.not_after.timestamp() {
         return Err(Refused::Expired);
     }
+    read(&certificate, der)
+}
+
+fn read(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Peer, Refused> {
     let mut peer = Peer {
         subject: certificate.subject().to_string().into(),
         fingerprint: digest::digest(&digest::SHA256, der)
@@ -118,7 +131,7 @@ pub(super) fn peer(der: &[u8], now: SystemTime) -> Result<Peer, Refused> {
         uris if uris.iter().any(|uri| is_spiffe(uri)) => return Err(Refused::SeveralUris),
         _ => None,
     };
-    if peer.spiffe.is_some() && !is_leaf(&certificate) {
+    if peer.spiffe.is_some() && !is_leaf(certificate) {
         return Err(Refused::Usage);
     }
     Ok(peer)

@@ -149,6 +149,18 @@ pub fn authorized<T>(control_plane: &ControlPlane, message: T) -> Request<T> {
     request
 }
 
+/// A connection to the first of its places that answers.
+pub async fn connect_any(control_plane: &ControlPlane) -> Result<Channel, CloseReason> {
+    let mut refused = CloseReason::Ended;
+    for to in &control_plane.places {
+        match connect(control_plane, to).await {
+            Ok(channel) => return Ok(channel),
+            Err(reason) => refused = reason,
+        }
+    }
+    Err(refused)
+}
+
 async fn connect(control_plane: &ControlPlane, to: &Place) -> Result<Channel, CloseReason> {
     let failed = |source| CloseReason::Connect { to: to.to_string(), source };
     let scheme = if control_plane.tls.is_some() { "https" } else { "http" };
