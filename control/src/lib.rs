@@ -10,6 +10,7 @@
 mod address;
 pub mod ads;
 pub mod api;
+pub mod ca;
 pub mod cli;
 pub mod compile;
 pub mod conditions;

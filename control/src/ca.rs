@@ -1,0 +1,226 @@
+//! The built-in certificate authority: a root, an intermediate below it that signs, and X.509 SVIDs of workloads.
+//!
+//! Nothing of a request is believed but its public key, once the request's signature shows that the caller has the other
+//! half: who a certificate is for, and what it may be used for, is said here (SPIFFE X509-SVID §4). Keys are in files that
+//! only the user of the control plane may read, and are never shown.
+
+mod files;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use policy::peer::SpiffeId;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    string::Ia5String,
+};
+
+/// How long the root and the intermediate are good for: until somebody replaces them.
+const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const INTERMEDIATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How much earlier a certificate begins than it was made: other machines' clocks are not this one's.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// Shortest life of a certificate of a workload.
+pub const SVID_LIFE_MIN: Duration = Duration::from_secs(5);
+/// And its life where nobody says another.
+pub const SVID_LIFE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+
+/// Signs certificates of the workloads of one trust domain.
+pub struct Authority {
+    trust_domain: String,
+    svid_life: Duration,
+    root: Vec<u8>,
+    intermediate: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A signed certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Signed {
+    /// In DER: the leaf, and the intermediate that vouches for it.
+    pub chain: Vec<Vec<u8>>,
+    /// When it ends.
+    pub not_after: SystemTime,
+}
+
+/// Why there is no authority.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// A file cannot be read or written.
+    #[error("cannot {verb} {path}")]
+    File {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{path} is not {expected}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The trust domain is none.
+    #[error("the trust domain {0:?} must be lower case letters, digits, dots, dashes and underscores")]
+    TrustDomain(String),
+    /// No certificate can be made.
+    #[error("cannot make the certificate authority")]
+    Make(#[from] rcgen::Error),
+}
+
+/// Why a request is not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// It is no request, its key is of a kind that is not taken, or its signature is wrong.
+    #[error("the certificate request cannot be used: {0}")]
+    Request(rcgen::Error),
+    /// It asks for an identity that is another authority's.
+    #[error("{id} is not of the trust domain {trust_domain}")]
+    TrustDomain {
+        /// The identity.
+        id: SpiffeId,
+        /// The trust domain that is ours.
+        trust_domain: String,
+    },
+    /// The certificate cannot be made.
+    #[error("cannot sign")]
+    Sign(#[source] rcgen::Error),
+}
+
+impl Authority {
+    /// The authority whose files are under `data_dir`; they are made if there are none.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is not what it should be: nothing is made anew in its place.
+    pub fn open(
+        data_dir: &Path,
+        trust_domain: &str,
+        svid_life: Duration,
+    ) -> Result<Authority, AuthorityError> {
+        if SpiffeId::parse(&format!("spiffe://{trust_domain}")).is_err() {
+            return Err(AuthorityError::TrustDomain(trust_domain.to_owned()));
+        }
+        let folder = data_dir.join("ca");
+        let files = match files::read(&folder)? {
+            Some(files) => files,
+            None => {
+                let made = make(trust_domain, SystemTime::now())?;
+                files::write(&folder, &made)?;
+                made
+            }
+        };
+        let issuer = Issuer::from_ca_cert_der(&files.intermediate[..].into(), files.intermediate_key)?;
+        Ok(Authority {
+            trust_domain: trust_domain.to_owned(),
+            svid_life: svid_life.max(SVID_LIFE_MIN),
+            root: files.root,
+            intermediate: files.intermediate,
+            issuer,
+        })
+    }
+
+    /// The trust domain.
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// Whom proxies of the mesh trust, in DER.
+    pub fn bundle(&self) -> Vec<Vec<u8>> {
+        vec![self.root.clone()]
+    }
+
+    /// A certificate for the key of a request (PKCS #10 in DER) and the identity `id`, from `now` on.
+    ///
+    /// # Errors
+    /// When the request cannot be used, or the identity is not ours to give.
+    pub fn sign(&self, request: &[u8], id: &SpiffeId, now: SystemTime) -> Result<Signed, SignError> {
+        if id.trust_domain() != self.trust_domain {
+            return Err(SignError::TrustDomain { id: id.clone(), trust_domain: self.trust_domain.clone() });
+        }
+        let mut request =
+            CertificateSigningRequestParams::from_der(&request.into()).map_err(SignError::Request)?;
+        let not_after = now + self.svid_life;
+        request.params = workload(id, now, not_after).map_err(SignError::Sign)?;
+        let leaf = request.signed_by(&self.issuer).map_err(SignError::Sign)?;
+        Ok(Signed { chain: vec![leaf.der().to_vec(), self.intermediate.clone()], not_after })
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authority({})", self.trust_domain)
+    }
+}
+
+/// A root, and an intermediate below it.
+fn make(trust_domain: &str, now: SystemTime) -> Result<files::Files, rcgen::Error> {
+    let root_key = KeyPair::generate()?;
+    let root = authority(&format!("Ringway root of {trust_domain}"), now, ROOT_LIFE, None);
+    let root_certificate = root.self_signed(&root_key)?;
+    let root_der = root_certificate.der().to_vec();
+    let root = Issuer::new(root, root_key);
+    let intermediate_key = KeyPair::generate()?;
+    let name = format!("Ringway intermediate of {trust_domain}");
+    let intermediate =
+        authority(&name, now, INTERMEDIATE_LIFE, Some(0)).signed_by(&intermediate_key, &root)?;
+    Ok(files::Files {
+        root: root_der,
+        root_key: root.key().serialize_pem(),
+        intermediate: intermediate.der().to_vec(),
+        intermediate_key,
+    })
+}
+
+/// What a certificate of an authority says; `below` is how many others may be between it and a leaf.
+fn authority(name: &str, now: SystemTime, life: Duration, below: Option<u8>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(below.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = (now - CLOCK_SKEW).into();
+    params.not_after = (now + life).into();
+    // A root vouches for itself.
+    params.use_authority_key_identifier_extension = below.is_some();
+    params
+}
+
+/// What the certificate of a workload says: one URI and nothing else that names it, and no more than a handshake needs.
+fn workload(
+    id: &SpiffeId,
+    now: SystemTime,
+    not_after: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(id.as_str())?)];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(SerialNumber::from_slice(&serial()?));
+    params.not_before = (now - CLOCK_SKEW).into();
+    params.not_after = not_after.into();
+    Ok(params)
+}
+
+/// 16 random bytes, the first of which makes it a positive number (RFC 5280 §4.1.2.2).
+fn serial() -> Result<[u8; 16], rcgen::Error> {
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial).map_err(|_| rcgen::Error::RingUnspecified)?;
+    serial[0] = serial[0] & 0x7f | 0x40;
+    Ok(serial)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Stories of the certificate authority: what it signs, for whom, and what its files are worth.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use rcgen::{CertificateParams, KeyPair};
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn request() -> Vec<u8> {
+    // What it asks for beside its key is nothing anybody may have.
+    let mut params = CertificateParams::new(vec!["everybody.example".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+}
+
+fn id(text: &str) -> SpiffeId {
+    SpiffeId::parse(text).unwrap()
+}
+
+fn web() -> SpiffeId {
+    id("spiffe://mesh.local/ns/shop/sa/web")
+}
+
+/// What openssl says of a certificate chain, with the root from the bundle.
+fn openssl_verifies(folder: &Path, signed: &Signed, bundle: &[Vec<u8>], purpose: &str) -> String {
+    let file = |name: &str, der: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, pem::encode(&pem::Pem::new("CERTIFICATE", der))).unwrap();
+        path
+    };
+    let root = file("bundle.pem", &bundle[0]);
+    let between = file("between.pem", &signed.chain[1]);
+    let leaf = file("leaf.pem", &signed.chain[0]);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["verify", "-x509_strict", "-purpose", purpose, "-CAfile"]).arg(root);
+    let output = openssl.arg("-untrusted").arg(between).arg(leaf).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn a_signed_certificate_is_one_of_its_workload_and_of_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open(folder.path(), "mesh.local", DAY).unwrap();
+    let now = SystemTime::now();
+    let signed = authority.sign(&request(), &web(), now).unwrap();
+    assert_eq!(signed.not_after, now + DAY);
+    for purpose in ["sslserver", "sslclient"] {
+        let said = openssl_verifies(folder.path(), &signed, &authority.bundle(), purpose);
+        assert!(said.ends_with("leaf.pem: OK\n"), "{purpose}: {said}");
+    }
+    let mut openssl = Command::new("openssl");
+    openssl.args(["x509", "-noout", "-text", "-in"]).arg(folder.path().join("leaf.pem"));
+    let text = String::from_utf8(openssl.output().unwrap().stdout).unwrap();
+    for part in [
+        "URI:spiffe://mesh.local/ns/shop/sa/web\n",
+        "X509v3 Basic Constraints: critical\n                CA:FALSE",
+        "X509v3 Key Usage: critical\n                Digital Signature\n",
+        "TLS Web Server Authentication, TLS Web Client Authentication\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert!(!text.contains("everybody.example"), "{text}");
+    let another = authority.sign(&request(), &web(), now).unwrap();
+    assert_ne!(another.chain[0], signed.chain[0]);
+}
+
+#[test]
+fn an_authority_is_the_same_after_a_restart_and_its_keys_are_its_users_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Authority::open(folder.path(), "mesh.local", DAY).unwrap();
+    let again = Authority::open(folder.path(), "mesh.local", DAY).unwrap();
+    assert_eq!(first.bundle(), again.bundle());
+    let signed = again.sign(&request(), &web(), SystemTime::now()).unwrap();
+    let said = openssl_verifies(folder.path(), &signed, &first.bundle(), "sslserver");
+    assert!(said.ends_with("OK\n"), "{said}");
+    let ca = folder.path().join("ca");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&ca), 0o700);
+    for name in ["root.pem", "root.key", "intermediate.pem", "intermediate.key"] {
+        assert_eq!(mode(&ca.join(name)), 0o600, "{name}");
+    }
+    assert_eq!(fs::read_dir(&ca).unwrap().count(), 4);
+}
+
+#[test]
+fn a_file_that_is_wrong_is_named_and_nothing_is_made_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Authority::open(folder.path(), "mesh.local", DAY).unwrap());
+    let ca = folder.path().join("ca");
+    let said = || Authority::open(folder.path(), "mesh.local", DAY).unwrap_err().to_string();
+    fs::write(ca.join("root.pem"), "x").unwrap();
+    assert!(said().ends_with("ca/root.pem is not a certificate in PEM"), "{}", said());
+    fs::remove_file(ca.join("root.pem")).unwrap();
+    assert!(said().starts_with("cannot read ") && said().ends_with("ca/root.pem"), "{}", said());
+    let other = tempfile::tempdir().unwrap();
+    drop(Authority::open(other.path(), "mesh.local", DAY).unwrap());
+    for name in ["root.pem", "intermediate.key"] {
+        fs::copy(other.path().join("ca").join(name), ca.join(name)).unwrap();
+    }
+    assert!(said().ends_with("ca/intermediate.key is not the key of intermediate.pem"), "{}", said());
+    let error = Authority::open(folder.path(), "Mesh", DAY).unwrap_err().to_string();
+    assert!(error.starts_with("the trust domain \"Mesh\" must be"), "{error}");
+}
+
+#[test]
+fn what_is_not_ours_to_give_or_cannot_be_checked_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open(folder.path(), "mesh.local", Duration::ZERO).unwrap();
+    let now = SystemTime::now();
+    let said = |request: &[u8], id: &SpiffeId| authority.sign(request, id, now).unwrap_err().to_string();
+    assert_eq!(
+        said(&request(), &id("spiffe://other/ns/shop/sa/web")),
+        "spiffe://other/ns/shop/sa/web is not of the trust domain mesh.local"
+    );
+    assert!(said(b"nothing", &web()).starts_with("the certificate request cannot be used: "));
+    let key = KeyPair::generate().unwrap();
+    let good = CertificateParams::default().serialize_request(&key).unwrap().der().to_vec();
+    let is_for =
+        |signed: &Signed| signed.chain[0].windows(32).any(|part| part == &key.public_key_raw()[1..33]);
+    for at in 0..good.len() {
+        let mut damaged = good.clone();
+        damaged[at] ^= 1;
+        // The signature is not over itself: what of that is said in two ways is the same key's all the same.
+        let signed = authority.sign(&damaged, &web(), now);
+        assert!(signed.as_ref().is_ok_and(is_for) || signed.is_err(), "byte {at}");
+        assert!(signed.is_err() || at + 100 > good.len(), "byte {at} is signed");
+    }
+    let signed = authority.sign(&good, &web(), now).unwrap();
+    assert_eq!(signed.not_after, now + SVID_LIFE_MIN, "no shorter than it may be");
+    assert_eq!(format!("{authority:?}"), "Authority(mesh.local)");
+}
