@@ -24,6 +24,9 @@ const INTERMEDIATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How much earlier a certificate begins than it was made: other machines' clocks are not this one's.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+/// The trust domain where nobody says another.
+pub const TRUST_DOMAIN_DEFAULT: &str = "mesh.local";
+
 /// Shortest life of a certificate of a workload.
 pub const SVID_LIFE_MIN: Duration = Duration::from_secs(5);
 /// And its life where nobody says another.

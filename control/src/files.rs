@@ -1,16 +1,32 @@
 //! Small files of the data directory, replaced whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+/// Who may read a file: everybody whom the system's defaults let, or its user alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// As the system says.
+    Any,
+    /// There is a secret in it.
+    Owner,
+}
+
 /// Replaces the content of `file`: a reader, and a crash at any moment, sees the old or the new, never a part.
-pub(crate) fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(file: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
     let new = file.with_added_extension("new");
-    let mut out = File::create(&new)?;
+    let mode = match readers {
+        Readers::Any => 0o666,
+        Readers::Owner => 0o600,
+    };
+    let mut out = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
     out.write_all(content)?;
     out.sync_all()?;
-    fs::rename(&new, file)
+    fs::rename(&new, file)?;
+    // The rename itself is on disk only when its folder is.
+    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -22,7 +38,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("revision");
         for content in ["one", "a longer second"] {
-            replace(&file, content.as_bytes()).unwrap();
+            replace(&file, content.as_bytes(), Readers::Any).unwrap();
             assert_eq!(fs::read_to_string(&file).unwrap(), content);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

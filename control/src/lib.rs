@@ -17,6 +17,7 @@ pub mod conditions;
 pub mod demo;
 pub mod document;
 mod files;
+mod identity;
 pub mod metrics;
 pub mod model;
 pub mod registry;

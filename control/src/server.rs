@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::ads::server::AggregatedDiscoveryServiceServer;
+use proto::control::identity_server::IdentityServer;
 use proto::control::proxy_server::ProxyServer;
 use proto::control::registry_server::RegistryServer;
 use tokio::net::{TcpListener, UnixListener};
@@ -22,6 +23,8 @@ use tonic::transport::server::Router;
 use crate::address;
 use crate::ads::server::AdsServer;
 use crate::api;
+use crate::ca::{Authority, AuthorityError};
+use crate::identity::IdentityService;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryService};
 use crate::report::{Proxies, ReportService};
@@ -56,6 +59,10 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long a registration holds without a sign of life; [`LEASE`] unless a test is in a hurry.
     pub lease: Duration,
+    /// What the identities of the mesh begin with.
+    pub trust_domain: String,
+    /// How long the certificate of a workload is good for.
+    pub svid_life: Duration,
 }
 
 /// Where proxies and workloads connect.
@@ -78,6 +85,9 @@ pub enum StartError {
     /// The documents cannot be read at all.
     #[error(transparent)]
     Config(#[from] DirectoryError),
+    /// There is no certificate authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// Plain text may not leave the machine.
     #[error("{what} address {address} is not loopback; until peers are authenticated nothing else is served")]
     NotLoopback {
@@ -131,13 +141,14 @@ impl Server {
     /// Reads the documents, binds both addresses and serves. Documents that are wrong are reported and the others
     /// serve; everything else that is wrong is an error here.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { config, listen, api, data_dir, lease } = options;
+        let Options { config, listen, api, data_dir, lease, trust_domain, svid_life } = options;
         if let Listen::Tcp(address) = &listen {
             check_loopback("listen", *address)?;
         }
         check_loopback("api", api)?;
         let directory = Directory::open(&config)?;
         let data_dir_lock = take_data_dir(&data_dir)?;
+        let authority = Arc::new(Authority::open(&data_dir, &trust_domain, svid_life)?);
         let (incoming, listen) = Incoming::bind(listen).await?;
         let bind = |source| StartError::Bind { option: "--api", address: api.to_string(), source };
         let api_listener = TcpListener::bind(api).await.map_err(bind)?;
@@ -157,7 +168,7 @@ impl Server {
             api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, metrics, look_now };
         let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
         let mut tasks = JoinSet::new();
-        tasks.spawn(incoming.serve(router(&known, returning_from), stopped(&stop)));
+        tasks.spawn(incoming.serve(router(&known, authority, returning_from), stopped(&stop)));
         let (routes, ending) = (api::router(known.clone()), stopped(&stop));
         tasks.spawn(async move {
             // Binding was the only part that can fail.
@@ -214,7 +225,7 @@ impl Drop for Server {
 }
 
 /// What proxies and workloads connect to.
-fn router(known: &api::Api, returning_from: Option<Instant>) -> Router {
+fn router(known: &api::Api, authority: Arc<Authority>, returning_from: Option<Instant>) -> Router {
     let api::Api { worlds, proxies, registry, metrics, look_now: _ } = known.clone();
     let ads = AdsServer { worlds: worlds.clone(), proxies: proxies.clone(), metrics, returning_from };
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -223,6 +234,7 @@ fn router(known: &api::Api, returning_from: Option<Instant>) -> Router {
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WAIT))
         .tcp_nodelay(true)
         .add_service(ads)
+        .add_service(IdentityServer::new(IdentityService::new(authority)))
         .add_service(ProxyServer::new(ReportService::new(proxies.clone(), worlds.clone())))
         .add_service(RegistryServer::new(RegistryService::new(registry, worlds, proxies)))
 }

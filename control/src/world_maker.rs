@@ -222,7 +222,8 @@ impl Revision {
     }
 
     fn write(self, file: &Path) -> io::Result<()> {
-        crate::files::replace(file, format!("r{}-{:016x}\n", self.number, self.hash).as_bytes())
+        let text = format!("r{}-{:016x}\n", self.number, self.hash);
+        crate::files::replace(file, text.as_bytes(), crate::files::Readers::Any)
     }
 }
 

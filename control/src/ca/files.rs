@@ -1,14 +1,15 @@
 //! The files of the certificate authority: certificates and keys in PEM, for their user only.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::AuthorityError;
+use crate::files::{Readers, replace};
 
 const ROOT: &str = "root.pem";
 const ROOT_KEY: &str = "root.key";
@@ -77,22 +78,11 @@ pub(super) fn write(folder: &Path, files: &Files) -> Result<(), AuthorityError> 
         (INTERMEDIATE_KEY, &intermediate_key),
     ] {
         let path = folder.join(name);
-        replace(&path, text.as_bytes()).map_err(failed(&path))?;
+        replace(&path, text.as_bytes(), Readers::Owner).map_err(failed(&path))?;
     }
     Ok(())
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
     pem::encode(&pem::Pem::new(label, der))
-}
-
-/// Puts a file in the place of what is there, if anything is: whole, or not at all.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    // The rename itself is on disk only when its folder is.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::data_dir::{DataDir, NoDataDir};
 use super::output;
 use super::progress::say;
+use crate::ca::TRUST_DOMAIN_DEFAULT;
 use crate::sidecar::binary::{self, BinaryError};
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::process::{Ending, Output};
@@ -22,6 +23,9 @@ pub(super) struct ProxyArgs {
     /// Control plane: IP:PORT on loopback, or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_CONTROL")]
     control: ControlAddress,
+    /// What the identities of the mesh begin with, as the control plane has it
+    #[arg(long, value_name = "DOMAIN", default_value = TRUST_DOMAIN_DEFAULT, env = "RINGWAY_TRUST_DOMAIN")]
+    trust_domain: String,
     /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
     #[arg(long, value_name = "PATH")]
     proxy_bin: Option<PathBuf>,
@@ -37,6 +41,7 @@ impl ProxyArgs {
     pub(super) fn options(&self, log: &str, drain: Duration) -> Result<ProxyOptions, ProxyError> {
         Ok(ProxyOptions {
             control: self.control.clone(),
+            trust_domain: self.trust_domain.clone(),
             proxy: binary::find(self.proxy_bin.as_deref())?,
             arguments: vec!["--log".to_owned(), log.to_owned()],
             data_dir: self.data_dir.path()?,

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::data_dir::{DataDir, NoDataDir};
 use super::output;
 use crate::address;
+use crate::ca::{self, TRUST_DOMAIN_DEFAULT};
 use crate::server::{self, Listen, Options, Server, StartError};
 
 /// What to serve, and where.
@@ -36,11 +38,25 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080", env = "RINGWAY_API_LISTEN",
         value_parser = address::parse)]
     api: SocketAddr,
+    /// What the identities of the mesh begin with: spiffe://DOMAIN/ns/NAMESPACE/sa/SERVICE
+    #[arg(long, value_name = "DOMAIN", default_value = TRUST_DOMAIN_DEFAULT, env = "RINGWAY_TRUST_DOMAIN")]
+    trust_domain: String,
+    /// How long the certificate of a workload is good for; it is renewed at half of that
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = svid_life)]
+    svid_ttl: Duration,
     #[command(flatten)]
     data_dir: DataDir,
     /// Least important events to print: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: tracing::level_filters::LevelFilter,
+}
+
+fn svid_life(text: &str) -> Result<Duration, String> {
+    let life = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match life < ca::SVID_LIFE_MIN {
+        true => Err(format!("at least {}", humantime::format_duration(ca::SVID_LIFE_MIN))),
+        false => Ok(life),
+    }
 }
 
 /// Serves until a signal.
@@ -89,6 +105,8 @@ async fn serve(args: Args) -> Result<(), ServeError> {
         api: args.api,
         data_dir: data_dir.clone(),
         lease: server::LEASE,
+        trust_domain: args.trust_domain,
+        svid_life: args.svid_ttl,
     };
     let server = Server::start(options).await?;
     let world = server.worlds().borrow().clone();

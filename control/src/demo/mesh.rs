@@ -15,6 +15,7 @@ use super::folder::Folder;
 use super::place::{MeshError, NAMESPACE, Place, READY_TIMEOUT, any, watch};
 use super::replica::{Replica, ReplicaNow};
 use super::toy::SERVICES;
+use crate::ca::{SVID_LIFE_DEFAULT, TRUST_DOMAIN_DEFAULT};
 use crate::report::{Status, SyncState};
 use crate::server::{self, Listen, Server};
 use crate::sidecar::control::ControlAddress;
@@ -82,6 +83,8 @@ impl Mesh {
             api: api.address(),
             data_dir: folder.path().join("control"),
             lease: LEASE,
+            trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
+            svid_life: SVID_LIFE_DEFAULT,
         };
         let server = Server::start(options.clone()).await?;
         let control = ControlAddress::Tcp(listen.address());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::board::Board;
+use crate::ca::TRUST_DOMAIN_DEFAULT;
 use crate::server;
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::port::ReserveError;
@@ -42,6 +43,7 @@ impl Place {
     pub(super) fn proxy_options(&self, log: &str) -> ProxyOptions {
         ProxyOptions {
             control: self.control.clone(),
+            trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
             proxy: self.proxy.clone(),
             arguments: Vec::new(),
             data_dir: self.folder.clone(),

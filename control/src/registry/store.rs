@@ -34,7 +34,7 @@ pub(super) fn write(file: &Path, registrations: &[Registration]) -> io::Result<(
         bytes.extend(registration.encode_length_delimited_to_vec());
     }
     bytes.extend(xxh3_64(&bytes).to_le_bytes());
-    crate::files::replace(file, &bytes)
+    crate::files::replace(file, &bytes, crate::files::Readers::Any)
 }
 
 #[cfg(test)]

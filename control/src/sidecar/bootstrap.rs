@@ -56,6 +56,8 @@ pub struct SidecarRole {
     pub outbound: SocketAddr,
     /// One local port per declared dependency.
     pub to: Vec<ToRole>,
+    /// Who it is towards other proxies, a SPIFFE ID.
+    pub identity: String,
 }
 
 /// A local port that stands for one port of a service.
@@ -80,6 +82,8 @@ pub struct GatewayRole {
     pub name: String,
     /// The local address its ports are opened on.
     pub bind: IpAddr,
+    /// Who it is towards other proxies, a SPIFFE ID.
+    pub identity: String,
 }
 
 impl Bootstrap {
@@ -160,6 +164,7 @@ mod tests {
                     port: 7000,
                     local: local(4003),
                 }],
+                identity: "spiffe://mesh.local/ns/shop/sa/web".to_owned(),
             }),
             admin: local(4004),
             control: "127.0.0.1:15010".parse().unwrap(),
@@ -167,8 +172,12 @@ mod tests {
     }
 
     fn gateway() -> Bootstrap {
-        let role =
-            GatewayRole { namespace: "shop".into(), name: "front".into(), bind: "0.0.0.0".parse().unwrap() };
+        let role = GatewayRole {
+            namespace: "shop".into(),
+            name: "front".into(),
+            bind: "0.0.0.0".parse().unwrap(),
+            identity: "spiffe://mesh.local/ns/shop/sa/front".into(),
+        };
         let control = "unix:/run/ringway/control.sock".parse().unwrap();
         Bootstrap { node_id: "front.shop-9".into(), role: Role::Gateway(role), control, ..sidecar() }
     }

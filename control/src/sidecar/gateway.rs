@@ -8,6 +8,8 @@ use super::bootstrap::{GatewayRole, Role};
 use super::folder::{Folder, Kept};
 use super::port::Reservation;
 use super::proxy::{Proxy, ProxyOptions, SetupError};
+use crate::compile::identity;
+use crate::model::Name;
 
 /// Which Gateway, and what its proxy needs.
 #[derive(Debug, Clone)]
@@ -34,6 +36,7 @@ pub fn start_gateway(options: GatewayOptions) -> Result<Proxy, SetupError> {
     let admin = Reservation::new(admin)
         .map_err(|source| SetupError::Port { option: format!("--admin {admin}"), source })?;
     folder.keep(&Kept { instance: Some(node_id.clone()), ..Kept::default() })?;
-    let role = Role::Gateway(GatewayRole { namespace, name, bind });
+    let identity = identity(&proxy.trust_domain, &Name::new(namespace.as_str(), name.as_str()));
+    let role = Role::Gateway(GatewayRole { namespace, name, bind, identity });
     Proxy::start(proxy, folder, admin, node_id, role)
 }

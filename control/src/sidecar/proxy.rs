@@ -18,6 +18,8 @@ use super::process::{Ending, Life, Output, Process, ProcessOptions};
 pub struct ProxyOptions {
     /// Where the control plane is.
     pub control: ControlAddress,
+    /// What the identities of the mesh begin with.
+    pub trust_domain: String,
     /// The executable.
     pub proxy: PathBuf,
     /// More of its command line.
@@ -49,7 +51,7 @@ impl Proxy {
         node_id: String,
         role: Role,
     ) -> Result<Proxy, SetupError> {
-        let ProxyOptions { control, proxy, arguments, data_dir: _, drain, output } = options;
+        let ProxyOptions { control, trust_domain: _, proxy, arguments, data_dir: _, drain, output } = options;
         let bootstrap = Bootstrap { node_id, role, admin: admin.address(), control: control.clone() };
         let process = ProcessOptions {
             proxy: proxy.clone(),

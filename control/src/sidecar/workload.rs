@@ -16,6 +16,8 @@ use super::lease::{Lease, LeaseStatus};
 use super::port::{Reservation, ReserveError};
 use super::process::{Ending, Life};
 use super::proxy::{Proxy, ProxyOptions, SetupError, StartError};
+use crate::compile::identity;
+use crate::model::Name;
 
 /// A sidecar takes one worker and leaves its place to the scheduler: the application has the better claim to a core.
 const SIDECAR_ARGUMENTS: &[&str] = &["--workers", "1", "--no-pin"];
@@ -84,6 +86,8 @@ impl Sidecar {
             port: to.port,
             local: local.address(),
         });
+        let own_name = Name::new(namespace.as_str(), service.as_str());
+        let identity = identity(&options.proxy.trust_domain, &own_name);
         let role = SidecarRole {
             namespace: namespace.clone(),
             service: service.clone(),
@@ -93,6 +97,7 @@ impl Sidecar {
             app_protocol: app_protocol.clone(),
             outbound: outbound.address(),
             to: to.collect(),
+            identity: identity.clone(),
         };
         let mut proxy = options.proxy.clone();
         proxy.arguments.splice(0..0, SIDECAR_ARGUMENTS.iter().map(|argument| (*argument).to_owned()));
@@ -107,7 +112,7 @@ impl Sidecar {
             ready: false,
             draining: false,
             host: host(),
-            identity: String::new(),
+            identity,
             app_protocol: app_protocol.clone(),
         };
         let lease = Lease::open(&options.proxy.control, registration);

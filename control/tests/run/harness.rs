@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
+use ringway::ca::{SVID_LIFE_DEFAULT, TRUST_DOMAIN_DEFAULT};
 use ringway::server::{LEASE, Listen, Options, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -53,7 +54,15 @@ impl Mesh {
         let runtime = Runtime::new().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let data_dir = folder.path().join("control");
-        let options = Options { config, listen: Listen::Tcp(any), api: any, data_dir, lease: LEASE };
+        let options = Options {
+            config,
+            listen: Listen::Tcp(any),
+            api: any,
+            data_dir,
+            lease: LEASE,
+            trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
+            svid_life: SVID_LIFE_DEFAULT,
+        };
         let server = runtime.block_on(Server::start(options)).unwrap();
         Mesh { folder, proxy, server: Some(server), runtime, ports: RefCell::default() }
     }

@@ -21,6 +21,7 @@ use proto::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use proto::pb::google::rpc;
 use proto::well_known::{object, string, structure};
 use ringway::api::client::Api;
+use ringway::ca::{SVID_LIFE_DEFAULT, TRUST_DOMAIN_DEFAULT};
 use ringway::report::{Status, SyncState};
 use ringway::server::{Listen, Options, Server};
 use tempfile::TempDir;
@@ -127,6 +128,8 @@ pub fn options(dir: &Path, lease: Duration) -> Options {
         api: ([127, 0, 0, 1], 0).into(),
         data_dir: dir.join("data"),
         lease,
+        trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
+        svid_life: SVID_LIFE_DEFAULT,
     }
 }
 
