@@ -35,10 +35,9 @@ async fn every_case_of_h2spec_passes() {
 /// Cases of httpwg 0.2.5.
 const HTTPWG_CASES: usize = 107;
 
-/// And the two that fail for a choice. A stream whose id is too low may be one that was closed, which is told with
-/// STREAM_CLOSED (RFC 9113 §5.1); and where `host` is not `:authority` the latter counts, and goes on alone (§8.3.1).
-const HTTPWG_CHOICES: [&str; 2] = [
-    "RFC 9113 :: 5. streams and multiplexing :: sends smaller stream identifier",
+/// And the one that fails for a choice: where `host` is not `:authority` the latter counts, and goes on alone (RFC 9113
+/// §8.3.1).
+const HTTPWG_CHOICES: [&str; 1] = [
     "RFC 9113 :: 8. expressing http semantics in http2 :: sends headers frame with mismatched host authority",
 ];
 
@@ -46,7 +45,7 @@ const HTTPWG_CHOICES: [&str; 2] = [
 const FRAME_TIMEOUT_MS: &str = "2000";
 
 #[tokio::test]
-async fn every_case_of_httpwg_passes_but_for_two_choices() {
+async fn every_case_of_httpwg_passes_but_for_one_choice() {
     let httpwg = fetched("httpwg");
     for driver in DRIVERS {
         let home = Home::new();

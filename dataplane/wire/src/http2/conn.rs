@@ -140,6 +140,8 @@ pub struct Connection {
     pub(super) growth: Growth,
     /// The last id that the peer opened.
     pub(super) peer_last: u32,
+    /// The ids between these two the peer has passed over, the last time that it did so.
+    pub(super) peer_passed_over: (u32, u32),
     /// The last id that we took, as the last GOAWAY said; those above were not looked at.
     taken_last: u32,
     /// The id of our next stream.
@@ -225,6 +227,7 @@ impl Connection {
             recv_window,
             growth: Growth { window_bytes: config.settings.window_bytes, counted: 0, is_measuring: false },
             peer_last: 0,
+            peer_passed_over: (0, 0),
             taken_last: STREAM_ID_MAX,
             own_next: 1,
             reset_lately: Vec::new(),

@@ -217,6 +217,12 @@ impl Connection {
         if is_own { id >= self.own_next } else { id > self.peer_last }
     }
 
+    /// Whether the peer has opened a later stream without this one.
+    fn is_passed_over(&self, id: u32) -> bool {
+        let (before, behind) = self.peer_passed_over;
+        before < id && id < behind
+    }
+
     // ---- DATA ----
 
     fn begin_data<'a>(&mut self, head: FrameHead, rest: &[u8], at: &mut usize, now: Tick) -> Outcome<'a> {
@@ -424,12 +430,18 @@ impl Connection {
             _ if is_new => self.new_stream(block, now),
             // It was on its way when we gave the stream up.
             _ if self.is_given_up(block.id) => self.chatter(now).map(|()| None),
+            // Closed without having been open (RFC 9113 §5.1.1). Of those that were passed over before the last time it is
+            // not known any more, and they are told as those that are over; either ends the connection.
+            _ if self.is_passed_over(block.id) => Err(ConnectionError::StreamId),
             _ => Err(ConnectionError::StreamClosed),
         }
     }
 
     fn new_stream<'a>(&mut self, block: Block, now: Tick) -> Outcome<'a> {
         let id = block.id;
+        if id - self.peer_last > 2 {
+            self.peer_passed_over = (self.peer_last, id);
+        }
         self.peer_last = id;
         // Streams that come after our last word are not looked at.
         if self.has_left() {

@@ -191,6 +191,7 @@ fn what_is_wrong_with_a_stream_ends_the_stream() {
     let closed = "RST_STREAM 3 STREAM_CLOSED";
     let protocol = "RST_STREAM 1 PROTOCOL_ERROR";
     let told = "reset 1 PROTOCOL_ERROR";
+    let nine = "request 9: GET / HTTP/1.1|host: a";
     let alive = || get(7);
     check(
         busy_server,
@@ -239,10 +240,16 @@ fn what_is_wrong_with_a_stream_ends_the_stream() {
                 "GOAWAY 3 STREAM_CLOSED",
             ),
             (
-                "an id that is passed",
-                vec![get(9), get(7)],
-                "request 9: GET / HTTP/1.1|host: a; error StreamClosed",
-                "GOAWAY 9 STREAM_CLOSED",
+                "an id that was passed over",
+                vec![get(9), get(11), get(7)],
+                &format!("{nine}; request 11: GET / HTTP/1.1|host: a; error StreamId"),
+                "GOAWAY 11 PROTOCOL_ERROR",
+            ),
+            (
+                "an id that was passed over before the last time",
+                vec![get(9), get(13), get(7)],
+                &format!("{nine}; request 13: GET / HTTP/1.1|host: a; error StreamClosed"),
+                "GOAWAY 13 STREAM_CLOSED",
             ),
         ],
     );
@@ -266,6 +273,18 @@ fn what_is_wrong_with_a_stream_ends_the_stream() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_stream_that_is_over_and_forgotten_was_not_passed_over() {
+    for (id, error) in [(1, "StreamClosed"), (3, "StreamId")] {
+        let mut server = server();
+        server.receive(&get(1));
+        server.answer(1, "HTTP/1.1 204 \r\n\r\n", true);
+        server.release(1);
+        server.receive(&[get(5), get(id)].concat());
+        assert_eq!(server.take_told().last().unwrap(), &format!("error {error}"), "{id}");
+    }
 }
 
 #[test]

@@ -73,8 +73,8 @@ fn ids_go_to_the_last_and_no_further() {
     let last = (1 << 31) - 1;
     server.receive(&[get(last), get(last - 2)].concat());
     let request = format!("request {last}: GET / HTTP/1.1|host: a");
-    assert_eq!(server.take_told(), [&request, "error StreamClosed"]);
-    assert_eq!(server.sent(), [format!("GOAWAY {last} STREAM_CLOSED")]);
+    assert_eq!(server.take_told(), [&request, "error StreamId"]);
+    assert_eq!(server.sent(), [format!("GOAWAY {last} PROTOCOL_ERROR")]);
 }
 
 #[test]
