@@ -27,4 +27,4 @@ mod target;
 
 pub use target::split_authority;
 
-pub(crate) use {fields::classify, lines::text};
+pub(crate) use {fields::classify, lines::text, target::same as same_authority};

@@ -262,7 +262,7 @@ fn read_target<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
 }
 
 /// `host[:port]` (RFC 3986 §3.2); ours: no user, no escapes, no `a,b`, no empty port.
-fn authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
+pub fn authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let host_bytes =
         if text.starts_with(b"[") { find(text, b"]")? + 1 } else { split_at_byte(text, b':').0.len() };
     let (host, port) = text.split_at(host_bytes);

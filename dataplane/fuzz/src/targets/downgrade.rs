@@ -37,6 +37,7 @@ pub const WORDS: &[&str] = &[
     ":protocol\u{fe}websocket\u{ff}",
     ":status\u{fe}200\u{ff}",
     "host\u{fe}b\u{ff}",
+    "host\u{fe}A:443\u{ff}",
     "cookie\u{fe}a=b\u{ff}",
     "cookie\u{fe}\u{ff}",
     "content-length\u{fe}5\u{ff}",
@@ -226,6 +227,19 @@ fn text_of(fields: &[Field], ends: bool) -> Option<Vec<u8>> {
         }
         _ => return None,
     };
+    let default_port = match of(b":scheme") {
+        Some(scheme) if scheme.len() == b"https".len() => Some(443),
+        Some(_) => Some(80),
+        None => reference::head::authority(target).and_then(|(_, port)| port),
+    };
+    let named = |text: &[u8]| {
+        let (name, port) = reference::head::authority(text)?;
+        Some((name.to_ascii_lowercase(), port.or(default_port)))
+    };
+    let hosts = || regular.iter().filter(|(name, _)| &name[..] == b"host");
+    if authority.is_some_and(|authority| hosts().any(|(_, host)| named(host) != named(authority))) {
+        return None;
+    }
     let mut text = [method, b" ", target, b" HTTP/1.1\r\n"].concat();
     let mut line = |name: &[u8], value: &[u8]| text.extend([name, b": ", value, b"\r\n"].concat());
     if let Some(authority) = authority {

@@ -180,16 +180,18 @@ pub(crate) fn framing(trials: &mut Trials<'_>) {
     }
 }
 
-/// DG-03: the authority wins, and is the only host upstream.
+/// DG-03: a host beside the authority says the same, or the request is refused; the authority is the only host upstream.
 pub(crate) fn hosts(trials: &mut Trials<'_>) {
-    let mut forwarded = |name: &str, changes: Vec<Field<'_>>| {
+    for hosts in [&["a"][..], &["A"], &["a:80"], &["a", "a"]] {
         let means = Some(Meant { with: &[("host", b"a")], ..Meant::new("GET", "/t", b"") });
-        let name = name.to_owned();
+        let changes = hosts.iter().map(|host| (&b"host"[..], host.as_bytes())).collect();
+        let name = format!("the host {hosts:?}");
         trials.vector(&Vector { name, changes, body: b"", means, fate: Fate::Forwarded });
-    };
-    forwarded("the same host", vec![(b"host", b"a")]);
-    forwarded("another host", vec![(b"host", b"b")]);
-    forwarded("two others", vec![(b"host", b"b"), (b"host", b"c")]);
+    }
+    for hosts in [&["b"][..], &["b", "c"], &["a", "b"], &["b", "a"], &["a:81"], &["a.b"], &["a,b"], &[""]] {
+        let changes = hosts.iter().map(|host| (&b"host"[..], host.as_bytes())).collect();
+        trials.refused(&format!("the host {hosts:?}"), changes);
+    }
     for authority in ["a,b", "a/b", "a@b", "a b", "a:99999", "[::1", "", "user@a"] {
         let changes = vec![(&b":authority"[..], authority.as_bytes())];
         trials.refused(&format!("the authority {authority:?}"), changes);

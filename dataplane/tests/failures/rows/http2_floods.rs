@@ -261,27 +261,22 @@ pub(crate) fn endless_heads(trials: &mut Trials<'_>) {
 /// H2-04: few bytes that mean many. Each stream is told so, or its connection is.
 pub(crate) fn compressed_bombs(trials: &mut Trials<'_>) {
     let usual = block(&request("GET", "/t", "1")[..4]);
-    let kept = |name: &[u8]| {
+    let kept = |name: &[u8], value: &[u8]| {
         let mut out = vec![0x40];
         string(name, &mut out);
-        string(&[b'v'; 3900], &mut out);
+        string(value, &mut out);
         out
     };
     // The last that was kept stands at 62.
     let again = vec![0xbe; 12_000];
-    let bomb = |name: &[u8]| [&usual[..], &kept(name), &again].concat();
+    let bomb = |name: &[u8]| [&usual[..], &kept(name, &[b'v'; 3900]), &again].concat();
     let many = |field: &[u8]| [&usual[..], &field.repeat(12_000 / field.len())].concat();
-    let crumb = {
-        let mut out = vec![0x40];
-        string(b"cookie", &mut out);
-        string(b"a=b", &mut out);
-        out
-    };
     for (name, bytes, status, code) in [
         ("one header 12,000 times", bomb(b"x-a"), Some(431), None),
         ("a host 12,000 times", bomb(b"host"), Some(431), None),
+        ("the right host 12,000 times", [&usual[..], &kept(b"host", b"a"), &again].concat(), Some(431), None),
         ("a cookie 12,000 times", bomb(b"cookie"), Some(431), None),
-        ("12,000 crumbs", [&usual[..], &crumb, &again].concat(), Some(431), None),
+        ("12,000 crumbs", [&usual[..], &kept(b"cookie", b"a=b"), &again].concat(), Some(431), None),
         ("headers by the thousand", many(&block(&[(b"a", b"")])), Some(431), None),
         ("an empty name", [&usual[..], &block(&[(b"", b"b")])].concat(), None, None),
         (

@@ -130,7 +130,7 @@ fn port_number(digits: &[u8]) -> Option<u16> {
 }
 
 /// Whether two valid authorities name the same host and port, case of the host ignored.
-pub(super) fn same(one: &[u8], other: &[u8], default_port: u16) -> bool {
+pub(crate) fn same(one: &[u8], other: &[u8], default_port: u16) -> bool {
     if one.eq_ignore_ascii_case(other) {
         return true;
     }

@@ -101,6 +101,9 @@ pub enum HeadError {
     /// A pseudo field that is missing, unknown, given twice, or behind a regular one.
     #[error("pseudo field missing or out of place")]
     Pseudo,
+    /// A `host` that is not what `:authority` says (RFC 9113 §8.3.1).
+    #[error("host differs from authority")]
+    HostMismatch,
     /// A field that belongs to a connection (RFC 9113 §8.2.2).
     #[error("field that belongs to a connection")]
     ConnectionSpecific,

@@ -24,6 +24,7 @@ use crate::{
     http1::{
         body::{Decoder, Step, TrailerLimits},
         parse::{self, Limits},
+        same_authority, split_authority,
     },
 };
 
@@ -147,8 +148,11 @@ impl Writer {
             | Known::TransferEncoding
             | Known::Upgrade => return Err(HeadError::ConnectionSpecific),
             Known::Te if field.value() != b"trailers" => return Err(HeadError::ConnectionSpecific),
-            // The authority wins (RFC 9113 §8.3.1).
-            Known::Host if self.pseudo.authority.is_some() => return Ok(()),
+            // It says nothing new, and the authority stands for it.
+            Known::Host if let Some(authority) = self.pseudo.authority => {
+                let is_same = self.is_host_of(authority.of(&self.values), field.value());
+                return if is_same { Ok(()) } else { Err(HeadError::HostMismatch) };
+            }
             Known::ContentLength => self.has_length = true,
             Known::Other if field.name() == b"cookie" && self.role == Role::Request => {
                 if !self.cookies.is_empty() {
@@ -165,6 +169,17 @@ impl Writer {
             header.hash = field.judged.hash;
         }
         Ok(())
+    }
+
+    /// Whether `host` names what `authority` does. They are compared as HTTP/1.1 compares `Host` with the authority in a
+    /// target: ports of the scheme need not be written, nor need the one that CONNECT asks for.
+    fn is_host_of(&self, authority: &[u8], host: &[u8]) -> bool {
+        let default_port = match self.pseudo.scheme.map(|scheme| scheme.of(&self.values)) {
+            Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => 443,
+            Some(_) => 80,
+            None => split_authority(authority).and_then(|(_, port)| port).unwrap_or_default(),
+        };
+        same_authority(authority, host, default_port)
     }
 
     /// Writes a header line, given in parts: name, colon, space, value, CR, LF.

@@ -190,10 +190,42 @@ fn dg_02_fields_of_a_connection_are_refused() {
 }
 
 #[test]
-fn dg_03_the_authority_wins_and_the_host_is_counted() {
+fn dg_03_the_host_is_the_authority_and_is_counted() {
+    let of = |authority: &'static str, hosts: &[&'static str]| -> Fields<'static> {
+        but(":authority", authority).into_iter().chain(hosts.iter().map(|host| ("host", *host))).collect()
+    };
+    let tls = |authority: &'static str, host: &'static str| -> Fields<'static> {
+        vec![GET[0], (":scheme", "Https"), (":authority", authority), GET[3], ("host", host)]
+    };
+    let tunnel = |host: &'static str| vec![(":method", "CONNECT"), (":authority", "a:1"), ("host", host)];
     let rows: &[(Fields<'_>, &str)] = &[
-        (with(&[("host", "b")]), "GET / HTTP/1.1|host: a"),
-        (with(&[("x", "y"), ("host", "a"), ("host", "c")]), "GET / HTTP/1.1|host: a|x: y"),
+        (of("a", &["a"]), "GET / HTTP/1.1|host: a"),
+        (of("a", &["A"]), "GET / HTTP/1.1|host: a"),
+        (of("a", &["a:80"]), "GET / HTTP/1.1|host: a"),
+        (of("A:80", &["a"]), "GET / HTTP/1.1|host: A:80"),
+        (of("a:080", &["a:80"]), "GET / HTTP/1.1|host: a:080"),
+        (of("[::1]", &["[::1]:80"]), "GET / HTTP/1.1|host: [::1]"),
+        (of("a", &["a", "a:80"]), "GET / HTTP/1.1|host: a"),
+        (with(&[("x", "y"), ("host", "a"), ("z", "z")]), "GET / HTTP/1.1|host: a|x: y|z: z"),
+        (tls("a", "a:443"), "GET / HTTP/1.1|host: a"),
+        (tunnel("a:1"), "CONNECT a:1 HTTP/1.1|host: a:1"),
+        (tunnel("a"), "CONNECT a:1 HTTP/1.1|host: a:1"),
+        // Others.
+        (of("a", &["b"]), REFUSED),
+        (of("a", &[""]), REFUSED),
+        (of("a", &["a."]), REFUSED),
+        (of("a", &["a:81"]), REFUSED),
+        (of("a", &["a:443"]), REFUSED),
+        (of("a:", &["a"]), REFUSED),
+        (of("a:8080", &["a"]), REFUSED),
+        (of("a", &["a, b"]), REFUSED),
+        (of("a", &["u@a"]), REFUSED),
+        (of("a", &["a", "b"]), REFUSED),
+        (of("a", &["b", "a"]), REFUSED),
+        (tls("a", "a:80"), REFUSED),
+        (tunnel("b:1"), REFUSED),
+        (tunnel("a:2"), REFUSED),
+        // Without an authority there is one host.
         ([&without(":authority")[..], &[("host", "b")]].concat(), "GET / HTTP/1.1|host: b"),
         ([&without(":authority")[..], &[("host", "b"), ("host", "b")]].concat(), REFUSED),
         ([&without(":authority")[..], &[("host", "")]].concat(), REFUSED),
@@ -201,6 +233,8 @@ fn dg_03_the_authority_wins_and_the_host_is_counted() {
     for (fields, expected) in rows {
         assert_eq!(ask(fields, END), *expected, "{fields:?}");
     }
+    let many = vec![("host", "a"); 1100];
+    assert_eq!(too_large(&with(&many)), "HeadTooLarge");
     let long = "h".repeat(20_000);
     assert_eq!(too_large(&with(&[("host", &long), ("host", &long[..19_900])])), "HeadTooLarge");
 }
