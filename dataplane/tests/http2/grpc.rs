@@ -1,4 +1,5 @@
-//! gRPC as its own interoperability tests speak it, through the proxy: the client in Go, and one in Python.
+//! gRPC as its own interoperability tests speak it, through the proxy: the client in Go, one in Python and one in JavaScript,
+//! which are three implementations that share no code.
 
 use std::{net::SocketAddr, process::Stdio};
 
@@ -77,14 +78,23 @@ async fn the_client_in_go_passes_every_case() {
 
 #[tokio::test]
 async fn a_client_in_python_passes_its_cases() {
-    let python = fetched("grpc-python");
+    passes_its_cases("grpc-python", "grpc_client.py", "12 cases\n").await;
+}
+
+#[tokio::test]
+async fn a_client_in_javascript_passes_its_cases() {
+    passes_its_cases("grpc-node", "grpc_client.js", "15 cases\n").await;
+}
+
+async fn passes_its_cases(program: &str, script: &str, all: &str) {
+    let program = fetched(program);
+    let script = format!("{}/tests/http2/{script}", env!("CARGO_MANIFEST_DIR"));
     let server = Server::start().await;
     for driver in DRIVERS {
         let home = Home::new();
         let (proxy, address) = proxy(&home, driver, "AUTO", [server.address; 2]).await;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http2/grpc_client.py");
-        let said = good(&python, &[script, &address.to_string()]).await;
-        assert_eq!(String::from_utf8_lossy(&said), "12 cases\n", "{driver}");
+        let said = good(&program, &[&script, &address.to_string()]).await;
+        assert_eq!(String::from_utf8_lossy(&said), all, "{driver}");
         proxy.stop().await;
     }
 }
