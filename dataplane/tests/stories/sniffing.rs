@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use policy::snapshot::ListenerFilters;
-use sim::{Ask, Behaviour, End};
+use policy::{network_filter::ConnectionLimit, snapshot::ListenerFilters};
+use sim::{Ask, Behaviour, End, Peer, SimIo};
 
 use crate::mesh::{Setup, answers};
 
@@ -193,4 +193,78 @@ fn a_client_that_leaves_while_its_server_is_connected_to_leaves_nothing_behind()
             server.recv_to_end().await;
         });
     }
+}
+
+/// Closed, maybe with bytes of ours unread, and so by FIN or RST; nothing was served.
+async fn is_ended(mut peer: Peer<SimIo>) {
+    assert!(peer.recv_to_end().await.bytes.is_empty());
+}
+
+// When a story ends every buffer must be back.
+
+#[test]
+fn a_connection_too_many_gives_back_what_was_read_of_it() {
+    let mut setup = detecting();
+    let (key, stat_prefix) = ("limit".into(), "limit".into());
+    let limit = ConnectionLimit { key, stat_prefix, connections_max: 1, delay: Duration::ZERO };
+    setup.config.connection_limit = Some(limit);
+    setup.on_sim(async |mesh| {
+        let mut first = mesh.peer().await;
+        first.send("SSH-2.0-client\r\n").await;
+        let mut server = mesh.accept().await;
+        server.recv_exactly(16).await;
+        let mut second = mesh.peer().await;
+        let _ = second.try_send("SSH-2.0-client\r\n").await;
+        is_ended(second).await;
+        let third = mesh.peer().await;
+        let mut speaks_first = mesh.accept().await;
+        let _ = speaks_first.try_send("220 hello\r\n").await;
+        is_ended(third).await;
+        is_ended(speaks_first).await;
+        first.reset();
+        server.expect_reset().await;
+    });
+}
+
+#[test]
+fn a_connection_without_a_server_gives_back_what_was_read_of_it() {
+    let nowhere = Setup { played: 0, ..detecting() }.nobodies(1);
+    nowhere.on_sim(async |mesh| {
+        let mut client = mesh.peer().await;
+        client.send("SSH-2.0-client\r\n").await;
+        client.expect_reset().await;
+    });
+}
+
+#[test]
+fn a_connection_for_which_there_is_no_memory_gives_back_what_was_read_of_it() {
+    detecting().on_sim(async |mesh| {
+        mesh.worker.stats.buffers_allowed.set(0);
+        let mut client = mesh.peer().await;
+        client.send("SSH-2.0-client\r\n").await;
+        client.expect_reset().await;
+        let client = mesh.peer().await;
+        let mut server = mesh.accept().await;
+        let _ = server.try_send("220 hello\r\n").await;
+        is_ended(client).await;
+        is_ended(server).await;
+    });
+}
+
+#[test]
+fn a_connection_whose_listener_speaks_something_else_by_then_gives_back_what_was_read_of_it() {
+    detecting().on_sim(async |mesh| {
+        let mut client = mesh.peer().await;
+        mesh.until("it is being looked at", |mesh| !mesh.worker.is_idle()).await;
+        mesh.adopt(|config| config.tcp = None).await;
+        client.send("SSH-2.0-client\r\n").await;
+        client.expect_reset().await;
+    });
+    detecting().on_sim(async |mesh| {
+        let mut client = mesh.peer().await;
+        mesh.until("it is being looked at", |mesh| !mesh.worker.is_idle()).await;
+        mesh.adopt(|config| config.detects = false).await;
+        client.send("GET / HTTP/1.1\r\nhost: shop\r\n\r\n").await;
+        is_ended(client).await;
+    });
 }

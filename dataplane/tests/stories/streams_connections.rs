@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use dataplane::worker::Order;
-use policy::http2::Keepalive;
+use policy::{http2::Keepalive, limits};
 use runtime::Io;
 use sim::{
     Ask, Faults, Loss, Reach, Sim, Stream, StreamBehaviour, StreamConfig, Streams, Verdict, Way,
@@ -63,6 +63,46 @@ fn what_one_connection_may_not_carry_goes_over_another() {
         mesh.stream_origin().release();
         all_ok(&begun).await;
         ok(eleventh.verdict(&ask).await);
+    });
+}
+
+#[test]
+fn an_endpoint_that_takes_few_streams_costs_no_connection_for_each_request() {
+    let config = StreamConfig { streams_max: 1, ..StreamConfig::default() };
+    STREAMS.setup(StreamBehaviour { config, ..StreamBehaviour::default() }).on(
+        &Sim::with_seed(0),
+        &async |mesh: &Mesh<_>| {
+            const MOST: usize = limits::HTTP2_CONNECTIONS_PER_ENDPOINT_MAX;
+            mesh.stream_origin().hold();
+            let streams = mesh.streams().await;
+            let begun = begin(&streams, MOST).await;
+            mesh.until("as many run", |mesh| mesh.stream_origin().running() == MOST).await;
+            for id in MOST..MOST + 10 {
+                let told = refused(streams.ask(&Ask::get("shop", "/", id)).await);
+                assert_eq!(told, (503, "local-shortage".to_owned()));
+            }
+            assert_eq!(mesh.stream_origin().connections().len(), MOST);
+            mesh.stream_origin().release();
+            all_ok(&begun).await;
+            drop(begun);
+            // Those that there are carry the next.
+            all_ok(&begin(&streams, MOST).await).await;
+            assert_eq!(mesh.upstream("upstream_cx_total"), MOST as u64);
+        },
+    );
+}
+
+#[test]
+fn a_connection_carries_no_more_requests_than_it_may() {
+    let setup = STREAMS.setup(StreamBehaviour::default());
+    setup.cluster(|c| c.max_requests_per_connection = NonZeroU32::new(3)).on_sim(async |mesh| {
+        let streams = mesh.streams().await;
+        for id in 0..7 {
+            ok(streams.ask(&Ask::get("shop", "/", id)).await);
+        }
+        let carried: Vec<usize> = mesh.stream_origin().connections().iter().map(|c| c.begun).collect();
+        assert_eq!(carried, [3, 3, 1]);
+        mesh.until("two have ended", |mesh| mesh.upstream("upstream_cx_active") == 1).await;
     });
 }
 

@@ -144,6 +144,62 @@ fn a_stream_lasts_no_longer_than_it_may_whatever_moves() {
     }
 }
 
+/// GOAWAY of a connection without a stream, SETTINGS_TIMEOUT.
+const NOT_HEARD: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4];
+
+#[test]
+fn an_upstream_that_never_says_what_it_takes_is_as_one_that_cannot_be_reached() {
+    for has_other in [false, true] {
+        let setup = Pairing { down: true, up: true }.played().forward(|f| f.timeout = None);
+        let setup = setup.cluster(|cluster| cluster.connect_timeout = 500 * MS);
+        let setup = if has_other { setup.stream_origin(StreamBehaviour::default()) } else { setup };
+        setup.on_sim(async |mesh| {
+            let streams = mesh.streams().await;
+            let ask = |id| Ask::get("shop", "/", id);
+            let mut begun = Vec::new();
+            for id in 0..20 {
+                begun.push(streams.begin(&ask(id)).await.unwrap());
+            }
+            let mut silent = mesh.accept().await;
+            let (took, verdicts) = timed(mesh, async {
+                let mut verdicts = Vec::new();
+                for (id, stream) in begun.iter().enumerate() {
+                    verdicts.push(stream.verdict(&ask(id)).await);
+                }
+                verdicts
+            })
+            .await;
+            about(took, 500 * MS);
+            // The one that the connection was made for is on its way; who waited for it goes elsewhere.
+            let lost: Vec<_> =
+                verdicts.into_iter().filter(|v| !matches!(v, Verdict::Ok(_))).map(refused).collect();
+            let (sent, waited): (Vec<_>, Vec<_>) =
+                lost.into_iter().partition(|(_, reason)| reason == "upstream-closed");
+            assert_eq!(sent.len(), 1, "{sent:?}");
+            let expected = if has_other { 0 } else { 19 };
+            assert_eq!(waited, vec![(503, "connect-timeout".to_owned()); expected]);
+            let told = silent.recv_to_end().await.bytes;
+            assert!(told.windows(NOT_HEARD.len()).any(|frame| frame == NOT_HEARD), "{told:?}");
+            assert_eq!(mesh.upstream("upstream_cx_protocol_error"), 1);
+        });
+    }
+}
+
+#[test]
+fn a_client_that_never_says_what_it_takes_is_given_up() {
+    let setup = Pairing { down: true, up: true }.setup(StreamBehaviour::default());
+    setup.manager(|m| m.request_headers_timeout = Some(500 * MS)).on_sim(async |mesh| {
+        let mut peer = mesh.peer().await;
+        let (took, told) = timed(mesh, async {
+            peer.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+            peer.recv_to_end().await
+        })
+        .await;
+        about(took, 500 * MS);
+        assert!(told.bytes.ends_with(&NOT_HEARD), "{told:?}");
+    });
+}
+
 fn grpc(id: u32) -> Ask {
     Ask::post("shop", "/cart.Cart/Add", id, "pay")
         .header("content-type", "application/grpc")

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use policy::upgrade::{Connect, Upgrades};
+use policy::{
+    route::{PathMatch, RouteMatch, RouteSpec},
+    upgrade::{Connect, Upgrades},
+};
 use sim::{Ask, End, Loss, Peer, SimIo, Stream, StreamConfig, Streams};
 
-use crate::mesh::{Mesh, Pairing, Setup, answers};
+use crate::mesh::{APP, Mesh, Pairing, Setup, answers, forward_to, route};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -403,6 +406,28 @@ fn an_upgrade_with_a_body_is_a_plain_request() {
             assert_eq!(requests[0].body, b"body");
             assert_eq!((requests[1].target(), &requests[1].body[..]), ("/next", &b""[..]));
             assert!(requests.iter().all(|request| request.header("upgrade").is_none()), "{requests:?}");
+        });
+    }
+}
+
+#[test]
+fn what_stands_behind_connect_is_no_request_when_there_is_no_tunnel() {
+    let connect =
+        || vec![RouteSpec { matches: RouteMatch::path(PathMatch::Connect), ..route("/", forward_to(APP)) }];
+    for (kinds, status) in [(&[][..], 403), (&["CONNECT"], 503)] {
+        let setup = Pairing { down: false, up: false }.setup(sim::StreamBehaviour::default());
+        let setup = setup
+            .without_origins()
+            .nobodies(1)
+            .routes(move || connect().into_iter().chain([route("/", forward_to(APP))]).collect());
+        allowing(setup, kinds).on_sim(async |mesh| {
+            let mut peer = mesh.peer().await;
+            let ask = "CONNECT shop:80 HTTP/1.1\r\nhost: shop:80\r\n\r\n";
+            let _ = peer.try_send(format!("{ask}GET /behind HTTP/1.1\r\nhost: shop\r\n\r\n")).await;
+            let answer = answers(&mut peer, &["CONNECT"]).await.remove(0);
+            assert_eq!((answer.status(), answer.header("connection")), (status, Some("close")));
+            peer.expect_close().await;
+            assert_eq!(mesh.http("downstream_rq_total"), 1);
         });
     }
 }

@@ -252,3 +252,23 @@ fn a_busy_peer_that_is_honest_is_never_ended() {
         server.take();
     }
 }
+
+#[test]
+fn what_is_on_its_way_to_as_many_streams_as_there_may_be_is_no_attack_when_all_were_answered_early() {
+    const STREAMS: u32 = 100;
+    let settings = Settings { streams_max: STREAMS, ..Settings::default() };
+    let mut server = End::server(Config { settings, ..config() });
+    let ids = || (1..).step_by(2).take(STREAMS as usize);
+    ids().for_each(|id| server.receive(&post(id)));
+    for id in ids() {
+        server.answer(id, "HTTP/1.1 413 \r\n\r\n", true);
+        server.release(id);
+    }
+    server.take();
+    for _ in 0..3 {
+        ids().for_each(|id| server.receive(&data(id, 0, b"x")));
+    }
+    ids().for_each(|id| server.receive(&data(id, END, b"x")));
+    assert_eq!(server.error, None);
+    assert_eq!(server.sent(), [] as [&str; 0]);
+}
