@@ -68,6 +68,8 @@ pub struct Downstream<'c, I: Io> {
     pub text: Vec<u8>,
     /// Memory for what is told upstream of the hops before us.
     pub forwarded: Vec<u8>,
+    /// Memory for trailers, of the request and of the response.
+    pub trailers: [Vec<u8>; 2],
     /// The deadline of whatever the exchange waits for.
     pub alarm: Alarm,
     /// It ends with its next response: it has no place in the configuration any more, or has carried as many requests as
@@ -251,6 +253,7 @@ impl<'c, I: Io> Downstream<'c, I> {
             rest: Buffer::default(),
             text: Vec::new(),
             forwarded: Vec::new(),
+            trailers: Default::default(),
             alarm: worker.io.timers().alarm(),
             is_last: false,
             request_until: Deadline::NEVER,

@@ -17,11 +17,11 @@ use mesh::{APP, Mesh, Setup, forward_to, route};
 use policy::{
     cluster::UpstreamProtocol,
     regex::{Regex, RegexRewrite},
-    route::{AppendAction, HeaderOps, PathMatch, PathRewrite, RouteMatch, RouteSpec},
+    route::{AppendAction, GrpcTimeout, HeaderOps, PathMatch, PathRewrite, RouteMatch, RouteSpec},
 };
 use runtime::{counting, kernel::Kernel};
 use sim::Behaviour;
-use streams::{StreamClient, stream_origin};
+use streams::{Answered, StreamClient, stream_origin};
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
@@ -40,11 +40,31 @@ const POST: &[u8] = b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ncontent-length:
 const POST_HEAD: &[u8] = b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ncontent-length: 9\r\n\r\n";
 const CHUNKED: &[u8] =
     b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n5\r\n body\r\n0\r\n\r\n";
+const CHUNKED_AND_TRAILERS: &[u8] =
+    b"POST /items/4711 HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n0\r\nx-t: t\r\n\r\n";
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello";
+const ANSWER_AND_TRAILERS: &[u8] =
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-price: 4711\r\n\r\n";
+const STREAM_ANSWER: Answered = Answered {
+    head: b"HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\n",
+    body: b"hello",
+    trailers: b"",
+};
+
+/// A unary call: a message behind its five bytes, and a status behind the answer.
+const CALL_HEAD: &[u8] =
+    b"POST /shop.Items/Price HTTP/1.1\r\nhost: shop\r\ncontent-type: application/grpc\r\n\
+    te: trailers\r\ngrpc-timeout: 20S\r\nuser-agent: test\r\ntransfer-encoding: chunked\r\n\r\n";
+const CALL: &[u8] = b"\0\0\0\0\x09some body";
+const CALL_ANSWER: Answered = Answered {
+    head: b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n",
+    body: b"\0\0\0\0\x05hello",
+    trailers: b"grpc-status: 0\r\ngrpc-message: \r\nx-price: 4711\r\n",
+};
 
 /// An origin on a thread of its own that answers whatever ends like a request of this test.
-fn origin() -> SocketAddr {
+fn origin(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -60,7 +80,7 @@ fn origin() -> SocketAddr {
                     let is_get = got.starts_with(b"GET") && got.ends_with(b"\r\n\r\n");
                     if is_get || got.ends_with(b"some body") || got.ends_with(b"\r\n0\r\n\r\n") {
                         got.clear();
-                        stream.write_all(ANSWER).unwrap();
+                        stream.write_all(answer).unwrap();
                     }
                 }
             });
@@ -108,8 +128,21 @@ fn connection(proxy: SocketAddr, request: &'static [u8]) -> Box<dyn FnMut()> {
 }
 
 fn stream(proxy: SocketAddr, head: &'static [u8], body: &'static [u8]) -> Box<dyn FnMut()> {
+    answered(proxy, (head, body), (b"hello".len(), 0))
+}
+
+fn call(proxy: SocketAddr) -> Box<dyn FnMut()> {
+    answered(proxy, (CALL_HEAD, CALL), (CALL_ANSWER.body.len(), CALL_ANSWER.trailers.len()))
+}
+
+/// Asks on a stream; the answer has so many bytes of body and of trailers.
+fn answered(
+    proxy: SocketAddr,
+    (head, body): (&'static [u8], &'static [u8]),
+    (body_len, trailers_len): (usize, usize),
+) -> Box<dyn FnMut()> {
     let mut client = StreamClient::connect(proxy);
-    Box::new(move || assert_eq!(client.ask(head, body), (200, b"hello".len())))
+    Box::new(move || assert_eq!(client.ask(head, body), (200, body_len, trailers_len)))
 }
 
 fn allocates_nothing(setup: Setup, origin: SocketAddr, asks: Asks) {
@@ -143,6 +176,13 @@ fn elaborate_route() -> RouteSpec {
     }
 }
 
+/// A route on which a client's own timeout counts.
+fn grpc_route() -> RouteSpec {
+    let mut forward = forward_to(APP);
+    forward.stream_duration.grpc_timeout = Some(GrpcTimeout { max: None, offset: Duration::ZERO });
+    route("/shop.Items/", forward)
+}
+
 #[test]
 fn a_request_allocates_nothing() {
     // One after the other, since what is counted is one worker's.
@@ -157,13 +197,19 @@ fn a_request_allocates_nothing() {
         setup
     };
     for asks in connections {
-        allocates_nothing(plain(), origin(), asks);
-        allocates_nothing(plain().routes(|| vec![elaborate_route()]), origin(), asks);
-        allocates_nothing(http2(), stream_origin(b"hello"), asks);
+        allocates_nothing(plain(), origin(ANSWER), asks);
+        allocates_nothing(plain().routes(|| vec![elaborate_route()]), origin(ANSWER), asks);
+        allocates_nothing(http2(), stream_origin(STREAM_ANSWER), asks);
     }
     for asks in streams {
-        allocates_nothing(plain(), origin(), asks);
-        allocates_nothing(http2(), stream_origin(b"hello"), asks);
-        allocates_nothing(http2().routes(|| vec![elaborate_route()]), stream_origin(b"hello"), asks);
+        allocates_nothing(plain(), origin(ANSWER), asks);
+        allocates_nothing(http2(), stream_origin(STREAM_ANSWER), asks);
+        allocates_nothing(http2().routes(|| vec![elaborate_route()]), stream_origin(STREAM_ANSWER), asks);
     }
+    allocates_nothing(http2().routes(|| vec![grpc_route()]), stream_origin(CALL_ANSWER), call);
+    // Trailers to and from HTTP/1.1.
+    allocates_nothing(http2(), stream_origin(STREAM_ANSWER), |proxy| connection(proxy, CHUNKED_AND_TRAILERS));
+    allocates_nothing(plain(), origin(ANSWER_AND_TRAILERS), |proxy| {
+        answered(proxy, (GET, b""), (b"hello".len(), b"x-price: 4711\r\n".len()))
+    });
 }

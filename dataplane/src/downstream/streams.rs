@@ -186,6 +186,7 @@ struct Kept {
     edits: Vec<Edit<'static>>,
     text: Vec<u8>,
     forwarded: Vec<u8>,
+    trailers: [Vec<u8>; 2],
     alarm: Alarm,
 }
 
@@ -198,6 +199,7 @@ impl Kept {
             edits: Vec::new(),
             text: Vec::new(),
             forwarded: Vec::new(),
+            trailers: Default::default(),
             alarm: worker.io.timers().alarm(),
         }
     }
@@ -227,7 +229,7 @@ async fn run<I: Io>(place: Rc<Place<I>>, mut kept: Kept) {
 
 async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -> Kept {
     let Request { manager, client, arrived: Arrived { stream, head, bytes, error } } = request;
-    let Kept { response, to_upstream, to_downstream, edits, text, forwarded, alarm } = kept;
+    let Kept { response, to_upstream, to_downstream, edits, text, forwarded, trailers, alarm } = kept;
     let until = |wait: Option<Duration>| {
         wait.map_or(runtime::Deadline::NEVER, |wait| runtime::Deadline::after(worker.io.now(), wait))
     };
@@ -244,6 +246,7 @@ async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -
         rest: Buffer::default(),
         text,
         forwarded,
+        trailers,
         alarm,
         is_last: false,
         request_until: until(manager.config.request_timeout),
@@ -271,6 +274,7 @@ async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -
         edits,
         text,
         forwarded,
+        trailers,
         alarm,
         ..
     } = downstream;
@@ -284,5 +288,5 @@ async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -
         request.clear();
         heads.push(request);
     }
-    Kept { response, to_upstream, to_downstream, edits, text, forwarded, alarm }
+    Kept { response, to_upstream, to_downstream, edits, text, forwarded, trailers, alarm }
 }

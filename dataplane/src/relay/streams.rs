@@ -66,8 +66,19 @@ pub(super) async fn exchange<I: Io>(
     // What is behind the head goes into `rest`.
     downstream.done_bytes = downstream.buffer.len();
     let Downstream {
-        side, buffer, rest, request, response, to_upstream, to_downstream, edits, alarm, ..
+        side,
+        buffer,
+        rest,
+        request,
+        response,
+        to_upstream,
+        to_downstream,
+        edits,
+        trailers,
+        alarm,
+        ..
     } = downstream;
+    let [up_trailers, down_trailers] = trailers;
     let behind = buffer.filled().get(head_bytes..).unwrap_or_default();
     if !behind.is_empty() && rest.capacity() == 0 {
         *rest = worker.buffers.take_with(behind);
@@ -128,6 +139,7 @@ pub(super) async fn exchange<I: Io>(
         request,
         request_bytes: buffer.filled(),
         head: response,
+        trailers: down_trailers,
         watch: &watch,
         record,
         announces_close: downstream.is_last || worker.io.now() >= ages_at.0 || worker.is_draining(),
@@ -135,7 +147,7 @@ pub(super) async fn exchange<I: Io>(
     };
     let downloaded = {
         // Pinned where they are made: to hand them over would copy them, twice.
-        let upload = pin!(upload(worker, &mut source, &mut up, &watch));
+        let upload = pin!(upload(worker, (&mut source, &mut up), up_trailers, &watch));
         let run = pin!(download.run(from));
         both(worker, (upload, run), (stream_down, alarm), &cancels, &watch).await
     };
@@ -389,12 +401,12 @@ async fn both<I: Io>(
 /// where the request is granted an upgrade, whatever comes behind it.
 async fn upload<I: Io>(
     worker: &Worker<I>,
-    source: &mut Source<'_, I>,
-    up: &mut Sink<'_, I>,
+    (source, up): (&mut Source<'_, I>, &mut Sink<'_, I>),
+    trailers: &mut Vec<u8>,
     watch: &Watch<'_>,
 ) {
     if watch.uploaded.get().is_none() {
-        let uploaded = send_body(worker, source, up, watch).await;
+        let uploaded = send_body(worker, (source, up), trailers, watch).await;
         let now = worker.io.now();
         watch.uploaded.set(Some(uploaded));
         if !watch.is_switched.get() {
@@ -404,7 +416,7 @@ async fn upload<I: Io>(
     if wait_for_response(worker, source, watch).await {
         source.become_tunnel();
         up.become_tunnel();
-        watch.uploaded.set(Some(send_body(worker, source, up, watch).await));
+        watch.uploaded.set(Some(send_body(worker, (source, up), trailers, watch).await));
     }
 }
 
@@ -433,13 +445,13 @@ async fn wait_for_response<I: Io>(worker: &Worker<I>, source: &mut Source<'_, I>
 
 async fn send_body<I: Io>(
     worker: &Worker<I>,
-    source: &mut Source<'_, I>,
-    up: &mut Sink<'_, I>,
+    (source, up): (&mut Source<'_, I>, &mut Sink<'_, I>),
+    trailers: &mut Vec<u8>,
     watch: &Watch<'_>,
 ) -> Uploaded {
-    let mut trailers = Vec::new();
+    trailers.clear();
     loop {
-        let part = match source.next(&worker.buffers, &mut trailers, &watch.halt).await {
+        let part = match source.next(&worker.buffers, trailers, &watch.halt).await {
             Ok(part) => part,
             Err(error) => {
                 match error {

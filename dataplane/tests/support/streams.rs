@@ -11,10 +11,10 @@ use std::{
 
 use wire::{
     Tick,
-    head::{Method, RequestHead, RequestView, ResponseHead, Version},
+    head::{Method, RequestHead, RequestView, ResponseHead, ResponseView, Version},
     http1::{
         body::TrailerLimits,
-        encode::{Answer, HeadEdits},
+        encode::{BodyOut, HeadEdits, ResponseEdits},
         parse::{self, Limits},
     },
     http2::{
@@ -57,6 +57,8 @@ struct Link {
 enum Came {
     Head(wire::http2::StreamKey),
     Data(wire::http2::StreamKey, usize, bool),
+    /// Trailers, in so many bytes.
+    Trailers(wire::http2::StreamKey, usize),
     Reset,
     Other,
     Closed,
@@ -83,6 +85,9 @@ impl Link {
             match event {
                 Some(Event::Request { stream } | Event::Response { stream }) => return Came::Head(stream),
                 Some(Event::Data { stream, bytes, ends }) => return Came::Data(stream, bytes.len(), ends),
+                Some(Event::Trailers { stream }) => {
+                    return Came::Trailers(stream, self.wire.trailers().len());
+                }
                 Some(Event::Reset { .. } | Event::TooLarge { .. }) => return Came::Reset,
                 Some(_) => return Came::Other,
                 None => {}
@@ -107,8 +112,8 @@ impl StreamClient {
         StreamClient(Link::new(TcpStream::connect(to).unwrap(), false))
     }
 
-    /// Sends a request, whose head is given as HTTP/1.1 has it; gives the status and the length of the body.
-    pub(crate) fn ask(&mut self, head: &[u8], body: &[u8]) -> (u16, usize) {
+    /// Sends a request, whose head is given as HTTP/1.1 has it; gives the status and how long body and trailers are.
+    pub(crate) fn ask(&mut self, head: &[u8], body: &[u8]) -> (u16, usize, usize) {
         let link = &mut self.0;
         let mut request = RequestHead::default();
         parse::request(head, &LIMITS, &mut request).unwrap();
@@ -119,7 +124,7 @@ impl StreamClient {
             assert_eq!(link.wire.send_data(stream, body, true), body.len(), "longer than a frame");
         }
         link.flush();
-        let (mut response, mut length) = (ResponseHead::default(), 0);
+        let (mut response, mut length, mut trailers) = (ResponseHead::default(), 0, 0);
         loop {
             match link.next() {
                 Came::Head(_) => {
@@ -129,33 +134,44 @@ impl StreamClient {
                     length += count;
                     link.wire.consume(stream, count);
                 }
+                Came::Trailers(_, count) => trailers = count,
                 Came::Other => {}
                 end => panic!("{end:?}"),
             }
             if link.wire.has_received_all(stream) {
                 link.wire.release(stream);
-                return (response.status, length);
+                return (response.status, length, trailers);
             }
         }
     }
 }
 
-/// A server on threads of its own that answers every request with 200 and this body, when it came whole.
-pub(crate) fn stream_origin(body: &'static [u8]) -> SocketAddr {
+/// What a server answers: a head as HTTP/1.1 has it, a body, and trailer lines if there are any.
+#[derive(Clone, Copy)]
+pub(crate) struct Answered {
+    pub(crate) head: &'static [u8],
+    pub(crate) body: &'static [u8],
+    pub(crate) trailers: &'static [u8],
+}
+
+/// A server on threads of its own that answers every request so when it came whole.
+pub(crate) fn stream_origin(answered: Answered) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            std::thread::spawn(move || serve(Link::new(stream.unwrap(), true), body));
+            std::thread::spawn(move || serve(Link::new(stream.unwrap(), true), answered));
         }
     });
     address
 }
 
-fn serve(mut link: Link, body: &'static [u8]) {
+fn serve(mut link: Link, Answered { head: bytes, body, trailers }: Answered) {
+    let mut head = ResponseHead::default();
+    parse::response(bytes, &LIMITS, Method::Get, &mut head).unwrap();
     loop {
         let stream = match link.next() {
-            Came::Head(stream) => stream,
+            Came::Head(stream) | Came::Trailers(stream, _) => stream,
             Came::Data(stream, count, _) => {
                 link.wire.consume(stream, count);
                 stream
@@ -164,15 +180,18 @@ fn serve(mut link: Link, body: &'static [u8]) {
             Came::Closed => return,
         };
         if link.wire.has_received_all(stream) {
-            let answer = Answer {
-                status: 200,
-                headers: &[(b"content-type", b"text/plain")],
-                body,
+            let edits = ResponseEdits {
+                headers: &[],
+                body: BodyOut::None,
                 close: false,
                 version: Version::Http11,
                 method: Method::Get,
             };
-            link.wire.send_answer(stream, &answer);
+            link.wire.send_response(stream, ResponseView { head: &head, bytes }, &edits, false);
+            link.wire.send_data(stream, body, trailers.is_empty());
+            if !trailers.is_empty() {
+                link.wire.send_trailers(stream, trailers);
+            }
             link.wire.release(stream);
             link.flush();
         }

@@ -50,6 +50,7 @@ pub(super) struct Download<'a, 'r, I: Io> {
     /// The bytes of the request head.
     pub(super) request_bytes: &'a [u8],
     pub(super) head: &'a mut ResponseHead,
+    pub(super) trailers: &'a mut Vec<u8>,
     pub(super) watch: &'a Watch<'a>,
     pub(super) record: &'a mut Record<'r>,
     /// The downstream connection closes after this response, and its head says so.
@@ -92,20 +93,20 @@ impl<I: Io> Download<'_, '_, I> {
         if is_switched {
             self.down.become_tunnel();
         }
-        let mut trailers = Vec::new();
+        self.trailers.clear();
         let mut is_over = ends;
         while !is_over {
-            let part = match source.try_next(&self.worker.buffers, &mut trailers).await {
+            let part = match source.try_next(&self.worker.buffers, self.trailers).await {
                 Some(part) => part,
                 None => {
                     self.flush().await?;
-                    source.next(&self.worker.buffers, &mut trailers, &self.watch.halt).await
+                    source.next(&self.worker.buffers, self.trailers, &self.watch.halt).await
                 }
             };
             let part = part.map_err(|error| self.broken(error))?;
             self.watch.moved.set(self.worker.io.now());
             let (watch, worker) = (self.watch, self.worker);
-            let what = (source.bytes(part), part.ends, &trailers[..]);
+            let what = (source.bytes(part), part.ends, &self.trailers[..]);
             let sent = self
                 .down
                 .send(
@@ -121,7 +122,7 @@ impl<I: Io> Download<'_, '_, I> {
             sent.map_err(|error| self.refused(error))?;
             is_over = part.ends;
             if is_over && self.record.is_grpc() {
-                self.record.grpc_status(grpc::status_of_lines(&trailers));
+                self.record.grpc_status(grpc::status_of_lines(self.trailers));
             }
         }
         self.flush().await?;
