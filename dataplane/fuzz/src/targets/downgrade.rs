@@ -70,13 +70,17 @@ pub const WORDS: &[&str] = &[
     "\u{80}",
 ];
 
-type Field = (Vec<u8>, Vec<u8>);
+/// Name and value.
+pub type Field = (Vec<u8>, Vec<u8>);
 
 /// What becomes of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Verdict {
+pub enum Verdict {
+    /// It is malformed.
     Refused,
+    /// It is more than is taken.
     TooLarge,
+    /// It goes on as this head.
     Head(Vec<u8>),
 }
 
@@ -159,7 +163,7 @@ fn ask(block: &[u8], ends: bool, limits: Limits, head: &mut RequestHead) -> Verd
 }
 
 /// What may become of the fields, by RFC 9113 §8 and by what a head of HTTP/1.1 may be.
-fn expected(fields: &[Field], ends: bool) -> Vec<Verdict> {
+pub fn expected(fields: &[Field], ends: bool) -> Vec<Verdict> {
     let size: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
     if size > LIMITS.head_bytes_max {
         return vec![Verdict::TooLarge];

@@ -38,6 +38,7 @@ pub const WORDS: &[&str] = &[
     "\u{1}\u{5}\u{5}\u{4}\u{82}\u{86}\u{84}\u{be}",
     "\u{1}\u{4}\u{1}\u{6}\u{83}\u{86}\u{84}\u{41}\u{1}a",
     "\u{1}\u{4}\u{3}\u{6}\u{83}\u{86}\u{84}\u{41}\u{1}a",
+    "\u{1}\u{4}\u{1}\u{b}\u{83}\u{86}\u{84}\u{41}\u{1}a\u{f}\u{d}\u{2}10",
     "\u{1}\u{4}\u{7}\u{b}\u{83}\u{86}\u{84}\u{41}\u{1}a\u{f}\u{d}\u{2}10",
     // In two frames.
     "\u{1}\u{0}\u{1}\u{2}\u{82}\u{86}\u{9}\u{4}\u{1}\u{4}\u{84}\u{41}\u{1}a",
@@ -139,6 +140,44 @@ pub fn run(bytes: &[u8]) {
         }
     }
 }
+
+/// The frames of the peer among the steps.
+pub fn frames_of(steps: &[u8]) -> Vec<Frame> {
+    let (mut steps, mut frames) = (steps.iter().copied(), Vec::new());
+    while let Some(kind) = steps.next().map(|step| step % STEPS) {
+        let others = match kind {
+            0..=14 => {
+                frames.extend(next_frame(kind, &mut steps));
+                0
+            }
+            15 => 0,
+            16 | 19 | 20 => 2,
+            _ => 1,
+        };
+        steps.by_ref().take(others).for_each(drop);
+    }
+    frames
+}
+
+/// The frame that a step of this kind sends; `None` where its steps end.
+fn next_frame(kind: u8, steps: &mut impl Iterator<Item = u8>) -> Option<Frame> {
+    // A type that has no meaning comes without flags.
+    let flags = if kind <= 10 { steps.next()? } else { 0 };
+    let kind = if kind <= 10 { kind } else { steps.next()? | 0x10 };
+    let (stream, length) = (stream_of(steps.next()?), steps.next()?);
+    if kind == 10 {
+        let mut payload = vec![b'x'; (usize::from(length) * 256).min(16 * 1024)];
+        if let Some(first) = payload.first_mut() {
+            *first = length;
+        }
+        return Some(Frame::new(kind::DATA, flags, stream, payload));
+    }
+    let payload: Vec<u8> = steps.take(usize::from(length)).collect();
+    Some(Frame::new(kind, flags, stream, payload))
+}
+
+/// Kinds of steps.
+const STEPS: u8 = 26;
 
 /// How the network cuts.
 enum Cut {
@@ -248,27 +287,13 @@ impl World {
 
     /// Does the next step; `None` when there is none.
     fn step(&mut self, steps: &mut impl Iterator<Item = u8>) -> Option<()> {
-        match steps.next()? % 26 {
-            kind @ 0..=9 => {
-                let (flags, stream, length) = (steps.next()?, stream_of(steps.next()?), steps.next()?);
-                let payload: Vec<u8> = steps.take(usize::from(length)).collect();
-                self.send(Frame::new(kind, flags, stream, payload));
-            }
-            10 => {
-                let (flags, stream, length) = (steps.next()?, stream_of(steps.next()?), steps.next()?);
-                let mut payload = vec![b'x'; (usize::from(length) * 256).min(16 * 1024)];
-                if let Some(first) = payload.first_mut() {
-                    *first = length;
-                }
-                self.send(Frame::new(kind::DATA, flags, stream, payload));
+        match steps.next()? % STEPS {
+            kind @ 0..=14 => {
+                let frame = next_frame(kind, steps)?;
+                self.send(frame);
             }
             // The next frame comes together with the one behind it.
             15 => self.holds = true,
-            11..=14 => {
-                let (kind, stream, length) = (steps.next()?, stream_of(steps.next()?), steps.next()?);
-                let payload: Vec<u8> = steps.take(usize::from(length)).collect();
-                self.send(Frame::new(kind | 0x10, 0, stream, payload));
-            }
             16 => {
                 let (key, count) = (self.any(steps.next()?), usize::from(steps.next()?) * 256);
                 let Some(key) = key else { return Some(()) };
