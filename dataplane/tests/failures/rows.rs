@@ -20,6 +20,7 @@ mod stuck;
 mod tcp;
 mod turns;
 mod upstream;
+mod websocket;
 
 use crate::trial::Trials;
 
@@ -59,9 +60,10 @@ impl Row {
 /// All rows. UP-07 is tried as far as there is ejection: an endpoint is unwell when its control plane says so, and never by
 /// what it answers. RES-10 likewise without retries on statuses. UP-09 needs hedging and mirroring, which this proxy does
 /// not have yet. H2-10 is `tests/http2/grpc`, and DG-07 in all pairings `tests/http2/messages`; DG-05, DG-06, DG-09 and DG-10
-/// need certificates, TLS or bodies that are rewritten; a `u` is the same from upstream. IU-07 compares what the first of
-/// these brought upstream ([`crate::drivers`]); IU-01 to IU-06 and RES-04 are the tests that are named so, of the driver
-/// (`runtime/src/kernel`, `runtime/tests/drivers`), of a worker (`tests/stories`) and of the program (`tests/proxy`).
+/// need certificates, TLS or bodies that are rewritten; a `u` is the same from upstream, a `w` the same in a tunnel. IU-07
+/// compares what the first of these brought upstream ([`crate::drivers`]); IU-01 to IU-06 and RES-04 are the tests that are
+/// named so, of the driver (`runtime/src/kernel`, `runtime/tests/drivers`), of a worker (`tests/stories`) and of the program
+/// (`tests/proxy`).
 pub(crate) const ROWS: &[Row] = &[
     row("H1-01", "Content-Length beside Transfer-Encoding", framing::length_and_coding),
     row("H1-02", "other transfer codings than chunked", framing::codings),
@@ -124,6 +126,7 @@ pub(crate) const ROWS: &[Row] = &[
     )),
     with_routes(row("UP-08", "names that are not found, not answered, or answered wrongly", names::look_ups)),
     with_routes(row("UP-10", "bytes without HTTP: every end in every order", tcp::passthrough)),
+    with_routes(row("UP-10w", "WebSocket over either HTTP: every end in every order", websocket::tunnels)),
     row("RES-01", "a thousand and more that send, or read, as slowly as they may", slow::slow),
     row("RES-02", "more connections than descriptors, and none at all", shortages::descriptors),
     with_routes(row("RES-03", "128 MiB, and more bodies than fit", memory::shortage)),

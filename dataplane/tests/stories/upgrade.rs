@@ -264,6 +264,30 @@ fn only_silence_ends_it() {
 }
 
 #[test]
+fn up_10_an_hour_of_silence_ends_nothing_where_no_timeout_is_set() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    for pairing in Pairing::all() {
+        let setup = websockets(pairing).manager(|m| m.stream_idle_timeout = None);
+        let sim = sim::Sim::with_seed(0);
+        sim.time_max(2 * HOUR);
+        setup.on(&sim, &async |mesh: &Mesh<_>| {
+            let mut client = begin(pairing, mesh).await;
+            let mut origin = arrive(pairing, mesh).await;
+            grant(pairing, &mut client, &mut origin).await;
+            client.send(b"hello").await;
+            origin.expect(b"hello").await;
+            mesh.pass(HOUR).await;
+            origin.send(b"still there").await;
+            client.expect(b"still there").await;
+            client.finish();
+            origin.expect_end().await;
+            origin.finish();
+            client.expect_end().await;
+        });
+    }
+}
+
+#[test]
 fn nothing_goes_through_before_it_is_granted() {
     for pairing in Pairing::all() {
         websockets(pairing).on_sim(async |mesh| {

@@ -53,6 +53,7 @@ static_resources:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: in
+          http2_protocol_options: {{allow_connect: true}}
 {waits}{access_log}          http_filters:
           - name: router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
@@ -66,6 +67,7 @@ static_resources:
               - {{match: {{prefix: /three}}, route: {{cluster: three, idle_timeout: 60s}}}}
               - {{match: {{prefix: /mute}}, route: {{cluster: mute}}}}
               - {{match: {{prefix: /refused}}, route: {{cluster: refused}}}}
+              - {{match: {{prefix: /ws}}, route: {{cluster: tcp, upgrade_configs: [{{upgrade_type: websocket}}]}}}}
               - {{match: {{prefix: /}}, route: {{cluster: origin{route_timeout}}}}}
   clusters:
 {clusters}"#
@@ -115,6 +117,7 @@ frontend in
   use_backend three if {{ path_beg /three }}
   use_backend mute if {{ path_beg /mute }}
   use_backend refused if {{ path_beg /refused }}
+  use_backend ws if {{ path_beg /ws }}
   default_backend origin
 backend origin
   server origin {origin}
@@ -129,6 +132,8 @@ backend mute
   server mute {mute}
 backend refused
   server refused {refused}
+backend ws
+  server tcp {behind_tcp}
 frontend tcp
   mode tcp
   bind {tcp}
