@@ -44,6 +44,9 @@ const TRUST_BUNDLE: &str = "ROOTCA";
 /// How long signing may take.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Shortest time between two certificates.
+const RENEWAL_PAUSE_MIN: Duration = Duration::from_secs(1);
+
 /// Longest sleep, after which the wall clock is looked at again: it may have been set, or the machine have slept.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
@@ -91,6 +94,8 @@ pub async fn run(
     loop {
         if let Some(current) = &current {
             let renews_at = current.life.renews_at(&mut rng);
+            // Clocks that are far apart must not make this a loop without a pause.
+            tokio::time::sleep(RENEWAL_PAUSE_MIN).await;
             sleep_until(renews_at).await;
         }
         let mut backoff = Backoff::default();
@@ -126,8 +131,8 @@ fn restored(file: &IdentityFile, id: &SpiffeId) -> Option<Issued> {
     match file.read() {
         Ok(stored) => {
             let stored = stored?;
-            match usable(&stored.chain, id) {
-                Ok(life) if life.left(SystemTime::now()) > Duration::ZERO => Some(stored),
+            match ends_at(&stored.chain, id) {
+                Ok(_) if stored.life.left(SystemTime::now()) > Duration::ZERO => Some(stored),
                 Ok(_) => {
                     tracing::warn!(%id, "the identity on disk has ended");
                     None
@@ -183,7 +188,8 @@ async fn ask(control_plane: &ControlPlane, request: SignRequest) -> Result<SignR
 fn issued(answer: SignResponse, key: PrivateKey, id: &SpiffeId) -> Result<Issued, String> {
     let of = |certificates: Vec<Vec<u8>>| certificates.into_iter().map(Vec::into_boxed_slice).collect();
     let chain = CertificateChain { chain: of(answer.chain), key };
-    let life = usable(&chain, id)?;
+    // Counted from now: the certificate begins a little earlier, for the sake of other machines' clocks.
+    let life = Life { not_before: SystemTime::now(), not_after: ends_at(&chain, id)? };
     let bundle = TrustBundle { anchors: of(answer.bundle), ..TrustBundle::default() };
     if bundle.anchors.is_empty() {
         return Err("it names nobody to trust".to_owned());
@@ -191,8 +197,8 @@ fn issued(answer: SignResponse, key: PrivateKey, id: &SpiffeId) -> Result<Issued
     Ok(Issued { chain: Arc::new(chain), bundle: Arc::new(bundle), life })
 }
 
-/// Whether a certificate is for our key and the identity that was asked for, and how long it is good for.
-fn usable(chain: &CertificateChain, id: &SpiffeId) -> Result<Life, String> {
+/// When a certificate ends, if it is for our key and the identity that was asked for.
+fn ends_at(chain: &CertificateChain, id: &SpiffeId) -> Result<SystemTime, String> {
     translate::tls::certified_key(chain).map_err(|error| error.to_string())?;
     let leaf = chain.chain.first().ok_or("it is empty")?;
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| "it cannot be read")?;
@@ -200,12 +206,8 @@ fn usable(chain: &CertificateChain, id: &SpiffeId) -> Result<Life, String> {
     if peer.spiffe.as_ref() != Some(id) {
         return Err(format!("it is for {:?}", peer.uri_sans));
     }
-    let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or_default());
-    let validity = leaf.validity();
-    Ok(Life {
-        not_before: at(validity.not_before.timestamp()),
-        not_after: at(validity.not_after.timestamp()),
-    })
+    let seconds = leaf.validity().not_after.timestamp().try_into().unwrap_or_default();
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or_else(|| "it never ends".to_owned())
 }
 
 impl Issued {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use ringway::ca::{SVID_LIFE_DEFAULT, TRUST_DOMAIN_DEFAULT};
 use ringway::server::{LEASE, Listen, Options, Server};
@@ -47,6 +48,10 @@ impl Mesh {
     }
 
     pub(crate) fn with_documents(proxy: PathBuf, documents: &str) -> Mesh {
+        Mesh::with_svid_life(proxy, documents, SVID_LIFE_DEFAULT)
+    }
+
+    pub(crate) fn with_svid_life(proxy: PathBuf, documents: &str, svid_life: Duration) -> Mesh {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("mesh");
         fs::create_dir(&config).unwrap();
@@ -61,7 +66,7 @@ impl Mesh {
             data_dir,
             lease: LEASE,
             trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
-            svid_life: SVID_LIFE_DEFAULT,
+            svid_life,
         };
         let server = runtime.block_on(Server::start(options)).unwrap();
         Mesh { folder, proxy, server: Some(server), runtime, ports: RefCell::default() }

@@ -1,12 +1,15 @@
 //! Two applications that know nothing of a mesh, each with a sidecar that is the real proxy.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 
+use ringway::ca::SVID_LIFE_MIN;
 use rustix::process::{Signal, kill_process};
 
-use super::harness::{Mesh, Run};
+use super::harness::{Mesh, Run, files_below};
 use super::process::{Port, children_of, until, until_gone};
 use super::stand_in::serve;
 
@@ -87,6 +90,37 @@ fn an_application_reaches_another_by_name_and_by_a_local_port() {
     assert_eq!(web.wait(), 0, "{}", web.rest());
     pay.signal(Signal::TERM);
     assert_eq!(pay.wait(), 128 + 15, "{}", pay.rest());
+}
+
+/// The identity of a service's proxy, as it is kept on disk.
+fn kept_identity(mesh: &Mesh, service: &str) -> Option<Vec<u8>> {
+    let is_its = |path: &PathBuf| {
+        let path = path.to_string_lossy();
+        path.contains(&format!("/{service}-")) && path.contains("/identity-") && path.ends_with(".bin")
+    };
+    let file = files_below(&mesh.folder.path().join("data")).into_iter().find(is_its)?;
+    fs::read(file).ok()
+}
+
+#[test]
+fn certificates_change_every_few_seconds_and_no_call_fails() {
+    let mesh = Mesh::with_svid_life(proxy(), "", SVID_LIFE_MIN);
+    // Plain TCP, so that every call is a connection, and a handshake, of its own.
+    let mut pay = pay_on(&mesh, mesh.port(), &["--protocol", "tcp"]);
+    pay.until("taking requests");
+    let mut web = web(&mesh, &pay);
+    let variable = format!("RINGWAY_PAY_{}_ADDR", pay.port);
+    let answer = format!("{variable}: 200 pay");
+    web.say(&variable);
+    while web.until(&format!("{variable}: ")) != answer {
+        web.say(&variable);
+    }
+    let mut identities = BTreeSet::new();
+    while identities.len() < 8 {
+        web.say(&variable);
+        assert_eq!(web.until(&format!("{variable}: ")), answer, "after {} certificates", identities.len());
+        identities.extend(["pay", "web"].into_iter().filter_map(|service| kept_identity(&mesh, service)));
+    }
 }
 
 #[test]
