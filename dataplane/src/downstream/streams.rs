@@ -233,6 +233,7 @@ async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -
     let until = |wait: Option<Duration>| {
         wait.map_or(runtime::Deadline::NEVER, |wait| runtime::Deadline::after(worker.io.now(), wait))
     };
+    let is_gone = stream.gone().is_some();
     let mut downstream = Downstream {
         side: Side::Http2(OnStream { stream, client }),
         buffer: bytes,
@@ -251,7 +252,10 @@ async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -
         is_last: false,
         request_until: until(manager.config.request_timeout),
     };
-    let refused = error.map(ExchangeError::RequestHead).or_else(|| downstream.judge_names(&manager).err());
+    // What was reset with the same bytes that brought it costs nobody upstream anything (CVE-2023-44487).
+    let refused = (error.map(ExchangeError::RequestHead))
+        .or_else(|| is_gone.then_some(ExchangeError::DownstreamGone))
+        .or_else(|| downstream.judge_names(&manager).err());
     let after = match refused {
         None => exchange::run(worker, &manager, &mut downstream).await,
         Some(error) => {

@@ -48,6 +48,26 @@ fn a_client_that_resets_a_stream_takes_what_it_asked_for_with_it() {
 }
 
 #[test]
+fn what_is_reset_as_soon_as_it_is_asked_is_not_asked_upstream() {
+    for up in [true, false] {
+        let pairing = Pairing { down: true, up };
+        pairing.setup(StreamBehaviour::default()).on(&sim::Sim::with_seed(0), &async |mesh: &Mesh<_>| {
+            let streams = mesh.streams().await;
+            ok(streams.ask(&Ask::get("shop", "/", "first")).await);
+            mesh.pass(100 * MS).await;
+            for stream in begin(&streams, 50).await {
+                stream.reset(8);
+            }
+            mesh.until("they are over", |mesh| mesh.http("downstream_rq_rx_reset") == 50).await;
+            mesh.pass(100 * MS).await;
+            assert_eq!(mesh.ledger().into_keys().collect::<Vec<_>>(), ["first"]);
+            assert_eq!(mesh.upstream("upstream_cx_total"), 1);
+            ok(streams.ask(&Ask::get("shop", "/", "last")).await);
+        });
+    }
+}
+
+#[test]
 fn a_client_connection_that_dies_leaves_nothing_of_its_streams() {
     for up in [true, false] {
         for is_reset in [true, false] {
