@@ -2,7 +2,8 @@
 #
 #   make demo      a whole mesh on this machine, live in the terminal; Ctrl-C leaves nothing behind
 #   make test      everything a change must pass: lint, docs, all tests
-#   make failures  hostile bytes and bad luck on both drivers: what was tried, how often, how often it went wrong
+#   make failures  hostile bytes and bad luck on both drivers: what was tried, how often, how often it went wrong; all of it or
+#                  ROWS="H2-01 H2-05"; with PROXY=release on the program as it is shipped, one driver after the other
 #   make bench     every workload beside other proxies (ten minutes); bench/run --help for more
 #   make cost      instructions per request beside the recorded ones (perf/instructions.jsonl); over 2 % more fails
 #   make fuzz      searches for bytes that parsers get wrong: SECONDS=60 of each of TARGETS="h1_req …"; nightly toolchain
@@ -26,9 +27,11 @@ test: lint
 	@deploy/setup.sh test
 	cargo test --locked --workspace --no-fail-fast
 
+failures: shipped := $(if $(filter release,$(PROXY)),--in-turn)
 failures:
 	@deploy/setup.sh test
-	cargo test --locked -p dataplane --test failures -- --peers
+	$(if $(shipped),cargo build --locked --release -p dataplane)
+	$(if $(shipped),RINGWAY_PROXY=$(abspath $(built))/release/ringway-proxy) cargo test --locked -p dataplane --test failures -- --peers $(shipped) $(ROWS)
 
 lint:
 	@deploy/setup.sh build

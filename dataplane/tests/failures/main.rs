@@ -1,7 +1,8 @@
 //! Every row of the catalogue of failures (HTTP/1, HTTP/2 and what lies between them, upstreams, resources), tried on the
 //! real program, on both I/O drivers.
 //!
-//! `make failures`, or `cargo test -p dataplane --test failures -- [ROW…]`. It prints what was tried, how often, and how
+//! `make failures`, or `cargo test -p dataplane --test failures -- [--in-turn] [ROW…]`; `RINGWAY_PROXY` names another build of the
+//! program, such as the one for release, whose times mean something with `--in-turn`. It prints what was tried, how often, and how
 //! often the outcome was unsafe; that is never to be. So that this means something, the same rows are tried on a proxy
 //! that is broken on purpose, which must be found out, and with `--peers` on HAProxy, which is printed as it is.
 //!
@@ -53,15 +54,20 @@ fn main() -> ExitCode {
     let rows: Vec<&Row> = ROWS.iter().filter(|row| wanted.is_empty() || is_wanted(row)).collect();
     let begun = Instant::now();
     let with_peers = arguments.iter().any(|argument| argument == "--peers");
-    // Side by side: the others mostly wait.
+    // Side by side, since they mostly wait; or one after the other, where times shall mean something.
+    let in_turn = arguments.iter().any(|argument| argument == "--in-turn");
     let (ours, broken, haproxy) = thread::scope(|scope| {
         let rows = &rows;
-        let all = |kind| scope.spawn(move || try_all(rows, kind));
+        let join = |thread: thread::ScopedJoinHandle<'_, Tried>| thread.join().expect("no trial panics");
+        let all = |kind| {
+            let thread = scope.spawn(move || try_all(rows, kind));
+            if in_turn { Ok(join(thread)) } else { Err(thread) }
+        };
         let ours = [Kind::IoUring, Kind::Epoll].map(all);
         let broken = all(Kind::Broken);
         let haproxy = with_peers.then(|| all(Kind::Haproxy));
-        let join = |thread: thread::ScopedJoinHandle<'_, Tried>| thread.join().expect("no trial panics");
-        (ours.map(join), join(broken), haproxy.map(join))
+        let tried = |tried: Result<Tried, _>| tried.unwrap_or_else(join);
+        (ours.map(tried), tried(broken), haproxy.map(tried))
     });
     let mut is_good = true;
     let (mut trials, mut unsafe_trials) = (0, 0);

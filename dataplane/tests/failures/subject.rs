@@ -103,7 +103,9 @@ impl Subject {
         let file = folder.path().join("bootstrap.yaml");
         let text = config::bootstrap(&folder.path().join("admin.sock"), setting, world);
         fs::write(&file, text).expect("a temporary file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringway-proxy"));
+        // Another build of it, where one is named.
+        let program = std::env::var_os("RINGWAY_PROXY");
+        let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringway-proxy").into()));
         command.arg("-c").arg(&file).arg("--data-dir").arg(folder.path().join("data"));
         command.args(["--no-pin", "--io", io, "--exit-on-stdin-eof"]);
         command.arg("--workers").arg(setting.workers.unwrap_or(1).to_string());

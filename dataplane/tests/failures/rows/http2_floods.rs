@@ -114,8 +114,11 @@ impl Trials<'_> {
         }
         self.judge(&mut verdict);
         self.tally.count(&name, verdict);
-        let ratio = p99(&mut beside).as_secs_f32() / p99(&mut alone).as_secs_f32();
-        self.tally.notes.push(format!("{name}: {sent} parts, {more} KiB, p99 of others × {ratio:.1}"));
+        let (beside, alone) = (p99(&mut beside), p99(&mut alone));
+        let ratio = beside.as_secs_f32() / alone.as_secs_f32();
+        self.tally.notes.push(format!(
+            "{name}: {sent} parts, {more} KiB, p99 of others {beside:.1?}, which is × {ratio:.1}"
+        ));
     }
 
     /// A good request over a connection of its own, by turns of either HTTP; how long it took.
