@@ -169,6 +169,7 @@ pub async fn serve<I: Io>(
         requests_count: 0,
         drain_timeout: manager.config.drain_timeout,
         delayed_close_timeout: manager.config.delayed_close_timeout,
+        thrown_away_max: u64::MAX,
     };
     let (mut manager, mut first) = (Some(manager), first);
     let after = loop {

@@ -316,7 +316,7 @@ pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Time a connection lingers after its last answer while the other end still sends (Envoy: `delayed_close_timeout`, 1 s).
 /// What comes is thrown away; no bound in bytes, since a client that sends its whole upload before it reads would lose the
-/// answer.
+/// answer. Only behind an error of HTTP/2 there is one: the window of the connection.
 pub const DELAYED_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Time an exchange may pass without a byte in either direction (Envoy: `stream_idle_timeout`).

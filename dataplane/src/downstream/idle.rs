@@ -44,6 +44,8 @@ pub struct Connection<I: Io> {
     /// See
     /// [`HttpConnectionManager::delayed_close_timeout`](policy::network_filter::HttpConnectionManager::delayed_close_timeout).
     pub(super) delayed_close_timeout: Duration,
+    /// How much may be thrown away in that time, in bytes.
+    pub(super) thrown_away_max: u64,
 }
 
 /// What the worker knows of a connection, to end it while it waits for a request, or for the bytes that tell what it is.
@@ -183,26 +185,33 @@ impl<I: Io> Connection<I> {
                 return;
             }
             // Unless that was told early, it does not keep its word.
-            self.is_finished = !self.throws_away(worker);
+            self.is_finished = self.throw_away(worker) == 0;
         }
         let until = Deadline::after(worker.io.now(), self.delayed_close_timeout);
         if self.send.finish(until).await.is_err() || self.is_ended {
             return;
         }
         // The wait's own deadline ends it only when nothing comes.
-        while worker.io.now() < until.0 && !self.is_ended && self.recv.readable(until).await.is_ok() {
-            self.throws_away(worker);
+        let mut left = self.thrown_away_max;
+        while left > 0
+            && worker.io.now() < until.0
+            && !self.is_ended
+            && self.recv.readable(until).await.is_ok()
+        {
+            left = left.saturating_sub(self.throw_away(worker) as u64);
         }
     }
 
-    /// Receives what nobody wants; whether there was any.
-    fn throws_away(&mut self, worker: &Worker<I>) -> bool {
+    /// Receives what nobody wants; how many bytes.
+    fn throw_away(&mut self, worker: &Worker<I>) -> usize {
         let mut thrown_away = worker.buffers.take();
         let received = self.recv.try_recv(&mut thrown_away);
         worker.buffers.put(thrown_away);
-        let has_come = matches!(received, Some(Ok(1..)));
-        self.is_ended |= received.is_some() && !has_come;
-        has_come
+        self.is_ended |= matches!(received, Some(Ok(0) | Err(_)));
+        match received {
+            Some(Ok(count)) => count,
+            Some(Err(_)) | None => 0,
+        }
     }
 }
 

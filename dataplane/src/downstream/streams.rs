@@ -43,6 +43,7 @@ pub(super) async fn serve<I: Io>(
         return worker.buffers.put(first);
     };
     let config = http2::downstream_config(&manager.config, worker.rng.borrow_mut().next_u64());
+    let window_bytes = u64::from(config.connection_window_bytes);
     let http2 = Http2::new(true, config, worker.buffers.clone(), worker.io.now());
     let client = Client { origin: connection.origin.clone(), owner: connection.owner };
     stats.counters.downstream_cx_http2_total.inc();
@@ -76,7 +77,11 @@ pub(super) async fn serve<I: Io>(
     waiting.waits.set(false);
     stats.counters.downstream_cx_http2_active.dec();
     match ended {
-        Ended::Failed(_) => stats.counters.downstream_cx_protocol_error.inc(),
+        Ended::Failed(_) => {
+            stats.counters.downstream_cx_protocol_error.inc();
+            // Of a client that keeps to the windows no more than that is on its way; the others need not be read for long.
+            connection.thrown_away_max = window_bytes;
+        }
         Ended::Closed | Ended::Broken => connection.is_ended = true,
         Ended::Done => {}
     }

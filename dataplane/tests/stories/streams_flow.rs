@@ -195,3 +195,25 @@ fn a_cut_answer_is_never_taken_for_a_whole_one() {
         },
     );
 }
+
+#[test]
+fn who_sends_on_after_an_error_is_read_no_further_than_a_window() {
+    const WINDOW: usize = 200_000;
+    let setup = Pairing { down: true, up: true }.setup(StreamBehaviour::default()).manager(|m| {
+        m.delayed_close_timeout = Duration::from_secs(60);
+        m.http2.connection_window_bytes = WINDOW as u32;
+    });
+    brisk(&setup, async |_, mesh| {
+        let mut peer = mesh.peer().await;
+        peer.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        // SETTINGS; DATA on no stream.
+        peer.send([0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 7]).await;
+        let (begun, mut sent) = (mesh.io.now(), 0);
+        while peer.try_send([7; 10_000]).await.is_ok() {
+            sent += 10_000;
+            assert!(sent < 10 * WINDOW, "it reads on");
+        }
+        assert!(sent >= WINDOW, "{sent}");
+        assert!(mesh.io.now() - begun < 30_000_000_000);
+    });
+}
