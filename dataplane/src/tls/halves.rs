@@ -14,7 +14,7 @@ use std::{
 use policy::limits;
 use runtime::{Buffer, BufferPool, Deadline, Gather, Io, RecvHalf, SendHalf, timer::Alarm};
 
-use super::record::{Opened, PLAINTEXT_BYTES_MAX, RecordError, Records};
+use super::record::{self, Opened, PLAINTEXT_BYTES_MAX, RecordError, Records};
 
 /// The receiving half.
 pub struct TlsRecv<I: Io> {
@@ -47,6 +47,8 @@ pub struct TlsSend<I: Io> {
     inner: I::Send,
     records: Rc<RefCell<Records>>,
     out: Gather,
+    /// How the connection broke within a send.
+    broken: Option<io::ErrorKind>,
 }
 
 /// The halves of a connection whose handshake is done. `sealed` came behind it, and `opened` is what was opened with it.
@@ -59,7 +61,7 @@ pub fn split<I: Io>(
     let records = Rc::new(RefCell::new(records));
     let held = Held { sealed, opened, buffers };
     let recv = TlsRecv { inner: recv, records: records.clone(), held, end: None };
-    (recv, TlsSend { inner: send, records, out: Gather::new() })
+    (recv, TlsSend { inner: send, records, out: Gather::new(), broken: None })
 }
 
 impl<I: Io> TlsRecv<I> {
@@ -73,14 +75,14 @@ impl<I: Io> TlsRecv<I> {
             return Err((recv, send));
         }
         let TlsRecv { inner, records, held, .. } = recv;
-        let TlsSend { inner: sending, records: shared, out } = send;
+        let TlsSend { inner: sending, records: shared, out, broken } = send;
         drop(shared);
         match (io.detach(inner, sending).await, Rc::try_unwrap(records)) {
             (Ok(stream), Ok(records)) => Ok((stream, records.into_inner())),
             (Err((recv, send)), Ok(records)) => {
                 let records = Rc::new(records);
                 let recv = TlsRecv { inner: recv, records: records.clone(), held, end: None };
-                Err((recv, TlsSend { inner: send, records, out }))
+                Err((recv, TlsSend { inner: send, records, out, broken }))
             }
             (_, Err(_)) => unreachable!("the halves share their records with nobody"),
         }
@@ -129,7 +131,8 @@ impl<I: Io> TlsRecv<I> {
         if self.held.sealed.capacity() == 0 {
             self.held.sealed = self.held.buffers.take();
         }
-        if self.held.sealed.spare() == 0 {
+        // What is there is less than a record, which has room behind it when it lies at the front.
+        if self.held.sealed.spare() < record::BYTES_MAX {
             self.held.buffers.make_room(&mut self.held.sealed);
         }
         let received = self.inner.try_recv(&mut self.held.sealed);
@@ -299,10 +302,23 @@ impl<'a> Batch<'a> {
 }
 
 impl<I: Io> TlsSend<I> {
-    /// As [`SendHalf::send`].
+    /// As [`SendHalf::send`], but that of a connection that broke when a part of the records had gone the next send tells:
+    /// nobody may take what was in them for unsent.
     pub async fn send(&mut self, gather: &mut Gather, until: Deadline) -> io::Result<usize> {
+        if let Some(kind) = self.broken {
+            return Err(kind.into());
+        }
         let count = self.seal(gather)?;
-        self.inner.send_all(&mut self.out, until).await?;
+        let total = self.out.unsent_len();
+        match self.inner.send_all(&mut self.out, until).await {
+            Ok(()) => {}
+            // Of a send that was given up nobody knows anyway how much went.
+            Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
+                return Err(error);
+            }
+            Err(error) if self.out.unsent_len() == total => return Err(error),
+            Err(error) => self.broken = Some(error.kind()),
+        }
         gather.mark_sent(count);
         Ok(count)
     }

@@ -28,8 +28,10 @@ pub(super) const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes behind the header of a record: TLS 1.2 allows more than TLS 1.3 (RFC 5246 §6.2.3, RFC 8446 §5.2).
 const SEALED_BYTES_MAX: usize = PLAINTEXT_BYTES_MAX + 2048;
 
-/// A whole record fits into one buffer.
-const _: () = assert!(HEADER_BYTES + SEALED_BYTES_MAX <= limits::RECV_BUFFER_BYTES);
+/// Longest record.
+pub(super) const BYTES_MAX: usize = HEADER_BYTES + SEALED_BYTES_MAX;
+/// A whole one fits into one buffer.
+const _: () = assert!(BYTES_MAX <= limits::RECV_BUFFER_BYTES);
 
 /// Both directions of a connection whose handshake is done.
 pub struct Records {
