@@ -351,7 +351,7 @@ fn send_request<I: Io>(
         let mut rng = worker.rng.borrow_mut();
         head_edits::write_request_id([rng.next_u64(), rng.next_u64()], &mut request_id);
     }
-    let forwarded = Forwarded::write(view, &manager.config.forwarded, side.origin(), &request_id, forwarded);
+    let forwarded = Forwarded::write(view, &manager.config, side.origin(), &request_id, forwarded);
     let mut list = EditList::take(edits);
     head_edits::request(view, &plan.target.request_headers, &manager.config, &forwarded, &mut list);
     let mut key = [0; upgrade::KEY_CHARACTERS];

@@ -5,7 +5,8 @@
 use std::io::Write as _;
 
 use policy::{
-    forwarded::{ClientAddress, FORWARDED_FOR, FORWARDED_PROTO, ForwardedTrust},
+    client_cert::FORWARDED_CLIENT_CERT,
+    forwarded::{ClientAddress, FORWARDED_FOR, FORWARDED_PROTO},
     network_filter::{HttpConnectionManager, ServerHeader},
     route::{self, HeaderEdits},
 };
@@ -71,32 +72,48 @@ pub struct Forwarded<'a> {
     request_id: &'a [u8],
     /// The scheme of what is asked for.
     scheme: &'static str,
+    /// Who called, by its certificate.
+    client_cert: Option<&'a [u8]>,
+    /// What others told of that is passed on.
+    passes_client_cert: bool,
 }
 
 impl<'a> Forwarded<'a> {
     /// Works it out for one request; `memory` is the connection's.
     pub fn write(
         view: RequestView<'_>,
-        trust: &ForwardedTrust,
+        config: &HttpConnectionManager,
         origin: &'a Origin,
         request_id: &'a [u8],
         memory: &'a mut Vec<u8>,
     ) -> Forwarded<'a> {
-        let scheme = origin.scheme();
-        if !trust.use_remote_address {
-            return Forwarded { chain: None, client: None, request_id, scheme };
-        }
+        let trust = &config.forwarded;
         memory.clear();
-        if !trust.skip_append {
+        if trust.use_remote_address && !trust.skip_append {
             trust.append_to(&view, &origin.remote_text, memory);
         }
         let chain_end = memory.len();
-        if let ClientAddress::Forwarded(ip) = trust.client(&view, origin.remote) {
+        if trust.use_remote_address
+            && let ClientAddress::Forwarded(ip) = trust.client(&view, origin.remote)
+        {
             let _ = write!(memory, "{ip}");
         }
-        let (chain, client) = memory.split_at(chain_end);
+        let client_end = memory.len();
+        let peer = origin.identity();
+        if let Some(peer) = peer.filter(|_| config.forward_client_cert.tells()) {
+            config.client_cert_details.write(peer, origin.own_name(), memory);
+        }
+        let (chain, rest) = memory.split_at(chain_end);
+        let (client, cert) = rest.split_at(client_end - chain_end);
         let client = if client.is_empty() { origin.remote_text.as_bytes() } else { client };
-        Forwarded { chain: (!trust.skip_append).then_some(chain), client: Some(client), request_id, scheme }
+        Forwarded {
+            chain: (trust.use_remote_address && !trust.skip_append).then_some(chain),
+            client: trust.use_remote_address.then_some(client),
+            request_id,
+            scheme: origin.scheme(),
+            client_cert: (!cert.is_empty()).then_some(cert),
+            passes_client_cert: config.forward_client_cert.passes_on(peer),
+        }
     }
 }
 
@@ -134,7 +151,7 @@ impl Present {
 /// Edits of a request on its way upstream. What the proxy adds comes before what is configured, as in Envoy, so that the
 /// configuration can change it.
 pub fn request<'a>(
-    view: RequestView<'_>,
+    view: RequestView<'a>,
     edits: &'a HeaderEdits,
     config: &HttpConnectionManager,
     forwarded: &Forwarded<'a>,
@@ -153,6 +170,15 @@ pub fn request<'a>(
     }
     if config.forwarded.replaces_proto() || !present.forwarded_proto {
         list.set(present.forwarded_proto, FORWARDED_PROTO, forwarded.scheme.as_bytes());
+    }
+    // It never goes on by itself, so what shall is added.
+    if forwarded.passes_client_cert {
+        for value in view.header_values(FORWARDED_CLIENT_CERT) {
+            list.0.push(Edit::Append { name: FORWARDED_CLIENT_CERT, value });
+        }
+    }
+    if let Some(value) = forwarded.client_cert {
+        list.0.push(Edit::Append { name: FORWARDED_CLIENT_CERT, value });
     }
     let is_foreign = config.forwarded.use_remote_address && !config.preserve_external_request_id;
     if config.generate_request_id && (is_foreign || !present.request_id) {

@@ -309,7 +309,7 @@ async fn secure<I: Io>(
     match tls::accept(worker, &tls, halves, first).await {
         Ok(Secured { halves, peer, alpn, is_resumed }) => {
             stats.tls.handshake(is_resumed);
-            origin.tls = Some(Arc::new(TlsOrigin { peer, alpn }));
+            origin.tls = Some(Arc::new(TlsOrigin { peer, alpn, own: tls.own.clone() }));
             Some(halves)
         }
         Err(error) => {

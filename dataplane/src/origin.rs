@@ -36,6 +36,8 @@ pub struct TlsOrigin {
     pub peer: Option<Peer>,
     /// The application protocol that was agreed on.
     pub alpn: Option<Box<[u8]>>,
+    /// The URI name of the certificate that we have shown.
+    pub own: Option<Arc<str>>,
 }
 
 /// What the first bytes of a connection say of it.
@@ -69,6 +71,11 @@ impl Origin {
     /// Who the other end is, if it showed a certificate.
     pub fn identity(&self) -> Option<&Peer> {
         self.tls.as_ref()?.peer.as_ref()
+    }
+
+    /// The URI name of the certificate that we have shown.
+    pub fn own_name(&self) -> Option<&str> {
+        self.tls.as_ref()?.own.as_deref()
     }
 
     /// Which HTTP is spoken on it: what was agreed on, where it could be either.

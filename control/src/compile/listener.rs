@@ -14,7 +14,8 @@ use proto::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use proto::pb::envoy::extensions::filters::http::router::v3::Router;
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+    ForwardClientCertDetails, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
+    UpgradeConfig,
 };
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
@@ -52,7 +53,14 @@ pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
                 }],
                 ..RouteConfiguration::default()
             };
-            http(&cluster, RouteSpecifier::RouteConfig(routes))
+            let mut manager = manager(&cluster, RouteSpecifier::RouteConfig(routes));
+            if sidecar.identity.is_some() {
+                // Who calls is known; what callers say of that is not.
+                manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet as i32;
+                manager.set_current_client_cert_details =
+                    Some(SetCurrentClientCertDetails { uri: true, ..SetCurrentClientCertDetails::default() });
+            }
+            self::filter("http_connection_manager", &manager)
         }
         Protocol::Tcp => tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone())),
     };

@@ -6,7 +6,12 @@ use core::{num::NonZeroU32, time::Duration};
 use wire::path::Normalization;
 
 use crate::{
-    forwarded::ForwardedTrust, http2::Http2Options, limits, route::RouteTable, upgrade::Upgrades,
+    client_cert::{ClientCertDetails, ForwardClientCert},
+    forwarded::ForwardedTrust,
+    http2::Http2Options,
+    limits,
+    route::RouteTable,
+    upgrade::Upgrades,
     weighted::Weighted,
 };
 
@@ -65,6 +70,10 @@ pub struct HttpConnectionManager {
     pub server_header: ServerHeader,
     /// Whose word about the client's address and scheme is believed, and what is told of the connection's.
     pub forwarded: ForwardedTrust,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub forward_client_cert: ForwardClientCert,
+    /// What it tells of who called.
+    pub client_cert_details: ClientCertDetails,
     /// Give requests that come without `x-request-id` one; at the edge (`use_remote_address`), all.
     pub generate_request_id: bool,
     /// Leave the `x-request-id` of requests as it is at the edge, too.
@@ -103,6 +112,8 @@ impl HttpConnectionManager {
             drain_timeout: limits::DRAIN_TIMEOUT_DEFAULT,
             delayed_close_timeout: limits::DELAYED_CLOSE_TIMEOUT_DEFAULT,
             server_header: ServerHeader::default(),
+            forward_client_cert: ForwardClientCert::default(),
+            client_cert_details: ClientCertDetails::default(),
             forwarded: ForwardedTrust::default(),
             generate_request_id: true,
             preserve_external_request_id: false,

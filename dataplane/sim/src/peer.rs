@@ -117,6 +117,11 @@ impl<I: Io> Peer<I> {
         }
     }
 
+    /// What was received and nobody has asked for.
+    pub fn waiting(&self) -> &[u8] {
+        &self.waiting
+    }
+
     /// Receives so many bytes.
     pub async fn recv_exactly(&mut self, count: usize) -> Vec<u8> {
         while self.waiting.len() < count {

@@ -26,6 +26,8 @@ use super::verify::{self, Verifier};
 
 /// TLS as a server does it.
 pub struct ServerTls {
+    /// The URI name of the first certificate that has one.
+    pub own: Option<Arc<str>>,
     pub(super) rustls: Arc<ServerConfig>,
     pub(super) policy: Arc<DownstreamTls>,
 }
@@ -197,8 +199,11 @@ impl Secrets<'_> {
                     Secret::Trust(_) => return Err(Unusable::Kind(name.clone())),
                 },
             };
-            let names = chain.chain.first().map(|leaf| verify::dns_names(leaf)).unwrap_or_default();
-            Ok(Certificate { key: Arc::new(translate::tls::certified_key(chain)?), names })
+            // A certificate of ours that cannot be read is shown all the same: it is for others to judge.
+            let own = chain.chain.first().and_then(|leaf| verify::of_own(leaf).ok()).unwrap_or_default();
+            let key = Arc::new(translate::tls::certified_key(chain)?);
+            let uri = own.uri_sans.first().map(|uri| Arc::from(&**uri));
+            Ok(Certificate { key, uri, names: own.dns_sans })
         };
         common.certificates.iter().map(certificate).collect()
     }
@@ -218,6 +223,7 @@ impl Secrets<'_> {
 #[derive(Debug)]
 struct Certificate {
     key: Arc<CertifiedKey>,
+    uri: Option<Arc<str>>,
     names: Vec<Box<str>>,
 }
 
@@ -276,6 +282,7 @@ fn server(
     if certificates.0.is_empty() {
         return Err(Unusable::NoCertificate);
     }
+    let own = certificates.0.iter().find_map(|certificate| certificate.uri.clone());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions(common))?;
     let builder = match secrets.trust(common)? {
@@ -296,7 +303,7 @@ fn server(
     // Nothing is done for what could be another's, sent once more (RFC 8446 §8).
     rustls.max_early_data_size = 0;
     rustls.enable_secret_extraction = true;
-    Ok(ServerTls { rustls: Arc::new(rustls), policy: policy.clone() })
+    Ok(ServerTls { own, rustls: Arc::new(rustls), policy: policy.clone() })
 }
 
 /// Sessions that are kept for a cluster.

@@ -137,18 +137,6 @@ fn read(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Peer, Refused> 
     Ok(peer)
 }
 
-/// The DNS names of a certificate of ours; none where it cannot be read.
-pub(super) fn dns_names(der: &[u8]) -> Vec<Box<str>> {
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let names = names.iter().flat_map(|extension| &extension.value.general_names);
-    let dns = names.filter_map(|name| match name {
-        GeneralName::DNSName(dns) => Some(Box::from(*dns)),
-        _ => None,
-    });
-    dns.collect()
-}
-
 /// Whether a certificate may be a workload's: it vouches for nobody, and signs handshakes (X509-SVID §4.3, §5).
 fn is_leaf(certificate: &X509Certificate<'_>) -> bool {
     let usage = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {

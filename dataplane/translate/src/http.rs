@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use policy::{
+    client_cert::{ClientCertDetails, ForwardClientCert},
     forwarded::ForwardedTrust,
     limits,
     network_filter::{Codec, HttpConnectionManager, RouteSource, ServerHeader, Underscores},
@@ -109,12 +110,12 @@ pub(crate) fn connection_manager(
         merge_slashes: value.merge_slashes,
         escaped_slashes: escaped_slashes(value, at)?,
     };
+    (manager.forward_client_cert, manager.client_cert_details) = client_cert(value, at)?;
     manager.access_log = access_logs(&value.access_log, origin, &at.field("access_log"))?;
     Ok(Referring { value: Arc::new(manager), clusters, route_tables, secrets: Wanted::new() })
 }
 
 fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> {
-    use fields_of::ForwardClientCertDetails;
     at.refuse_all(&[
         ("http1_safe_max_connection_duration", value.http1_safe_max_connection_duration),
         ("scheme_header_transformation", value.scheme_header_transformation.is_some()),
@@ -122,11 +123,6 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
         ("early_header_mutation_extensions", !value.early_header_mutation_extensions.is_empty()),
         ("internal_address_config", value.internal_address_config.is_some()),
         ("via", !value.via.is_empty()),
-        (
-            "forward_client_cert_details",
-            value.forward_client_cert_details != ForwardClientCertDetails::Sanitize as i32,
-        ),
-        ("set_current_client_cert_details", value.set_current_client_cert_details.is_some()),
         ("forward_client_cert_matcher", value.forward_client_cert_matcher.is_some()),
         ("path_normalization_options", value.path_normalization_options.is_some()),
         ("local_reply_config", value.local_reply_config.is_some()),
@@ -137,6 +133,34 @@ fn refuse(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<(), Fault> 
         ("append_x_forwarded_port", value.append_x_forwarded_port),
         ("forward_proto_config", value.forward_proto_config.is_some()),
     ])
+}
+
+/// Not told: the certificate itself and its chain, which are longer than a head may be.
+fn client_cert(
+    value: &hcm::HttpConnectionManager,
+    at: &At<'_>,
+) -> Result<(ForwardClientCert, ClientCertDetails), Fault> {
+    use fields_of::ForwardClientCertDetails as Details;
+    let forward_at = at.field("forward_client_cert_details");
+    let forward = match fields::enumeration(value.forward_client_cert_details, &forward_at)? {
+        Details::Sanitize => ForwardClientCert::Sanitize,
+        Details::ForwardOnly => ForwardClientCert::ForwardOnly,
+        Details::AppendForward => ForwardClientCert::AppendForward,
+        Details::SanitizeSet => ForwardClientCert::SanitizeSet,
+        Details::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+    };
+    let Some(set) = &value.set_current_client_cert_details else {
+        return Ok((forward, ClientCertDetails::default()));
+    };
+    let at = at.field("set_current_client_cert_details");
+    at.refuse_all(&[
+        ("cert", set.cert),
+        ("chain", set.chain),
+        ("issuer", set.issuer),
+        ("format", set.format != 0),
+    ])?;
+    let subject = set.subject.is_some_and(|on| on.value);
+    Ok((forward, ClientCertDetails { subject, uri: set.uri, dns: set.dns }))
 }
 
 fn codec(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<Codec, Fault> {

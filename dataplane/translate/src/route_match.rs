@@ -112,8 +112,8 @@ fn header_name<'a>(name: &'a str, at: &At<'_>) -> Result<&'a str, Fault> {
         let supported = ":method, :path, :authority";
         return Err(at.fault(Reason::UnsupportedValue { value: name.to_owned(), supported }));
     }
-    // Envoy takes this one off before it looks for a route (`forward_client_cert_details`: SANITIZE, the only way here);
-    // a matcher would believe what anybody writes.
+    // Envoy takes this one off before it looks for a route, unless `forward_client_cert_details` says otherwise; a matcher
+    // would believe what anybody writes.
     if name.eq_ignore_ascii_case("x-forwarded-client-cert") {
         return Err(at.unsupported());
     }
