@@ -159,7 +159,7 @@ async fn a_poisoned_resource_is_named_in_the_nack_and_changes_nothing_that_runs(
 
     assert_eq!(client.get("/").await.unwrap().1, "blue", "on the same connection");
     let dump = proxy.json("/config_dump").await;
-    let clusters = &dump["types"][0];
+    let clusters = &dump["types"][1];
     assert_eq!(clusters["rejected"], json!([{"name": "blue", "version": "2", "reason": reason}]));
     assert_eq!(
         clusters["active"],
@@ -197,7 +197,7 @@ async fn a_listener_that_cannot_be_bound_is_refused_and_others_come_move_and_go(
     proxy.says("snapshot published").await;
     refuses(after).await;
     assert_eq!(body_of(&proxy).await, "blue");
-    assert_eq!(proxy.json("/config_dump").await["types"][2]["active"].as_array().unwrap().len(), 1);
+    assert_eq!(proxy.json("/config_dump").await["types"][3]["active"].as_array().unwrap().len(), 1);
     proxy.stop().await;
 }
 

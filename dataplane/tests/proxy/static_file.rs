@@ -122,7 +122,7 @@ async fn a_bootstrap_file_is_enough_for_traffic_and_its_metrics_on_both_drivers(
             assert_eq!(cores["io_driver"], "epoll");
         }
         let dump = proxy.json("/config_dump").await;
-        assert_eq!(dump["types"][0]["static"], serde_json::json!(["app"]));
+        assert_eq!(dump["types"][1]["static"], serde_json::json!(["app"]));
         drop(client);
         proxy.stop().await;
     }

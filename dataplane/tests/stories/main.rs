@@ -2,6 +2,8 @@
 
 #[path = "../support/mesh.rs"]
 mod mesh;
+#[path = "../support/secured.rs"]
+mod secured;
 
 mod access_log;
 mod adoption;
@@ -26,5 +28,6 @@ mod streams_flow;
 mod streams_timeouts;
 mod tcp;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod workers;

@@ -448,6 +448,12 @@ impl<I: Ground> Mesh<I> {
         of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.counters.each().collect()))
     }
 
+    /// A counter of the handshakes at [`LISTENER`], over all workers.
+    pub(crate) fn secured(&self, name: &str) -> u64 {
+        let binder = self.binder.borrow();
+        of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.tls.each().collect()))
+    }
+
     /// A counter of [`APP`], over all workers.
     pub(crate) fn upstream(&self, name: &str) -> u64 {
         let binder = self.binder.borrow();
