@@ -12,6 +12,8 @@ mod config;
 mod halves;
 mod handshake;
 mod record;
+#[cfg(test)]
+mod tests;
 mod turnstile;
 mod verify;
 

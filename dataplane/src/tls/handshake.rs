@@ -143,14 +143,39 @@ struct Handshake<'w, I: Io> {
     until: Deadline,
 }
 
-enum Side {
+/// The part of a connection that rustls plays.
+pub(super) enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }
 
+impl Side {
+    /// Takes what was received, and appends what is to be sent to `out` and data of the application to `opened`; gives how
+    /// many received bytes it is done with, and what comes next.
+    pub(super) fn step(
+        &mut self,
+        received: &mut [u8],
+        out: &mut Gather,
+        opened: &mut Vec<u8>,
+    ) -> (usize, Result<Step, rustls::Error>) {
+        match self {
+            Side::Server(server) => take(server.process_tls_records(received), out, opened),
+            Side::Client(client) => take(client.process_tls_records(received), out, opened),
+        }
+    }
+
+    /// What follows the handshake, when it is done.
+    pub(super) fn into_records(self) -> Result<Records, HandshakeError> {
+        Ok(match self {
+            Side::Server(server) => Records::of_server(server.dangerous_into_kernel_connection()?)?,
+            Side::Client(client) => Records::of_client(client.dangerous_into_kernel_connection()?)?,
+        })
+    }
+}
+
 /// What is to be done next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+pub(super) enum Step {
     /// Look again.
     Again,
     /// Send what was written.
@@ -202,10 +227,7 @@ impl<I: Io> Handshake<'_, I> {
             Some(leaf) => Some(verify::peer(leaf, SystemTime::now())?),
             None => None,
         };
-        let records = match connection {
-            Side::Server(server) => Records::of_server(server.dangerous_into_kernel_connection()?)?,
-            Side::Client(client) => Records::of_client(client.dangerous_into_kernel_connection()?)?,
-        };
+        let records = connection.into_records()?;
         let opened = match opened.is_empty() {
             true => Buffer::default(),
             false => worker.buffers.take_with(&opened),
@@ -248,12 +270,7 @@ impl<I: Io> Handshake<'_, I> {
     }
 
     fn step(&mut self, received: &mut Buffer) -> Result<Step, HandshakeError> {
-        let bytes = received.filled_mut();
-        let (out, opened) = (&mut self.out, &mut self.opened);
-        let (discard, step) = match &mut self.connection {
-            Side::Server(server) => take(server.process_tls_records(bytes), out, opened),
-            Side::Client(client) => take(client.process_tls_records(bytes), out, opened),
-        };
+        let (discard, step) = self.connection.step(received.filled_mut(), &mut self.out, &mut self.opened);
         received.consume(discard);
         Ok(step?)
     }

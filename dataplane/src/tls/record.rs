@@ -41,6 +41,8 @@ pub struct Records {
     received: u64,
     encrypter: Box<dyn MessageEncrypter>,
     sent: u64,
+    /// Records that one key of ours seals at most.
+    key_records_max: u64,
     /// Bytes of a handshake message that is not whole yet.
     handshake: Vec<u8>,
     /// The other end asked for new keys of ours.
@@ -125,6 +127,11 @@ impl Records {
             received,
             encrypter,
             sent,
+            key_records_max: match suite {
+                SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit.min(KEY_RECORDS_MAX),
+                // There are no new keys in TLS 1.2, so each is used for as long as it is safe.
+                SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+            },
             handshake: Vec::new(),
             owes_key_update: false,
             idle_records: 0,
@@ -133,9 +140,8 @@ impl Records {
 
     /// Whether a whole record lies at the front of `bytes`, or something that is none.
     pub fn is_whole(bytes: &[u8]) -> bool {
-        length_of(bytes)
-            .is_none_or(|length| length > SEALED_BYTES_MAX || bytes.len() >= HEADER_BYTES + length)
-            && bytes.len() >= HEADER_BYTES
+        let Some((kind, length)) = header_of(bytes) else { return false };
+        !is_known(kind) || length > SEALED_BYTES_MAX || bytes.len() >= HEADER_BYTES + length
     }
 
     /// Opens the record at the front of `bytes`, where it lies.
@@ -143,22 +149,18 @@ impl Records {
     /// # Errors
     /// When the connection cannot go on; nothing may be opened any more.
     pub fn open<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Opened<'a>, RecordError> {
-        let Some(length) = length_of(bytes) else { return Ok(Opened::Partial) };
+        let Some((outer, length)) = header_of(bytes) else { return Ok(Opened::Partial) };
+        let is_tls13 = matches!(self.suite, SupportedCipherSuite::Tls13(_));
+        // All that is sealed in TLS 1.3 looks like data (RFC 8446 §5.2), and all is sealed by now. What is none is not waited
+        // for: plain text may say anything where a length would be.
+        if !is_known(outer) || is_tls13 && outer != ContentType::ApplicationData {
+            return Err(RecordError::Unexpected);
+        }
         if length > SEALED_BYTES_MAX {
             return Err(RecordError::TooLong(length));
         }
         let length = HEADER_BYTES + length;
-        let Some((header, sealed)) =
-            bytes.get_mut(..length).and_then(|record| record.split_at_mut_checked(HEADER_BYTES))
-        else {
-            return Ok(Opened::Partial);
-        };
-        let outer = ContentType::from(header.first().copied().unwrap_or_default());
-        let is_tls13 = matches!(self.suite, SupportedCipherSuite::Tls13(_));
-        // All that is sealed in TLS 1.3 looks like data (RFC 8446 §5.2), and all is sealed by now.
-        if is_tls13 && outer != ContentType::ApplicationData {
-            return Err(RecordError::Unexpected);
-        }
+        let Some(sealed) = bytes.get_mut(HEADER_BYTES..length) else { return Ok(Opened::Partial) };
         let message = InboundOpaqueMessage::new(outer, ProtocolVersion::TLSv1_2, sealed);
         let message = self.decrypter.decrypt(message, self.received)?;
         self.received += 1;
@@ -166,7 +168,7 @@ impl Records {
         if payload.len() > PLAINTEXT_BYTES_MAX {
             return Err(RecordError::TooLong(payload.len()));
         }
-        if kind == ContentType::ApplicationData && !payload.is_empty() {
+        if kind == ContentType::ApplicationData && !payload.is_empty() && self.handshake.is_empty() {
             self.idle_records = 0;
             return Ok(Opened::Data { payload, length });
         }
@@ -175,7 +177,7 @@ impl Records {
             return Err(RecordError::Empty);
         }
         match kind {
-            // A message that began in one record goes on in the next (RFC 8446 §5.1).
+            // A message that began in one record goes on in the very next (RFC 8446 §5.1).
             ContentType::ApplicationData if self.handshake.is_empty() => {}
             ContentType::Alert if self.handshake.is_empty() => match alert(payload)? {
                 Alert::CloseNotify => return Ok(Opened::Closed),
@@ -246,18 +248,12 @@ impl Records {
 
     /// New keys, where the other end asked for them, or the old ones have sealed as much as they safely can.
     fn update_keys_if_due(&mut self, out: &mut Vec<u8>) -> Result<(), RecordError> {
-        match self.suite {
-            SupportedCipherSuite::Tls13(suite) => {
-                let limit = suite.common.confidentiality_limit.min(KEY_RECORDS_MAX);
-                if self.sent < limit && !self.owes_key_update {
-                    return Ok(());
-                }
-            }
-            // There are no new keys in TLS 1.2.
-            SupportedCipherSuite::Tls12(suite) if self.sent < suite.common.confidentiality_limit => {
-                return Ok(());
-            }
-            SupportedCipherSuite::Tls12(_) => return Err(rustls::Error::EncryptError.into()),
+        let is_used_up = self.sent >= self.key_records_max;
+        if !is_used_up && !self.owes_key_update {
+            return Ok(());
+        }
+        if matches!(self.suite, SupportedCipherSuite::Tls12(_)) {
+            return Err(rustls::Error::EncryptError.into());
         }
         // A KeyUpdate that asks for none in return (RFC 8446 §4.6.3).
         self.seal_as(ContentType::Handshake, OutboundChunks::Single(&[24, 0, 0, 1, 0]), out)?;
@@ -295,10 +291,15 @@ fn plain(typ: ContentType, payload: OutboundChunks<'_>) -> OutboundPlainMessage<
 /// that carries much, and the path is one that is used.
 const KEY_RECORDS_MAX: u64 = 1 << 22;
 
-/// Bytes behind the header, as it says; `None` while it is not whole.
-fn length_of(bytes: &[u8]) -> Option<usize> {
-    let [_, _, _, high, low, ..] = bytes else { return None };
-    Some(usize::from(u16::from_be_bytes([*high, *low])))
+/// What the header says: the type, and how many bytes are behind it; `None` while it is not whole.
+fn header_of(bytes: &[u8]) -> Option<(ContentType, usize)> {
+    let [kind, _, _, high, low, ..] = bytes else { return None };
+    Some((ContentType::from(*kind), usize::from(u16::from_be_bytes([*high, *low]))))
+}
+
+/// Whether records of this type may come behind a handshake, in one version or the other.
+fn is_known(kind: ContentType) -> bool {
+    matches!(kind, ContentType::Alert | ContentType::Handshake | ContentType::ApplicationData)
 }
 
 enum Alert {
@@ -360,3 +361,6 @@ fn encrypter(
         _ => return Err(RecordError::Unexpected),
     })
 }
+
+#[cfg(test)]
+mod tests;
