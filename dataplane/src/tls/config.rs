@@ -10,12 +10,18 @@ use hashbrown::HashMap;
 use policy::{
     filter_chain::FilterChain,
     snapshot::Snapshot,
-    tls::{CommonTls, DownstreamTls, Secret, Source, TrustBundle, UpstreamTls, is_dns_name},
+    tls::{
+        CipherSuite, CommonTls, DownstreamTls, KeyExchange, Secret, Source, TrustBundle, UpstreamTls,
+        is_dns_name,
+    },
 };
 use rustls::{
-    ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    ClientConfig, ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
     client::{ResolvesClientCert, Resumption},
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{
+        CryptoProvider, SupportedKxGroup,
+        aws_lc_rs::{self, cipher_suite, kx_group},
+    },
     pki_types::ServerName,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
@@ -263,6 +269,42 @@ impl ResolvesClientCert for Certificates {
     }
 }
 
+/// What `provider` has, as far as it may be used.
+fn narrowed(provider: &Arc<CryptoProvider>, common: &CommonTls) -> Arc<CryptoProvider> {
+    if common.tls12_suites.is_empty() && common.key_exchanges.is_empty() {
+        return provider.clone();
+    }
+    let mut narrowed = (**provider).clone();
+    if !common.tls12_suites.is_empty() {
+        narrowed.cipher_suites.retain(|suite| matches!(suite, SupportedCipherSuite::Tls13(_)));
+        narrowed.cipher_suites.extend(common.tls12_suites.iter().map(|suite| suite_of(*suite)));
+    }
+    if !common.key_exchanges.is_empty() {
+        narrowed.kx_groups = common.key_exchanges.iter().map(|group| group_of(*group)).collect();
+    }
+    Arc::new(narrowed)
+}
+
+fn suite_of(suite: CipherSuite) -> SupportedCipherSuite {
+    match suite {
+        CipherSuite::EcdsaAes128 => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        CipherSuite::EcdsaAes256 => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        CipherSuite::EcdsaChacha20 => cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        CipherSuite::RsaAes128 => cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        CipherSuite::RsaAes256 => cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        CipherSuite::RsaChacha20 => cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    }
+}
+
+fn group_of(group: KeyExchange) -> &'static dyn SupportedKxGroup {
+    match group {
+        KeyExchange::X25519MlKem768 => kx_group::X25519MLKEM768,
+        KeyExchange::X25519 => kx_group::X25519,
+        KeyExchange::P256 => kx_group::SECP256R1,
+        KeyExchange::P384 => kx_group::SECP384R1,
+    }
+}
+
 fn versions(common: &CommonTls) -> Vec<&'static SupportedProtocolVersion> {
     let known = [(common.versions.tls13, &TLS13), (common.versions.tls12, &TLS12)];
     known.into_iter().filter_map(|(is_spoken, version)| is_spoken.then_some(version)).collect()
@@ -278,6 +320,7 @@ fn server(
     provider: &Arc<CryptoProvider>,
 ) -> Result<ServerTls, Unusable> {
     let common = &policy.common;
+    let provider = &narrowed(provider, common);
     let certificates = Certificates(secrets.certificates(common)?);
     if certificates.0.is_empty() {
         return Err(Unusable::NoCertificate);
@@ -315,6 +358,7 @@ fn client(
     provider: &Arc<CryptoProvider>,
 ) -> Result<ClientTls, Unusable> {
     let common = &policy.common;
+    let provider = &narrowed(provider, common);
     let trust = secrets.trust(common)?;
     // Without anything that says whom to believe, everybody is, as Envoy does.
     let trust = trust.unwrap_or_else(|| TrustBundle { accepts_untrusted: true, ..TrustBundle::default() });
@@ -337,3 +381,6 @@ fn client(
     let sni = policy.sni.as_ref().map(name).transpose()?;
     Ok(ClientTls { rustls: Arc::new(rustls), sni })
 }
+
+#[cfg(test)]
+mod tests;
