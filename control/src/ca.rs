@@ -5,6 +5,7 @@
 //! only the user of the control plane may read, and are never shown.
 
 mod files;
+mod proof;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -36,9 +37,24 @@ pub const SVID_LIFE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 pub struct Authority {
     trust_domain: String,
     svid_life: Duration,
-    root: Vec<u8>,
-    intermediate: Vec<u8>,
+    /// Whom proxies trust, in DER.
+    roots: Vec<Vec<u8>>,
+    /// What vouches for a leaf, in DER: the certificate that signs first, and then up to a root, which is not among them.
+    above: Vec<Vec<u8>>,
+    /// When the certificate that signs ends; nothing it signs is good for longer.
+    not_after: SystemTime,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// Files of an authority that an organisation has already, all of them PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenFiles {
+    /// The certificate that signs, and then those between it and a root, if there are any.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Whom proxies trust. Without it the last one in `certificate` is a root.
+    pub root: Option<PathBuf>,
 }
 
 /// A signed certificate.
@@ -71,6 +87,38 @@ pub enum AuthorityError {
         path: PathBuf,
         /// What it should be.
         expected: &'static str,
+    },
+    /// Key and certificate do not belong together.
+    #[error("{key} is not the key of {certificate}")]
+    OtherKey {
+        /// The file of the key.
+        key: PathBuf,
+        /// The file of the certificate.
+        certificate: PathBuf,
+    },
+    /// The certificate must not sign others.
+    #[error("{path} is not a certificate of an authority: {reason}")]
+    NotAuthority {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// Nobody says whom to trust.
+    #[error("the last certificate of {path} is no root, and no other file names one")]
+    NoRoot {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody would trust what it signs.
+    #[error("what {path} signs is not trusted by {root}: {reason}")]
+    Untrusted {
+        /// The file of the certificate that signs.
+        path: PathBuf,
+        /// The file of those who are trusted.
+        root: PathBuf,
+        /// What a verifier says.
+        reason: String,
     },
     /// The trust domain is none.
     #[error("the trust domain {0:?} must be lower case letters, digits, dots, dashes and underscores")]
@@ -109,9 +157,7 @@ impl Authority {
         trust_domain: &str,
         svid_life: Duration,
     ) -> Result<Authority, AuthorityError> {
-        if SpiffeId::parse(&format!("spiffe://{trust_domain}")).is_err() {
-            return Err(AuthorityError::TrustDomain(trust_domain.to_owned()));
-        }
+        check_trust_domain(trust_domain)?;
         let folder = data_dir.join("ca");
         let files = match files::read(&folder)? {
             Some(files) => files,
@@ -121,14 +167,46 @@ impl Authority {
                 made
             }
         };
-        let issuer = Issuer::from_ca_cert_der(&files.intermediate[..].into(), files.intermediate_key)?;
-        Ok(Authority {
-            trust_domain: trust_domain.to_owned(),
-            svid_life: svid_life.max(SVID_LIFE_MIN),
-            root: files.root,
-            intermediate: files.intermediate,
-            issuer,
-        })
+        let paths = files::paths(&folder);
+        let given = files::Given { above: vec![files.intermediate], roots: vec![files.root] };
+        Authority::of(given, files.intermediate_key, &paths, trust_domain, svid_life)
+    }
+
+    /// An authority that an organisation has already.
+    ///
+    /// # Errors
+    /// When a file cannot be read, they do not belong together, or nobody would trust what is signed.
+    pub fn given(
+        files: &GivenFiles,
+        trust_domain: &str,
+        svid_life: Duration,
+    ) -> Result<Authority, AuthorityError> {
+        check_trust_domain(trust_domain)?;
+        let (given, key) = files::read_given(files)?;
+        Authority::of(given, key, files, trust_domain, svid_life)
+    }
+
+    fn of(
+        files::Given { above, roots }: files::Given,
+        key: KeyPair,
+        paths: &GivenFiles,
+        trust_domain: &str,
+        svid_life: Duration,
+    ) -> Result<Authority, AuthorityError> {
+        let signing = above.first().or(roots.first()).map_or(&[][..], Vec::as_slice);
+        let not_after = proof::may_sign(signing)
+            .map_err(|reason| AuthorityError::NotAuthority { path: paths.certificate.clone(), reason })?;
+        let issuer = Issuer::from_ca_cert_der(&signing.into(), key)?;
+        let trust_domain = trust_domain.to_owned();
+        let svid_life = svid_life.max(SVID_LIFE_MIN);
+        let authority = Authority { trust_domain, svid_life, roots, above, not_after, issuer };
+        // Found out now rather than by every proxy of the mesh.
+        proof::is_trusted(&authority).map_err(|reason| AuthorityError::Untrusted {
+            path: paths.certificate.clone(),
+            root: paths.root.as_ref().unwrap_or(&paths.certificate).clone(),
+            reason,
+        })?;
+        Ok(authority)
     }
 
     /// The trust domain.
@@ -138,7 +216,7 @@ impl Authority {
 
     /// Whom proxies of the mesh trust, in DER.
     pub fn bundle(&self) -> Vec<Vec<u8>> {
-        vec![self.root.clone()]
+        self.roots.clone()
     }
 
     /// A certificate for the key of a request (PKCS #10 in DER) and the identity `id`, from `now` on.
@@ -151,16 +229,24 @@ impl Authority {
         }
         let mut request =
             CertificateSigningRequestParams::from_der(&request.into()).map_err(SignError::Request)?;
-        let not_after = now + self.svid_life;
+        let not_after = (now + self.svid_life).min(self.not_after);
         request.params = workload(id, now, not_after).map_err(SignError::Sign)?;
         let leaf = request.signed_by(&self.issuer).map_err(SignError::Sign)?;
-        Ok(Signed { chain: vec![leaf.der().to_vec(), self.intermediate.clone()], not_after })
+        let chain = std::iter::once(leaf.der().to_vec()).chain(self.above.iter().cloned()).collect();
+        Ok(Signed { chain, not_after })
     }
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Authority({})", self.trust_domain)
+    }
+}
+
+fn check_trust_domain(text: &str) -> Result<(), AuthorityError> {
+    match SpiffeId::parse(&format!("spiffe://{text}")) {
+        Ok(id) if id.path().is_empty() => Ok(()),
+        _ => Err(AuthorityError::TrustDomain(text.to_owned())),
     }
 }
 

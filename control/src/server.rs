@@ -23,7 +23,7 @@ use tonic::transport::server::Router;
 use crate::address;
 use crate::ads::server::AdsServer;
 use crate::api;
-use crate::ca::{Authority, AuthorityError};
+use crate::ca::{Authority, AuthorityError, GivenFiles};
 use crate::identity::IdentityService;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryService};
@@ -63,6 +63,8 @@ pub struct Options {
     pub trust_domain: String,
     /// How long the certificate of a workload is good for.
     pub svid_life: Duration,
+    /// The authority that signs; without it there is one in `data_dir`.
+    pub authority: Option<GivenFiles>,
 }
 
 /// Where proxies and workloads connect.
@@ -141,14 +143,17 @@ impl Server {
     /// Reads the documents, binds both addresses and serves. Documents that are wrong are reported and the others
     /// serve; everything else that is wrong is an error here.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { config, listen, api, data_dir, lease, trust_domain, svid_life } = options;
+        let Options { config, listen, api, data_dir, lease, trust_domain, svid_life, authority } = options;
         if let Listen::Tcp(address) = &listen {
             check_loopback("listen", *address)?;
         }
         check_loopback("api", api)?;
         let directory = Directory::open(&config)?;
         let data_dir_lock = take_data_dir(&data_dir)?;
-        let authority = Arc::new(Authority::open(&data_dir, &trust_domain, svid_life)?);
+        let authority = Arc::new(match &authority {
+            Some(files) => Authority::given(files, &trust_domain, svid_life)?,
+            None => Authority::open(&data_dir, &trust_domain, svid_life)?,
+        });
         let (incoming, listen) = Incoming::bind(listen).await?;
         let bind = |source| StartError::Bind { option: "--api", address: api.to_string(), source };
         let api_listener = TcpListener::bind(api).await.map_err(bind)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::AuthorityError;
+use super::{AuthorityError, GivenFiles, proof};
 use crate::files::{Readers, replace};
 
 const ROOT: &str = "root.pem";
@@ -29,19 +29,67 @@ pub(super) struct Files {
     pub(super) intermediate_key: KeyPair,
 }
 
+/// What is in the files of an authority, whoever made them; the key is apart, since it is used up.
+pub(super) struct Given {
+    /// In DER: the certificate that signs, and those between it and a root.
+    pub(super) above: Vec<Vec<u8>>,
+    /// In DER.
+    pub(super) roots: Vec<Vec<u8>>,
+}
+
+/// The files in `folder`, for messages.
+pub(super) fn paths(folder: &Path) -> GivenFiles {
+    let [certificate, key, root] = [INTERMEDIATE, INTERMEDIATE_KEY, ROOT].map(|name| folder.join(name));
+    GivenFiles { certificate, key, root: Some(root) }
+}
+
+/// What is in the files of somebody else's authority.
+pub(super) fn read_given(files: &GivenFiles) -> Result<(Given, KeyPair), AuthorityError> {
+    let mut above = certificates(&files.certificate)?;
+    let key = KeyPair::from_pem(&text(&files.key)?);
+    let key = key.map_err(|_| content(&files.key, "a private key in PEM, and not encrypted"))?;
+    if !vouches_for_key(&above[0], &key) {
+        return Err(AuthorityError::OtherKey {
+            key: files.key.clone(),
+            certificate: files.certificate.clone(),
+        });
+    }
+    let roots = match &files.root {
+        Some(root) => certificates(root)?,
+        None if above.last().is_some_and(|last| proof::is_root(last)) => above.split_off(above.len() - 1),
+        None => return Err(AuthorityError::NoRoot { path: files.certificate.clone() }),
+    };
+    Ok((Given { above, roots }, key))
+}
+
+/// At least one certificate.
+fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, AuthorityError> {
+    let text = text(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let all = all.ok().filter(|all| !all.is_empty());
+    let all = all.ok_or_else(|| content(path, "certificates in PEM"))?;
+    Ok(all.iter().map(|der| der.to_vec()).collect())
+}
+
+fn text(path: &Path) -> Result<String, AuthorityError> {
+    let failed = |source| AuthorityError::File { verb: "read", path: path.to_owned(), source };
+    fs::read_to_string(path).map_err(failed)
+}
+
+fn content(path: &Path, expected: &'static str) -> AuthorityError {
+    AuthorityError::Content { path: path.to_owned(), expected }
+}
+
 /// What is in `folder`; `None` when nothing was ever made.
 pub(super) fn read(folder: &Path) -> Result<Option<Files>, AuthorityError> {
-    let text = |name: &str| {
-        let path = folder.join(name);
-        fs::read_to_string(&path).map_err(|source| AuthorityError::File { verb: "read", path, source })
-    };
+    let text = |name: &str| text(&folder.join(name));
     let intermediate_key = match text(INTERMEDIATE_KEY) {
         Err(AuthorityError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }
         read => read?,
     };
-    let wrong = |name: &str, expected| AuthorityError::Content { path: folder.join(name), expected };
+    let wrong = |name: &str, expected| content(&folder.join(name), expected);
     let certificate = |name: &str| {
         let der = CertificateDer::from_pem_slice(text(name)?.as_bytes());
         der.map(|der| der.to_vec()).map_err(|_| wrong(name, "a certificate in PEM"))
@@ -50,7 +98,8 @@ pub(super) fn read(folder: &Path) -> Result<Option<Files>, AuthorityError> {
     let key = KeyPair::from_pem(&intermediate_key);
     let intermediate_key = key.map_err(|_| wrong(INTERMEDIATE_KEY, "a private key in PEM"))?;
     if !vouches_for_key(&intermediate, &intermediate_key) {
-        return Err(wrong(INTERMEDIATE_KEY, "the key of intermediate.pem"));
+        let GivenFiles { certificate, key, .. } = paths(folder);
+        return Err(AuthorityError::OtherKey { key, certificate });
     }
     Ok(Some(Files { root, root_key: text(ROOT_KEY)?, intermediate, intermediate_key }))
 }

@@ -101,9 +101,12 @@ fn a_file_that_is_wrong_is_named_and_nothing_is_made_in_its_place() {
     for name in ["root.pem", "intermediate.key"] {
         fs::copy(other.path().join("ca").join(name), ca.join(name)).unwrap();
     }
-    assert!(said().ends_with("ca/intermediate.key is not the key of intermediate.pem"), "{}", said());
-    let error = Authority::open(folder.path(), "Mesh", DAY).unwrap_err().to_string();
-    assert!(error.starts_with("the trust domain \"Mesh\" must be"), "{error}");
+    let ca = ca.display();
+    assert_eq!(said(), format!("{ca}/intermediate.key is not the key of {ca}/intermediate.pem"));
+    for trust_domain in ["Mesh", "mesh/a", ""] {
+        let error = Authority::open(folder.path(), trust_domain, DAY).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("the trust domain {trust_domain:?} must be")), "{error}");
+    }
 }
 
 #[test]
@@ -132,4 +135,102 @@ fn what_is_not_ours_to_give_or_cannot_be_checked_is_refused() {
     let signed = authority.sign(&good, &web(), now).unwrap();
     assert_eq!(signed.not_after, now + SVID_LIFE_MIN, "no shorter than it may be");
     assert_eq!(format!("{authority:?}"), "Authority(mesh.local)");
+}
+
+/// Weak keys are refused: openssl makes them, since nothing of ours does.
+#[test]
+fn a_request_with_an_rsa_key_is_signed_from_2048_bits_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open(folder.path(), "mesh.local", DAY).unwrap();
+    for (bits, is_signed) in [("1024", false), ("2048", true)] {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-new", "-nodes", "-subj", "/", "-outform", "DER", "-newkey"]);
+        openssl.arg(format!("rsa:{bits}")).args(["-keyout", "/dev/null"]);
+        let request = openssl.output().unwrap().stdout;
+        assert!(!request.is_empty(), "{bits}");
+        let signed = authority.sign(&request, &web(), SystemTime::now());
+        assert_eq!(signed.is_ok(), is_signed, "{bits}: {signed:?}");
+    }
+}
+
+/// An authority of somebody's own below `folder`: root, the authority's certificate, its key.
+struct Own {
+    root: String,
+    certificate: String,
+    key: String,
+}
+
+fn own(change: impl FnOnce(&mut CertificateParams)) -> Own {
+    let now = SystemTime::now();
+    let root_key = KeyPair::generate().unwrap();
+    let params = authority("root", now, DAY * 100, None);
+    let root = params.self_signed(&root_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let mut between = authority("between", now, DAY / 2, Some(0));
+    change(&mut between);
+    let certificate = between.signed_by(&key, &Issuer::new(params, root_key)).unwrap().pem();
+    Own { root, certificate, key: key.serialize_pem() }
+}
+
+fn given(
+    folder: &Path,
+    certificate: &str,
+    key: &str,
+    root: Option<&str>,
+) -> Result<Authority, AuthorityError> {
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let root = root.map(|root| file("root.pem", root));
+    let files = GivenFiles { certificate: file("ca.pem", certificate), key: file("ca.key", key), root };
+    Authority::given(&files, "mesh.local", DAY)
+}
+
+#[test]
+fn an_authority_that_is_given_signs_as_ours_does_and_nothing_outlives_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let Own { root, certificate, key } = own(|_| {});
+    let both = format!("{certificate}{root}");
+    for authority in [
+        given(folder.path(), &certificate, &key, Some(&root)).unwrap(),
+        given(folder.path(), &both, &key, None).unwrap(),
+    ] {
+        let signed = authority.sign(&request(), &web(), SystemTime::now()).unwrap();
+        assert_eq!((signed.chain.len(), authority.bundle().len()), (2, 1));
+        assert!(signed.not_after < SystemTime::now() + DAY / 2 + CLOCK_SKEW);
+        let said = openssl_verifies(folder.path(), &signed, &authority.bundle(), "sslserver");
+        assert!(said.ends_with("leaf.pem: OK\n"), "{said}");
+    }
+}
+
+#[test]
+fn files_that_make_no_authority_are_refused_before_anything_is_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = own(|_| {});
+    let other = own(|_| {});
+    let leaf = own(|params| params.is_ca = IsCa::ExplicitNoCa);
+    let unsigning = own(|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
+    let ended = own(|params| params.not_after = (SystemTime::now() - Duration::from_secs(1)).into());
+    for (of, key, root, said) in [
+        (&good, &good.key, "x", "root.pem is not certificates in PEM"),
+        (&good, &"x".to_owned(), &good.root, "ca.key is not a private key in PEM, and not encrypted"),
+        (&good, &other.key, &good.root, "ca.key is not the key of "),
+        (
+            &leaf,
+            &leaf.key,
+            &leaf.root,
+            "ca.pem is not a certificate of an authority: its basic constraints are not CA",
+        ),
+        (&unsigning, &unsigning.key, &unsigning.root, "of an authority: its key may not sign certificates"),
+        (&good, &good.key, &other.root, "root.pem: invalid peer certificate: BadSignature"),
+        (&ended, &ended.key, &ended.root, "root.pem: invalid peer certificate: certificate expired"),
+    ] {
+        let error = given(folder.path(), &of.certificate, key, Some(root)).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(!error.contains("PRIVATE"), "{error}");
+    }
+    let error = given(folder.path(), &good.certificate, &good.key, None).unwrap_err().to_string();
+    assert!(error.ends_with("ca.pem is no root, and no other file names one"), "{error}");
 }

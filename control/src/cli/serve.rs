@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::data_dir::{DataDir, NoDataDir};
 use super::output;
 use crate::address;
-use crate::ca::{self, TRUST_DOMAIN_DEFAULT};
+use crate::ca::{self, GivenFiles, TRUST_DOMAIN_DEFAULT};
 use crate::server::{self, Listen, Options, Server, StartError};
 
 /// What to serve, and where.
@@ -25,6 +25,7 @@ Examples:
   ringway serve --config ./mesh
   ringway serve --config ./mesh --listen 127.0.0.1:0 --api 127.0.0.1:0
   ringway serve --config ./mesh --listen unix:/run/ringway/xds.sock
+  ringway serve --config ./mesh --ca-cert mesh.pem --ca-key mesh.key --ca-root company.pem
 
 Port 0 lets the system choose; what was chosen is printed.")]
 pub(super) struct Args {
@@ -44,6 +45,15 @@ pub(super) struct Args {
     /// How long the certificate of a workload is good for; it is renewed at half of that
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = svid_life)]
     svid_ttl: Duration,
+    /// Sign with this certificate (PEM; those between it and a root may follow) instead of the built-in authority
+    #[arg(long, value_name = "FILE", requires = "ca_key", env = "RINGWAY_CA_CERT")]
+    ca_cert: Option<PathBuf>,
+    /// The private key of --ca-cert (PEM, not encrypted)
+    #[arg(long, value_name = "FILE", requires = "ca_cert", env = "RINGWAY_CA_KEY")]
+    ca_key: Option<PathBuf>,
+    /// Whom proxies trust (PEM) [default: the last certificate of --ca-cert]
+    #[arg(long, value_name = "FILE", requires = "ca_cert", env = "RINGWAY_CA_ROOT")]
+    ca_root: Option<PathBuf>,
     #[command(flatten)]
     data_dir: DataDir,
     /// Least important events to print: error, warn, info, debug
@@ -107,6 +117,12 @@ async fn serve(args: Args) -> Result<(), ServeError> {
         lease: server::LEASE,
         trust_domain: args.trust_domain,
         svid_life: args.svid_ttl,
+        // Neither is there without the other.
+        authority: args.ca_cert.zip(args.ca_key).map(|(certificate, key)| GivenFiles {
+            certificate,
+            key,
+            root: args.ca_root,
+        }),
     };
     let server = Server::start(options).await?;
     let world = server.worlds().borrow().clone();

@@ -85,6 +85,7 @@ impl Mesh {
             lease: LEASE,
             trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
             svid_life: SVID_LIFE_DEFAULT,
+            authority: None,
         };
         let server = Server::start(options.clone()).await?;
         let control = ControlAddress::Tcp(listen.address());

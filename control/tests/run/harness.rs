@@ -67,6 +67,7 @@ impl Mesh {
             lease: LEASE,
             trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
             svid_life,
+            authority: None,
         };
         let server = runtime.block_on(Server::start(options)).unwrap();
         Mesh { folder, proxy, server: Some(server), runtime, ports: RefCell::default() }

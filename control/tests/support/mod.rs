@@ -130,6 +130,7 @@ pub fn options(dir: &Path, lease: Duration) -> Options {
         lease,
         trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
         svid_life: SVID_LIFE_DEFAULT,
+        authority: None,
     }
 }
 
