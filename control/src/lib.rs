@@ -25,5 +25,6 @@ pub mod report;
 pub mod server;
 pub mod sidecar;
 pub mod source;
+pub mod store;
 pub mod world;
 pub mod world_maker;
