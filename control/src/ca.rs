@@ -25,6 +25,9 @@ const INTERMEDIATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How much earlier a certificate begins than it was made: other machines' clocks are not this one's.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+/// Length of a serial number, in bytes (RFC 5280 §4.1.2.2: at most 20).
+pub const SERIAL_BYTES: usize = 16;
+
 /// The trust domain where nobody says another.
 pub const TRUST_DOMAIN_DEFAULT: &str = "mesh.local";
 
@@ -62,6 +65,10 @@ pub struct GivenFiles {
 pub struct Signed {
     /// In DER: the leaf, and the intermediate that vouches for it.
     pub chain: Vec<Vec<u8>>,
+    /// Serial number of the leaf, big-endian; random, so nobody else's.
+    pub serial: [u8; SERIAL_BYTES],
+    /// When it begins.
+    pub not_before: SystemTime,
     /// When it ends.
     pub not_after: SystemTime,
 }
@@ -230,10 +237,11 @@ impl Authority {
         let mut request =
             CertificateSigningRequestParams::from_der(&request.into()).map_err(SignError::Request)?;
         let not_after = (now + self.svid_life).min(self.not_after);
-        request.params = workload(id, now, not_after).map_err(SignError::Sign)?;
+        let (serial, not_before) = (serial().map_err(SignError::Sign)?, now - CLOCK_SKEW);
+        request.params = workload(id, &serial, not_before, not_after).map_err(SignError::Sign)?;
         let leaf = request.signed_by(&self.issuer).map_err(SignError::Sign)?;
         let chain = std::iter::once(leaf.der().to_vec()).chain(self.above.iter().cloned()).collect();
-        Ok(Signed { chain, not_after })
+        Ok(Signed { chain, serial, not_before, not_after })
     }
 }
 
@@ -286,7 +294,8 @@ fn authority(name: &str, now: SystemTime, life: Duration, below: Option<u8>) -> 
 /// What the certificate of a workload says: one URI and nothing else that names it, and no more than a handshake needs.
 fn workload(
     id: &SpiffeId,
-    now: SystemTime,
+    serial: &[u8],
+    not_before: SystemTime,
     not_after: SystemTime,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
@@ -297,15 +306,15 @@ fn workload(
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(SerialNumber::from_slice(&serial()?));
-    params.not_before = (now - CLOCK_SKEW).into();
+    params.serial_number = Some(SerialNumber::from_slice(serial));
+    params.not_before = not_before.into();
     params.not_after = not_after.into();
     Ok(params)
 }
 
-/// 16 random bytes, the first of which makes it a positive number (RFC 5280 §4.1.2.2).
-fn serial() -> Result<[u8; 16], rcgen::Error> {
-    let mut serial = [0; 16];
+/// Random bytes, the first of which makes it a positive number (RFC 5280 §4.1.2.2).
+fn serial() -> Result<[u8; SERIAL_BYTES], rcgen::Error> {
+    let mut serial = [0; SERIAL_BYTES];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| rcgen::Error::RingUnspecified)?;
     serial[0] = serial[0] & 0x7f | 0x40;
     Ok(serial)

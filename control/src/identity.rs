@@ -1,83 +1,204 @@
-//! `ringway.control.v1.Identity`: signs what proxies ask for.
+//! `ringway.control.v1.Identity`: signs what proxies and hosts ask for, if they may be that.
 //!
-//! Who reaches this is believed to be whom it asks to be, as for everything else that is served here: loopback and unix sockets
-//! only, so it is somebody on this machine. The identities of another trust domain are nobody's here.
+//! Who asks is what is proved: by the kernel, which says whose process is at the other end of a connection within this
+//! machine, or by a host's token. A token that is shown is what counts, whoever shows it. Everybody else is refused, and every
+//! refusal is one line and one count. What was issued is in the store before it is given out.
+
+mod caller;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use policy::peer::SpiffeId;
 use proto::control::identity_server::Identity;
 use proto::control::{SignRequest, SignResponse};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::ca::{Authority, SignError};
+use crate::ca::{Authority, SignError, Signed};
+use crate::metrics::Metrics;
+use crate::store::{Grant, Issue, Store, StoreError, Token};
+use caller::{Caller, Users};
 
 /// The service.
 #[derive(Debug, Clone)]
-pub(crate) struct IdentityService(Arc<Authority>);
+pub(crate) struct IdentityService {
+    authority: Arc<Authority>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    users: Users,
+}
 
-impl IdentityService {
-    /// Signs with `authority`.
-    pub(crate) fn new(authority: Arc<Authority>) -> Self {
-        Self(authority)
+/// Why nothing is signed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// What is asked for is no identity.
+    #[error("{0}")]
+    Identity(#[from] policy::peer::NotSpiffe),
+    /// The request cannot be used, or asks for what nobody is given.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// Nobody knows who asks.
+    #[error("who asks is not proved: {0}")]
+    Unproved(&'static str),
+    /// The token is none, or none any more.
+    #[error("the token is unknown, spent or expired; `ringway token` makes another")]
+    Token,
+    /// A user who may be nobody.
+    #[error("user {uid} may not ask for {id}; only root and the user who runs the control plane may")]
+    User {
+        /// Its number.
+        uid: u32,
+        /// What it asks for.
+        id: SpiffeId,
+    },
+    /// A token is for one host.
+    #[error("this token is for the identity of host {host}, not for {id}")]
+    OtherHost {
+        /// The host.
+        host: String,
+        /// What is asked for.
+        id: SpiffeId,
+    },
+    /// Nothing is given out that is not kept.
+    #[error("what is issued cannot be kept")]
+    Store(#[from] StoreError),
+}
+
+impl Refused {
+    /// Every [`Self::label`].
+    pub(crate) const LABELS: [&str; 6] =
+        ["request", "trust_domain", "unproved", "token", "not_allowed", "internal"];
+
+    /// What it is counted as.
+    fn label(&self) -> usize {
+        match self {
+            Refused::Identity(_) | Refused::Sign(SignError::Request(_)) => 0,
+            Refused::Sign(SignError::TrustDomain { .. }) => 1,
+            Refused::Unproved(_) => 2,
+            Refused::Token => 3,
+            Refused::User { .. } | Refused::OtherHost { .. } => 4,
+            Refused::Sign(SignError::Sign(_)) | Refused::Store(_) => 5,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Refused::Identity(_) | Refused::Sign(SignError::Request(_)) => Code::InvalidArgument,
+            Refused::Unproved(_) | Refused::Token => Code::Unauthenticated,
+            Refused::Sign(SignError::TrustDomain { .. })
+            | Refused::User { .. }
+            | Refused::OtherHost { .. } => Code::PermissionDenied,
+            // Not the fault of who asks, and it may be better a moment later.
+            Refused::Sign(SignError::Sign(_)) | Refused::Store(_) => Code::Unavailable,
+        }
     }
 }
 
 #[tonic::async_trait]
 impl Identity for IdentityService {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
+        let connection = caller::Connection::of(&request);
         let SignRequest { csr, identity } = request.into_inner();
-        let signed = sign(&self.0, &csr, &identity, SystemTime::now());
-        if let Err(status) = &signed {
-            // Whoever asks may ask for anything: it is shown with what would end the line escaped.
-            tracing::warn!(?identity, reason = status.message(), "not signed");
-        }
-        signed.map(Response::new)
+        let service = self.clone();
+        // The kernel's table, a key's signature and a disk: none of them waits for the others on this thread.
+        let answer = tokio::task::spawn_blocking(move || service.answer(connection, &csr, &identity)).await;
+        answer.map_err(|_| Status::internal("signing ended"))?.map(Response::new)
     }
 }
 
-fn sign(authority: &Authority, csr: &[u8], identity: &str, now: SystemTime) -> Result<SignResponse, Status> {
-    let id = SpiffeId::parse(identity).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let signed = authority.sign(csr, &id, now).map_err(|error| match error {
-        SignError::Request(_) => Status::invalid_argument(error.to_string()),
-        SignError::TrustDomain { .. } => Status::permission_denied(error.to_string()),
-        SignError::Sign(_) => Status::internal(error.to_string()),
-    })?;
-    let not_after = signed.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    tracing::info!(%id, not_after, "identity issued");
-    Ok(SignResponse {
-        chain: signed.chain,
-        bundle: authority.bundle(),
-        not_after_unix_seconds: i64::try_from(not_after).unwrap_or(i64::MAX),
-    })
+impl IdentityService {
+    /// Signs with `authority`, and keeps what it signed in `store`.
+    pub(crate) fn new(authority: Arc<Authority>, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
+        Self { authority, store, metrics, users: Users::ours() }
+    }
+
+    fn answer(
+        &self,
+        connection: Result<caller::Connection, Refused>,
+        csr: &[u8],
+        identity: &str,
+    ) -> Result<SignResponse, Status> {
+        let caller = connection.and_then(caller::Connection::caller);
+        let issued = caller.and_then(|caller| self.issue(&caller, csr, identity, SystemTime::now()));
+        issued.map_err(|refused| {
+            self.metrics.identities_refused[refused.label()].fetch_add(1, Relaxed);
+            let reason = Refused::LABELS[refused.label()];
+            // Whoever asks may ask for anything: it is shown with what would end the line escaped.
+            match std::error::Error::source(&refused) {
+                Some(source) => tracing::warn!(?identity, reason, %refused, %source, "not signed"),
+                None => tracing::warn!(?identity, reason, %refused, "not signed"),
+            }
+            Status::new(refused.code(), refused.to_string())
+        })
+    }
+
+    /// Who may ask is found out first: a stranger learns nothing of what would be signed.
+    fn issue(
+        &self,
+        caller: &Caller,
+        csr: &[u8],
+        identity: &str,
+        now: SystemTime,
+    ) -> Result<SignResponse, Refused> {
+        let id = SpiffeId::parse(identity);
+        let issued_to = match caller {
+            Caller::User(uid) => {
+                let id = id.clone()?;
+                if !self.users.may_be_anybody(*uid) {
+                    return Err(Refused::User { uid: *uid, id });
+                }
+                format!("user {uid}")
+            }
+            Caller::Token(token) => {
+                let Grant { host, .. } = self.store.look_at_token(token, now)?.ok_or(Refused::Token)?;
+                let id = id.clone()?;
+                if id.path().strip_prefix("/host/") != Some(&*host) {
+                    return Err(Refused::OtherHost { host, id });
+                }
+                format!("token of host {host}")
+            }
+        };
+        let id = id?;
+        let signed = self.authority.sign(csr, &id, now)?;
+        let token = match caller {
+            Caller::Token(token) => Some(token),
+            Caller::User(_) => None,
+        };
+        self.keep(&id, &signed, issued_to, token, now)?;
+        let not_after = signed.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(SignResponse {
+            chain: signed.chain,
+            bundle: self.authority.bundle(),
+            not_after_unix_seconds: i64::try_from(not_after).unwrap_or(i64::MAX),
+        })
+    }
+
+    fn keep(
+        &self,
+        id: &SpiffeId,
+        signed: &Signed,
+        issued_to: String,
+        token: Option<&Token>,
+        now: SystemTime,
+    ) -> Result<(), Refused> {
+        let issue = Issue {
+            serial: signed.serial.to_vec(),
+            identity: id.to_string(),
+            not_before: signed.not_before,
+            not_after: signed.not_after,
+            issued_at: now,
+            issued_to,
+        };
+        if !self.store.add_issue(&issue, token)? {
+            return Err(Refused::Token);
+        }
+        self.metrics.identities_issued.fetch_add(1, Relaxed);
+        let life = signed.not_after.duration_since(now).unwrap_or_default();
+        tracing::info!(%id, to = issue.issued_to, ?life, "identity issued");
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use rcgen::{CertificateParams, KeyPair};
-    use tonic::Code;
-
-    use crate::ca::SVID_LIFE_DEFAULT;
-
-    use super::*;
-
-    #[test]
-    fn only_what_is_ours_to_give_is_given_and_a_refusal_says_why() {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::open(folder.path(), "mesh.local", SVID_LIFE_DEFAULT).unwrap();
-        let request = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap();
-        let asked = |csr: &[u8], identity: &str| sign(&authority, csr, identity, SystemTime::now());
-        let signed = asked(request.der(), "spiffe://mesh.local/ns/shop/sa/web").unwrap();
-        assert_eq!((signed.chain.len(), signed.bundle), (2, authority.bundle()));
-        for (csr, identity, code, said) in [
-            (&request.der()[..], "web", Code::InvalidArgument, "a SPIFFE ID begins with `spiffe://`"),
-            (&request.der()[..], "spiffe://other/a", Code::PermissionDenied, "is not of the trust domain"),
-            (b"x", "spiffe://mesh.local/a", Code::InvalidArgument, "the certificate request cannot be used"),
-        ] {
-            let status = asked(csr, identity).unwrap_err();
-            assert_eq!(status.code(), code, "{identity}");
-            assert!(status.message().contains(said), "{}", status.message());
-        }
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::compile::ResourceType;
+use crate::identity::Refused;
 
 /// Counters of one control plane. What can be counted when asked for (streams, registrations, document errors) is
 /// not kept here but given to [`Metrics::render`].
@@ -22,6 +23,10 @@ pub struct Metrics {
     pub streams: AtomicU64,
     /// Requests and streams that were ended for an error of the client.
     pub refused_streams: AtomicU64,
+    /// Certificates issued to workloads and hosts.
+    pub identities_issued: AtomicU64,
+    /// Certificates refused, by reason.
+    pub identities_refused: [AtomicU64; Refused::LABELS.len()],
     /// From the moment a change was noticed until one proxy that it concerns had it active.
     pub apply_to_active: Histogram,
 }
@@ -116,8 +121,19 @@ impl Metrics {
         }
         let bytes = self.resource_bytes.load(Relaxed);
         out.single("ringway_control_ads_resource_bytes_total", "counter", "Bytes of resources sent", bytes);
+        self.render_identities(&mut out);
         self.render_apply_to_active(&mut out);
         out.0
+    }
+
+    fn render_identities(&self, out: &mut Text) {
+        let issued = self.identities_issued.load(Relaxed);
+        out.single("ringway_control_identities_issued_total", "counter", "Certificates issued", issued);
+        let name = "ringway_control_identities_refused_total";
+        out.head(name, "counter", "Certificates that were asked for and refused");
+        for (reason, count) in Refused::LABELS.iter().zip(&self.identities_refused) {
+            out.line(name, &format!("{{reason=\"{reason}\"}}"), count.load(Relaxed));
+        }
     }
 
     fn render_apply_to_active(&self, out: &mut Text) {

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryService};
 use crate::report::{Proxies, ReportService};
 use crate::source::file::{Directory, DirectoryError, LookNow};
+use crate::store::{Store, StoreError};
 use crate::world::World;
 use crate::world_maker::WorldMaker;
 
@@ -42,6 +43,9 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 /// and closed if there is none for this long.
 const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(10);
+
+/// The unix socket under the data directory that proxies and hosts of this machine are served on, beside `listen`.
+pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// How long [`Server::stop`] waits for streams and requests to end.
 const STOP_WAIT: Duration = Duration::from_secs(3);
@@ -87,6 +91,9 @@ pub enum StartError {
     /// The documents cannot be read at all.
     #[error(transparent)]
     Config(#[from] DirectoryError),
+    /// There is no store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// There is no certificate authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -130,6 +137,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     listen: Listen,
+    /// Removed at the end.
+    sockets: Vec<PathBuf>,
     api: SocketAddr,
     proxies: Arc<Proxies>,
     worlds: watch::Receiver<Arc<World>>,
@@ -154,7 +163,14 @@ impl Server {
             Some(files) => Authority::given(files, &trust_domain, svid_life)?,
             None => Authority::open(&data_dir, &trust_domain, svid_life)?,
         });
-        let (incoming, listen) = Incoming::bind(listen).await?;
+        let store = Arc::new(Store::open(&data_dir)?);
+        let (incoming, listen) = Incoming::bind(listen, "--listen").await?;
+        let socket = Listen::Unix(data_dir.join(CONTROL_SOCKET));
+        let mut incomings = vec![incoming];
+        if socket != listen {
+            incomings.push(Incoming::bind(socket.clone(), "--data-dir").await?.0);
+        }
+        let sockets = [&socket, &listen].into_iter().filter_map(Listen::path).collect();
         let bind = |source| StartError::Bind { option: "--api", address: api.to_string(), source };
         let api_listener = TcpListener::bind(api).await.map_err(bind)?;
         let api = api_listener.local_addr().map_err(bind)?;
@@ -169,11 +185,14 @@ impl Server {
         let (sender, worlds) = watch::channel(Arc::new(world));
         let (stop, _) = watch::channel(false);
 
+        let identity = IdentityService::new(authority, store, metrics.clone());
         let known =
             api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, metrics, look_now };
         let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
         let mut tasks = JoinSet::new();
-        tasks.spawn(incoming.serve(router(&known, authority, returning_from), stopped(&stop)));
+        for incoming in incomings {
+            tasks.spawn(incoming.serve(router(&known, identity.clone(), returning_from), stopped(&stop)));
+        }
         let (routes, ending) = (api::router(known.clone()), stopped(&stop));
         tasks.spawn(async move {
             // Binding was the only part that can fail.
@@ -188,7 +207,7 @@ impl Server {
         tasks.spawn(until(stopped(&stop), async move {
             registry.expire(|instance| forgetting.forget_workload(instance)).await;
         }));
-        Ok(Server { listen, api, proxies, worlds, stop, tasks, _data_dir_lock: data_dir_lock })
+        Ok(Server { listen, sockets, api, proxies, worlds, stop, tasks, _data_dir_lock: data_dir_lock })
     }
 
     /// Where proxies and workloads connect; the port is the one that was bound.
@@ -223,14 +242,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Listen::Unix(path) = &self.listen {
-            let _ = std::fs::remove_file(path);
+        for socket in &self.sockets {
+            let _ = std::fs::remove_file(socket);
         }
     }
 }
 
 /// What proxies and workloads connect to.
-fn router(known: &api::Api, authority: Arc<Authority>, returning_from: Option<Instant>) -> Router {
+fn router(known: &api::Api, identity: IdentityService, returning_from: Option<Instant>) -> Router {
     let api::Api { worlds, proxies, registry, metrics, look_now: _ } = known.clone();
     let ads = AdsServer { worlds: worlds.clone(), proxies: proxies.clone(), metrics, returning_from };
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -239,7 +258,7 @@ fn router(known: &api::Api, authority: Arc<Authority>, returning_from: Option<In
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WAIT))
         .tcp_nodelay(true)
         .add_service(ads)
-        .add_service(IdentityServer::new(IdentityService::new(authority)))
+        .add_service(IdentityServer::new(identity))
         .add_service(ProxyServer::new(ReportService::new(proxies.clone(), worlds.clone())))
         .add_service(RegistryServer::new(RegistryService::new(registry, worlds, proxies)))
 }
@@ -286,8 +305,8 @@ enum Incoming {
 }
 
 impl Incoming {
-    async fn bind(listen: Listen) -> Result<(Incoming, Listen), StartError> {
-        let failed = |source| StartError::Bind { option: "--listen", address: listen.to_string(), source };
+    async fn bind(listen: Listen, option: &'static str) -> Result<(Incoming, Listen), StartError> {
+        let failed = |source| StartError::Bind { option, address: listen.to_string(), source };
         match &listen {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -323,6 +342,16 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Err(_) => Ok(()),
+    }
+}
+
+impl Listen {
+    /// The file of a unix socket.
+    fn path(&self) -> Option<PathBuf> {
+        match self {
+            Listen::Tcp(_) => None,
+            Listen::Unix(path) => Some(path.clone()),
+        }
     }
 }
 

@@ -1,0 +1,148 @@
+//! Who is given what, and that nobody else is given anything.
+
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair};
+
+use crate::ca::SVID_LIFE_DEFAULT;
+
+use super::*;
+
+const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
+const VM1: &str = "spiffe://mesh.local/host/vm1";
+
+fn service(folder: &std::path::Path, ours: u32) -> IdentityService {
+    let authority = Authority::open(folder, "mesh.local", SVID_LIFE_DEFAULT).unwrap();
+    let (store, metrics) = (Store::open(folder).unwrap(), Metrics::default());
+    let users = Users::of(ours);
+    IdentityService {
+        authority: Arc::new(authority),
+        store: Arc::new(store),
+        metrics: Arc::new(metrics),
+        users,
+    }
+}
+
+fn request() -> Vec<u8> {
+    let key = KeyPair::generate().unwrap();
+    CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
+}
+
+fn token(service: &IdentityService, created: SystemTime) -> Token {
+    let token = Token::new().unwrap();
+    let grant = Grant { host: "vm1".into(), allowed: vec![SpiffeId::parse(WEB).unwrap()] };
+    service.store.add_token(&token, &grant, created, created + Duration::from_secs(60)).unwrap();
+    token
+}
+
+fn told(
+    service: &IdentityService,
+    caller: Result<caller::Connection, Refused>,
+    csr: &[u8],
+    id: &str,
+) -> (Code, String) {
+    match service.answer(caller, csr, id) {
+        Ok(_) => (Code::Ok, String::new()),
+        Err(status) => (status.code(), status.message().to_owned()),
+    }
+}
+
+#[test]
+fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service(folder.path(), 1000);
+    let now = SystemTime::now();
+    let user = |uid| Ok(caller::Connection::Unix(Some(uid)));
+    let with = |token: Token| Ok(caller::Connection::Token(token));
+    let good = token(&service, now);
+    let late = token(&service, now - Duration::from_secs(60));
+    let unknown = Token::new().unwrap();
+    let spent = "the token is unknown, spent or expired; `ringway token` makes another";
+    let csr = request();
+    let table = [
+        (user(0), WEB, Code::Ok, ""),
+        (user(1000), WEB, Code::Ok, ""),
+        (user(1000), VM1, Code::Ok, ""),
+        (
+            user(1001),
+            WEB,
+            Code::PermissionDenied,
+            "user 1001 may not ask for spiffe://mesh.local/ns/shop/sa/web; ",
+        ),
+        (Ok(caller::Connection::Unix(None)), WEB, Code::Unauthenticated, "who asks is not proved: "),
+        (user(0), "web", Code::InvalidArgument, "a SPIFFE ID begins with `spiffe://`"),
+        (user(0), "spiffe://other/a", Code::PermissionDenied, "spiffe://other/a is not of the trust domain"),
+        (Err(Refused::Token), WEB, Code::Unauthenticated, spent),
+        (with(unknown), VM1, Code::Unauthenticated, spent),
+        (with(late), VM1, Code::Unauthenticated, spent),
+        (
+            with(good.clone()),
+            WEB,
+            Code::PermissionDenied,
+            "this token is for the identity of host vm1, not for ",
+        ),
+        (with(good.clone()), "spiffe://mesh.local/host/vm2", Code::PermissionDenied, "this token is for "),
+        (
+            with(good.clone()),
+            "spiffe://other/host/vm1",
+            Code::PermissionDenied,
+            "spiffe://other/host/vm1 is not of",
+        ),
+        (with(good.clone()), VM1, Code::Ok, ""),
+        (with(good.clone()), VM1, Code::Unauthenticated, spent),
+    ];
+    for (row, (caller, id, code, said)) in table.into_iter().enumerate() {
+        let (is, message) = told(&service, caller, &csr, id);
+        assert_eq!(is, code, "row {row}: {message}");
+        assert!(message.starts_with(said), "row {row}: {message}");
+    }
+    let refused = service.metrics.identities_refused.each_ref().map(|count| count.load(Relaxed));
+    assert_eq!((service.metrics.identities_issued.load(Relaxed), refused), (4, [1, 2, 1, 4, 3, 0]));
+    let issues = service.store.valid_issues(SystemTime::now()).unwrap();
+    let to: Vec<_> = issues.iter().map(|of| (&of.identity[..], &of.issued_to[..])).collect();
+    assert_eq!(to.len(), 4);
+    for row in [(VM1, "user 1000"), (VM1, "token of host vm1"), (WEB, "user 0"), (WEB, "user 1000")] {
+        assert!(to.contains(&row), "{row:?} in {to:?}");
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_used_spends_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service(folder.path(), 1000);
+    let token = token(&service, SystemTime::now());
+    let connection = || Ok(caller::Connection::Token(token.clone()));
+    let (code, said) = told(&service, connection(), b"x", VM1);
+    assert!(
+        code == Code::InvalidArgument && said.starts_with("the certificate request cannot be used"),
+        "{said}"
+    );
+    assert_eq!(told(&service, connection(), &request(), VM1).0, Code::Ok);
+}
+
+#[test]
+fn a_stranger_is_not_told_what_is_wrong_with_its_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service(folder.path(), 1000);
+    for (csr, id) in [(&b"x"[..], WEB), (&request(), "web"), (&request(), "spiffe://other/a")] {
+        let (code, said) = told(&service, Err(Refused::Unproved("nobody")), csr, id);
+        assert_eq!((code, &said[..]), (Code::Unauthenticated, "who asks is not proved: nobody"));
+    }
+}
+
+#[test]
+fn a_token_is_read_from_the_metadata_of_a_call_and_counts_before_all_else() {
+    let token = Token::new().unwrap();
+    let of = |value: &[u8]| {
+        let mut request = Request::new(());
+        let value = tonic::metadata::MetadataValue::try_from(value).unwrap();
+        request.metadata_mut().insert("authorization", value);
+        caller::Connection::of(&request)
+    };
+    let good = format!("Bearer {}", token.reveal());
+    assert_eq!(of(good.as_bytes()).unwrap(), caller::Connection::Token(token.clone()));
+    for wrong in [&b"Bearer x"[..], token.reveal().as_bytes(), b"Basic eA==", b"", b"Bearer \xff"] {
+        assert!(matches!(of(wrong), Err(Refused::Token)), "{wrong:?}");
+    }
+    assert!(matches!(caller::Connection::of(&Request::new(())), Err(Refused::Unproved(_))));
+}
