@@ -8,6 +8,7 @@
 //! | `/api/v1/documents` | [`DocumentList`] |
 //! | `/api/v1/services` | list of [`ServiceRow`] |
 //! | `/api/v1/registrations` | list of [`RegistrationRow`] |
+//! | `/api/v1/certificates` | list of [`CertificateRow`] |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,9 +27,13 @@ use crate::model::{self, Name, Protocol};
 use crate::registry::{RegistrationRow, Registry};
 use crate::report::{Proxies, Status, SyncState};
 use crate::source::file::LookNow;
+use crate::store::Store;
 use crate::world::World;
 
+mod certificates;
 pub mod client;
+
+pub use certificates::CertificateRow;
 
 /// What the API reads.
 #[derive(Debug, Clone)]
@@ -39,6 +44,8 @@ pub struct Api {
     pub proxies: Arc<Proxies>,
     /// Every registration.
     pub registry: Arc<Registry>,
+    /// What was issued.
+    pub store: Arc<Store>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Looks at the documents when it matters that nothing was missed.
@@ -151,6 +158,7 @@ pub fn router(api: Api) -> axum::Router {
         .route("/api/v1/documents", get(documents))
         .route("/api/v1/services", get(services))
         .route("/api/v1/registrations", get(registrations))
+        .route("/api/v1/certificates", get(certificates::list))
         .with_state(api)
 }
 

@@ -185,9 +185,9 @@ impl Server {
         let (sender, worlds) = watch::channel(Arc::new(world));
         let (stop, _) = watch::channel(false);
 
-        let identity = IdentityService::new(authority, store, metrics.clone());
+        let identity = IdentityService::new(authority, store.clone(), metrics.clone());
         let known =
-            api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, metrics, look_now };
+            api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, store, metrics, look_now };
         let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
         let mut tasks = JoinSet::new();
         for incoming in incomings {
@@ -250,7 +250,7 @@ impl Drop for Server {
 
 /// What proxies and workloads connect to.
 fn router(known: &api::Api, identity: IdentityService, returning_from: Option<Instant>) -> Router {
-    let api::Api { worlds, proxies, registry, metrics, look_now: _ } = known.clone();
+    let api::Api { worlds, proxies, registry, metrics, store: _, look_now: _ } = known.clone();
     let ads = AdsServer { worlds: worlds.clone(), proxies: proxies.clone(), metrics, returning_from };
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX);
     tonic::transport::Server::builder()

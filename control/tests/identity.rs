@@ -3,6 +3,8 @@
 mod support;
 
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use proto::control::identity_client::IdentityClient;
 use proto::control::{SignRequest, SignResponse};
@@ -42,4 +44,99 @@ async fn the_user_who_runs_the_control_plane_may_be_anybody_on_either_way_in() {
     }
     plane.server.stop().await;
     assert!(!socket.exists());
+}
+
+fn ringway(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    for variable in ["RINGWAY_API", "RINGWAY_LISTEN", "RINGWAY_DATA_DIR", "RINGWAY_TRUST_DOMAIN"] {
+        command.env_remove(variable);
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// What a command that must succeed prints.
+fn printed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// `ringway serve`, ended when dropped.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_token_buys_one_host_its_identity_once_and_no_secret_is_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data, log) =
+        (folder.path().join("mesh"), folder.path().join("data"), folder.path().join("log"));
+    std::fs::create_dir(&config).unwrap();
+    let mut serve = ringway(&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--log", "debug"]);
+    serve.arg("--config").arg(&config).arg("--data-dir").arg(&data).stdout(Stdio::null());
+    let mut serving = Serving(serve.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
+    let (begun, socket) = (Instant::now(), data.join("control.sock"));
+    while !socket.exists() {
+        assert!(begun.elapsed() < PATIENCE && serving.0.try_wait().unwrap().is_none(), "it does not serve");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut make = ringway(&["token", "--host", "vm1", "--allow", "shop/web,shop/pay"]);
+    let token = printed(make.arg("--data-dir").arg(&data)).trim().to_owned();
+    let vm1 = "spiffe://mesh.local/host/vm1";
+    let asked = async |identity| sign(over_socket(&socket).await, identity, Some(&token)).await;
+    assert_eq!(asked(WEB).await.unwrap_err().code(), Code::PermissionDenied);
+    let signed = asked(vm1).await.unwrap();
+    assert_eq!(signed.chain.len(), 2);
+    assert_eq!(asked(vm1).await.unwrap_err().code(), Code::Unauthenticated);
+    let secret = token.strip_prefix("ringway-token-").unwrap();
+    let said = std::fs::read_to_string(&log).unwrap();
+    for part in ["identity issued", "token of host vm1", "not_allowed", "not signed"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let mut keys: Vec<String> = vec![secret.to_owned(), "PRIVATE".to_owned()];
+    for name in ["root.key", "intermediate.key"] {
+        let pem = std::fs::read_to_string(data.join("ca").join(name)).unwrap();
+        keys.extend(pem.lines().filter(|line| !line.starts_with("---")).map(str::to_owned));
+    }
+    assert!(keys.iter().all(|key| !said.contains(key)), "a secret is in {said}");
+}
+
+#[tokio::test]
+async fn every_certificate_that_is_good_is_listed() {
+    let plane = Plane::start(&[]).await;
+    let url = plane.api_url();
+    let listed = async |more: &'static [&'static str]| {
+        let mut command = ringway(&["id", "certs", "--api", &url]);
+        command.args(more);
+        tokio::task::spawn_blocking(move || printed(&mut command)).await.unwrap()
+    };
+    assert_eq!(listed(&[]).await, "no certificate is good now\n");
+    for identity in [WEB, WEB, "spiffe://mesh.local/ns/shop/sa/pay"] {
+        sign(channel(plane.address()).await, identity, None).await.unwrap();
+    }
+    let table = listed(&[]).await;
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines.len() == 4 && lines[0].starts_with("IDENTITY "), "{table}");
+    assert!(lines[1].starts_with("spiffe://mesh.local/ns/shop/sa/pay  "), "{table}");
+    assert!(
+        lines[3].starts_with(WEB) && lines[3].contains(" 23 h ") && lines[3].contains("  user "),
+        "{table}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&listed(&["-o", "json", "--identity", WEB]).await).unwrap();
+    let rows = json.as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert!(
+        rows.iter().all(|row| row["identity"] == WEB && row["left_seconds"].as_u64() > Some(86_000)),
+        "{json}"
+    );
+    assert_ne!(rows[0]["serial"], rows[1]["serial"]);
 }

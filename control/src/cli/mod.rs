@@ -9,6 +9,7 @@ mod data_dir;
 mod demo;
 mod exec_tied;
 mod gateway;
+mod id;
 mod output;
 mod progress;
 mod proxy;
@@ -16,6 +17,7 @@ mod reference;
 mod run;
 mod serve;
 mod status;
+mod token;
 
 /// Ringway: a service mesh for teams to whom the proxy's latency matters.
 #[derive(Debug, Parser)]
@@ -48,6 +50,10 @@ enum Command {
     Run(run::Args),
     /// Run the proxy of a Gateway
     Gateway(gateway::Args),
+    /// Make a token with which a host joins the mesh
+    Token(token::Args),
+    /// Show identities and their certificates
+    Id(id::Args),
     /// Run a whole mesh on this machine and watch it
     Demo(demo::Args),
     /// Become a program that ends with its parent
@@ -66,6 +72,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Run(args) => run::run(args),
         Command::Gateway(args) => gateway::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Id(args) => id::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::ExecTied(args) => exec_tied::run(&args),
         Command::Reference(args) => reference::run(&args),

@@ -12,6 +12,12 @@ pub(super) enum Format {
     Json,
 }
 
+/// A value as JSON for people to read.
+pub(super) fn pretty(value: &impl serde::Serialize) -> String {
+    // What commands print has string keys only, so it always can be written.
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
 /// The colours that carry a meaning. Never the only carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::output::{self, Cell, Format, Tone, age, painted};
+use super::output::{self, Cell, Format, Tone, age, painted, pretty};
 use crate::api::client::{Api, ApiError};
 use crate::api::{DocumentList, DocumentRow, ObjectName};
 use crate::report::{ProxyRow, Status, SyncState};
@@ -91,11 +91,6 @@ async fn show(args: &Args) -> Result<bool, StatusError> {
         }
     }
     Ok(fine)
-}
-
-fn pretty(value: &impl serde::Serialize) -> String {
-    // These types have string keys only, so they always can be written.
-    serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
 /// Looks until everything is synced or the time is over; the last look is returned. A control plane that cannot be
