@@ -22,6 +22,9 @@ use rcgen::{
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const INTERMEDIATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The built-in intermediate is renewed at a start when less than this is left of it.
+const INTERMEDIATE_LEFT_MIN: Duration = Duration::from_secs(240 * 24 * 3600);
+
 /// How much earlier a certificate begins than it was made: other machines' clocks are not this one's.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
@@ -165,11 +168,11 @@ impl Authority {
         svid_life: Duration,
     ) -> Result<Authority, AuthorityError> {
         check_trust_domain(trust_domain)?;
-        let folder = data_dir.join("ca");
+        let (folder, now) = (data_dir.join("ca"), SystemTime::now());
         let files = match files::read(&folder)? {
-            Some(files) => files,
+            Some(files) => renewed_in_time(&folder, files, trust_domain, now)?,
             None => {
-                let made = make(trust_domain, SystemTime::now())?;
+                let made = make(trust_domain, now)?;
                 files::write(&folder, &made)?;
                 made
             }
@@ -266,15 +269,40 @@ fn make(trust_domain: &str, now: SystemTime) -> Result<files::Files, rcgen::Erro
     let root_der = root_certificate.der().to_vec();
     let root = Issuer::new(root, root_key);
     let intermediate_key = KeyPair::generate()?;
+    let intermediate = intermediate(trust_domain, &intermediate_key, &root, now)?;
+    Ok(files::Files { root: root_der, root_key: root.key().serialize_pem(), intermediate, intermediate_key })
+}
+
+/// The certificate that signs, in DER.
+fn intermediate(
+    trust_domain: &str,
+    key: &KeyPair,
+    root: &Issuer<'_, KeyPair>,
+    now: SystemTime,
+) -> Result<Vec<u8>, rcgen::Error> {
     let name = format!("Ringway intermediate of {trust_domain}");
-    let intermediate =
-        authority(&name, now, INTERMEDIATE_LIFE, Some(0)).signed_by(&intermediate_key, &root)?;
-    Ok(files::Files {
-        root: root_der,
-        root_key: root.key().serialize_pem(),
-        intermediate: intermediate.der().to_vec(),
-        intermediate_key,
-    })
+    let certificate = authority(&name, now, INTERMEDIATE_LIFE, Some(0)).signed_by(key, root)?;
+    Ok(certificate.der().to_vec())
+}
+
+/// The same files, with an intermediate that has some life before it. Its key stays, so only one file changes, and what it signed
+/// is vouched for by the old one and the new one alike.
+fn renewed_in_time(
+    folder: &Path,
+    files: files::Files,
+    trust_domain: &str,
+    now: SystemTime,
+) -> Result<files::Files, AuthorityError> {
+    match proof::may_sign(&files.intermediate) {
+        Ok(not_after) if not_after < now + INTERMEDIATE_LEFT_MIN => {}
+        // What is wrong with it is said where every authority is tried.
+        _ => return Ok(files),
+    }
+    let root = Issuer::from_ca_cert_der(&files.root[..].into(), KeyPair::from_pem(&files.root_key)?)?;
+    let intermediate = intermediate(trust_domain, &files.intermediate_key, &root, now)?;
+    files::write_intermediate(folder, &intermediate)?;
+    tracing::info!("the intermediate of the certificate authority is renewed");
+    Ok(files::Files { intermediate, ..files })
 }
 
 /// What a certificate of an authority says; `below` is how many others may be between it and a leaf.

@@ -132,6 +132,14 @@ pub(super) fn write(folder: &Path, files: &Files) -> Result<(), AuthorityError> 
     Ok(())
 }
 
+/// Replaces the certificate that signs.
+pub(super) fn write_intermediate(folder: &Path, certificate: &[u8]) -> Result<(), AuthorityError> {
+    let path = folder.join(INTERMEDIATE);
+    let text = pem("CERTIFICATE", certificate);
+    let written = replace(&path, text.as_bytes(), Readers::Owner);
+    written.map_err(|source| AuthorityError::File { verb: "write", path, source })
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     pem::encode(&pem::Pem::new(label, der))
 }

@@ -87,6 +87,33 @@ fn an_authority_is_the_same_after_a_restart_and_its_keys_are_its_users_own() {
 }
 
 #[test]
+fn an_intermediate_is_renewed_at_a_start_and_what_it_signed_stays_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca");
+    for (days_ago, is_renewed) in [(0, false), (100, false), (200, true), (400, true)] {
+        let made = make("mesh.local", SystemTime::now() - DAY * days_ago).unwrap();
+        files::write(&ca, &made).unwrap();
+        let file = || fs::read_to_string(ca.join("intermediate.pem")).unwrap();
+        let before = file();
+        let first = Authority::open(folder.path(), "mesh.local", DAY).unwrap();
+        assert_eq!(file() != before, is_renewed, "{days_ago} days");
+        assert_eq!(first.bundle(), [made.root]);
+        let signed = first.sign(&request(), &web(), SystemTime::now()).unwrap();
+        let renewed = file();
+        drop(Authority::open(folder.path(), "mesh.local", DAY).unwrap());
+        assert_eq!(file(), renewed, "once is enough");
+        // A proxy may still have the old one in its chain.
+        if days_ago == 200 {
+            let old = Signed { chain: vec![signed.chain[0].clone(), made.intermediate], ..signed.clone() };
+            for signed in [signed, old] {
+                let said = openssl_verifies(folder.path(), &signed, &first.bundle(), "sslserver");
+                assert!(said.ends_with("leaf.pem: OK\n"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_file_that_is_wrong_is_named_and_nothing_is_made_in_its_place() {
     let folder = tempfile::tempdir().unwrap();
     drop(Authority::open(folder.path(), "mesh.local", DAY).unwrap());
