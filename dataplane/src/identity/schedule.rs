@@ -14,8 +14,9 @@ pub struct Life {
 }
 
 /// Alarms, by the percent of a life that they are named for, and how much of it is left when they are due: renewal should
-/// have been done long before. The first is a tenth late, since a renewal that is on its way then is none to worry about.
-const ALARMS: [(u32, u32); 3] = [(50, 40), (25, 25), (10, 10)];
+/// have been done long before. The first is a tenth late, since a renewal that is on its way then is none to worry about. The
+/// last one is the end.
+const ALARMS: [(u32, u32); 4] = [(50, 40), (25, 25), (10, 10), (0, 0)];
 
 impl Life {
     /// When it is renewed: after half of it, a tenth earlier or later, so that proxies that began together do not come
@@ -74,12 +75,13 @@ mod tests {
             (1749, Some(50), 251),
             (1750, Some(25), 250),
             (1900, Some(10), 100),
-            (2000, Some(10), 0),
-            (9000, Some(10), 0),
+            (1999, Some(10), 1),
+            (2000, Some(0), 0),
+            (9000, Some(0), 0),
         ] {
             assert_eq!((life.alarm(at(now)), life.left(at(now)).as_secs()), (alarm, left), "at {now}");
         }
         let backwards = Life { not_before: at(2000), not_after: at(1000) };
-        assert_eq!(backwards.alarm(at(1500)), Some(10));
+        assert_eq!(backwards.alarm(at(1500)), Some(0));
     }
 }
