@@ -224,3 +224,6 @@ impl Issued {
         [of(OWN_CERTIFICATE, Secret::Certificate(self.chain)), of(TRUST_BUNDLE, Secret::Trust(self.bundle))]
     }
 }
+
+#[cfg(test)]
+mod tests;
