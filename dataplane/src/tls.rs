@@ -12,6 +12,7 @@ mod config;
 mod halves;
 mod handshake;
 mod record;
+mod sealer;
 #[cfg(test)]
 mod tests;
 mod turnstile;

@@ -1,14 +1,18 @@
 //! A request on a connection that goes on allocates nothing once the worker is warm: exactly nothing, counted by the
-//! allocator of a real worker's thread, on both drivers, over HTTP/1.1 and HTTP/2.
+//! allocator of a real worker's thread, on both drivers, over HTTP/1.1 and HTTP/2, and in TLS.
 
 #[path = "support/mesh.rs"]
 mod mesh;
+#[expect(dead_code, reason = "its ends of a simulated connection are not used here")]
+#[path = "support/secured.rs"]
+mod secured;
 #[path = "support/streams.rs"]
 mod streams;
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, LazyLock},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -18,8 +22,11 @@ use policy::{
     cluster::UpstreamProtocol,
     regex::{Regex, RegexRewrite},
     route::{AppendAction, GrpcTimeout, HeaderOps, PathMatch, PathRewrite, RouteMatch, RouteSpec},
+    tls::Transports,
 };
 use runtime::{counting, kernel::Kernel};
+use rustls::{ClientConnection, ServerConnection, StreamOwned};
+use secured::{Authority, Identity};
 use sim::Behaviour;
 use streams::{Answered, StreamClient, stream_origin};
 
@@ -65,12 +72,17 @@ const CALL_ANSWER: Answered = Answered {
 
 /// An origin on a thread of its own that answers whatever ends like a request of this test.
 fn origin(answer: &'static [u8]) -> SocketAddr {
+    origin_over(answer, |stream| stream)
+}
+
+/// One over what `over` makes of a connection.
+fn origin_over<S: Read + Write + 'static>(answer: &'static [u8], over: fn(TcpStream) -> S) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             std::thread::spawn(move || {
-                let mut stream = stream.unwrap();
+                let mut stream = over(stream.unwrap());
                 let (mut got, mut piece) = (Vec::new(), [0; 4096]);
                 loop {
                     match stream.read(&mut piece) {
@@ -114,8 +126,18 @@ fn ask(proxy: SocketAddr, ended: SocketAddr, asks: Asks) -> JoinHandle<(u64, u64
 type Asks = fn(SocketAddr) -> Box<dyn FnMut()>;
 
 fn connection(proxy: SocketAddr, request: &'static [u8]) -> Box<dyn FnMut()> {
-    let mut stream = TcpStream::connect(proxy).unwrap();
+    connection_over(proxy, request, |stream| stream)
+}
+
+/// Over what `over` makes of a connection.
+fn connection_over<S: Read + Write + 'static>(
+    proxy: SocketAddr,
+    request: &'static [u8],
+    over: impl FnOnce(TcpStream) -> S,
+) -> Box<dyn FnMut()> {
+    let stream = TcpStream::connect(proxy).unwrap();
     stream.set_nodelay(true).unwrap();
+    let mut stream = over(stream);
     let mut answer = [0; 4096];
     Box::new(move || {
         stream.write_all(request).unwrap();
@@ -159,6 +181,39 @@ fn allocates_nothing(setup: Setup, origin: SocketAddr, asks: Asks) {
     });
 }
 
+/// Who vouches for everybody, and who everybody is.
+static WORLD: LazyLock<(Authority, Identity)> = LazyLock::new(|| {
+    let authority = Authority::new();
+    let identity = authority.workload("spiffe://m/ns/shop/sa/web");
+    (authority, identity)
+});
+
+/// Mutual TLS on both sides of the proxy.
+fn secured() -> Setup {
+    let (authority, identity) = &*WORLD;
+    let mut setup = Setup::new(Behaviour::default());
+    setup.config.tls = Some(Arc::new(secured::downstream(identity, authority.bundle())));
+    let upstream = secured::upstream(identity, authority.bundle(), "spiffe://m/ns/shop/sa/web");
+    setup.cluster(|cluster| {
+        cluster.transport = Transports { default: Some(Arc::new(upstream)), ..Transports::default() };
+    })
+}
+
+fn secured_connection(proxy: SocketAddr, request: &'static [u8]) -> Box<dyn FnMut()> {
+    let (authority, identity) = &*WORLD;
+    let config = Identity::client(Some(identity), authority, &["http/1.1"]);
+    let client = ClientConnection::new(Arc::new(config), "app.mesh".try_into().unwrap()).unwrap();
+    connection_over(proxy, request, |stream| StreamOwned::new(client, stream))
+}
+
+fn secured_origin(answer: &'static [u8]) -> SocketAddr {
+    origin_over(answer, |stream| {
+        let (authority, identity) = &*WORLD;
+        let config = Arc::new(identity.server(authority));
+        StreamOwned::new(ServerConnection::new(config).unwrap(), stream)
+    })
+}
+
 /// A route by regular expression with a rewrite and header edits both ways.
 fn elaborate_route() -> RouteSpec {
     let mut forward = forward_to(APP);
@@ -200,6 +255,11 @@ fn a_request_allocates_nothing() {
         allocates_nothing(plain(), origin(ANSWER), asks);
         allocates_nothing(plain().routes(|| vec![elaborate_route()]), origin(ANSWER), asks);
         allocates_nothing(http2(), stream_origin(STREAM_ANSWER), asks);
+    }
+    let secured_connections: [Asks; 2] =
+        [|proxy| secured_connection(proxy, GET), |proxy| secured_connection(proxy, CHUNKED)];
+    for asks in secured_connections {
+        allocates_nothing(secured(), secured_origin(ANSWER), asks);
     }
     for asks in streams {
         allocates_nothing(plain(), origin(ANSWER), asks);

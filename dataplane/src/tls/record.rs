@@ -1,8 +1,8 @@
 //! The records of a TLS connection after its handshake: bytes to bytes, no I/O.
 //!
-//! rustls does the handshake, makes the keys and has the ciphers; this is what is left when those are given: five bytes of
-//! header, a number for each record, and the few messages that may still come (RFC 8446 §4.6, §5, §6). A record is opened
-//! where it lies, with no memory of its own; one that is sealed is one allocation, which rustls makes.
+//! rustls does the handshake and makes the keys; this is what is left when those are given: five bytes of header, a number
+//! for each record, and the few messages that may still come (RFC 8446 §4.6, §5, §6). A record is opened where it lies and
+//! sealed where it is written, with no memory of its own.
 //!
 //! Faces hostile bytes.
 
@@ -10,17 +10,17 @@ use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, ExtractedSecrets, ProtocolVersion,
     SupportedCipherSuite,
     client::ClientConnectionData,
-    crypto::cipher::{
-        InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
-    },
+    crypto::cipher::{InboundOpaqueMessage, MessageDecrypter},
     kernel::KernelConnection,
     server::ServerConnectionData,
 };
 
 use policy::limits;
 
+use super::sealer::Sealer;
+
 /// Content type, version and length (RFC 8446 §5.1).
-const HEADER_BYTES: usize = 5;
+pub(super) const HEADER_BYTES: usize = 5;
 
 /// Most plaintext in a record (RFC 8446 §5.1).
 pub(super) const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
@@ -39,7 +39,7 @@ pub struct Records {
     external: External,
     decrypter: Box<dyn MessageDecrypter>,
     received: u64,
-    encrypter: Box<dyn MessageEncrypter>,
+    sealer: Sealer,
     sent: u64,
     /// Records that one key of ours seals at most.
     key_records_max: u64,
@@ -114,18 +114,12 @@ impl Records {
         external: External,
     ) -> Result<Records, RecordError> {
         let ((sent, ours), (received, theirs)) = (secrets.tx, secrets.rx);
-        let mut encrypter = encrypter(suite, ours)?;
-        if sent > 0 {
-            // AWS-LC takes the nonce that it sees first for that of record 0, and refuses what is not higher from there on.
-            // The handshake has sealed some, so it is shown record 0 once more, of which nothing leaves this place.
-            encrypter.encrypt(plain(ContentType::ApplicationData, OutboundChunks::Single(&[])), 0)?;
-        }
         Ok(Records {
             suite,
             external,
             decrypter: decrypter(suite, theirs)?,
             received,
-            encrypter,
+            sealer: Sealer::new(suite, &ours)?,
             sent,
             key_records_max: match suite {
                 SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit.min(KEY_RECORDS_MAX),
@@ -233,7 +227,7 @@ impl Records {
     /// When no more can be sealed; the connection must end.
     pub fn seal(&mut self, chunks: &[&[u8]], out: &mut Vec<u8>) -> Result<(), RecordError> {
         self.update_keys_if_due(out)?;
-        self.seal_as(ContentType::ApplicationData, OutboundChunks::new(chunks), out)
+        self.seal_as(ContentType::ApplicationData, chunks, out)
     }
 
     /// Appends what tells the other end that nothing more will come (RFC 8446 §6.1).
@@ -243,7 +237,7 @@ impl Records {
     pub fn seal_close(&mut self, out: &mut Vec<u8>) -> Result<(), RecordError> {
         const WARNING: u8 = 1;
         const CLOSE_NOTIFY: u8 = 0;
-        self.seal_as(ContentType::Alert, OutboundChunks::Single(&[WARNING, CLOSE_NOTIFY]), out)
+        self.seal_as(ContentType::Alert, &[&[WARNING, CLOSE_NOTIFY]], out)
     }
 
     /// New keys, where the other end asked for them, or the old ones have sealed as much as they safely can.
@@ -256,35 +250,22 @@ impl Records {
             return Err(rustls::Error::EncryptError.into());
         }
         // A KeyUpdate that asks for none in return (RFC 8446 §4.6.3).
-        self.seal_as(ContentType::Handshake, OutboundChunks::Single(&[24, 0, 0, 1, 0]), out)?;
+        self.seal_as(ContentType::Handshake, &[&[24, 0, 0, 1, 0]], out)?;
         let (sent, ours) = match &mut self.external {
             External::Server(external) => external.update_tx_secret()?,
             External::Client(external) => external.update_tx_secret()?,
         };
-        self.encrypter = encrypter(self.suite, ours)?;
+        self.sealer = Sealer::new(self.suite, &ours)?;
         self.sent = sent;
         self.owes_key_update = false;
         Ok(())
     }
 
-    fn seal_as(
-        &mut self,
-        typ: ContentType,
-        payload: OutboundChunks<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), RecordError> {
-        let record = self.encrypter.encrypt(plain(typ, payload), self.sent)?.encode();
+    fn seal_as(&mut self, kind: ContentType, chunks: &[&[u8]], out: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.sealer.seal(kind, chunks, self.sent, out)?;
         self.sent += 1;
-        match out.is_empty() {
-            true => *out = record,
-            false => out.extend_from_slice(&record),
-        }
         Ok(())
     }
-}
-
-fn plain(typ: ContentType, payload: OutboundChunks<'_>) -> OutboundPlainMessage<'_> {
-    OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload }
 }
 
 /// Records that one key seals at most, whatever its cipher allows: 2^22, so that keys change now and then on a connection
@@ -336,27 +317,6 @@ fn decrypter(
         }
         (SupportedCipherSuite::Tls12(suite), Chacha20Poly1305 { key, iv }) => {
             suite.aead_alg.decrypter(key, iv.as_ref())
-        }
-        _ => return Err(RecordError::Unexpected),
-    })
-}
-
-fn encrypter(
-    suite: SupportedCipherSuite,
-    secrets: ConnectionTrafficSecrets,
-) -> Result<Box<dyn MessageEncrypter>, RecordError> {
-    use ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
-    Ok(match (suite, secrets) {
-        (
-            SupportedCipherSuite::Tls13(suite),
-            Aes128Gcm { key, iv } | Aes256Gcm { key, iv } | Chacha20Poly1305 { key, iv },
-        ) => suite.aead_alg.encrypter(key, iv),
-        (SupportedCipherSuite::Tls12(suite), Aes128Gcm { key, iv } | Aes256Gcm { key, iv }) => {
-            let (salt, explicit) = iv.as_ref().split_at(GCM_SALT_BYTES);
-            suite.aead_alg.encrypter(key, salt, explicit)
-        }
-        (SupportedCipherSuite::Tls12(suite), Chacha20Poly1305 { key, iv }) => {
-            suite.aead_alg.encrypter(key, iv.as_ref(), &[])
         }
         _ => return Err(RecordError::Unexpected),
     })

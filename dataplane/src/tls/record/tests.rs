@@ -322,7 +322,7 @@ fn after(suite: SupportedCipherSuite, records: &[(ContentType, &[u8])]) -> (Vec<
     let (mut server, mut client) = both_ours(suite);
     let mut sealed = Vec::new();
     for (typ, payload) in records {
-        client.seal_as(*typ, OutboundChunks::Single(payload), &mut sealed).unwrap();
+        client.seal_as(*typ, &[payload], &mut sealed).unwrap();
     }
     open_all(&mut server, &mut sealed)
 }
@@ -392,14 +392,14 @@ fn a_message_may_span_records() {
         let message = [24, 0, 0, 1, 1];
         let mut sealed = Vec::new();
         for part in [&message[..cut], &message[cut..]] {
-            client.seal_as(Handshake, OutboundChunks::Single(part), &mut sealed).unwrap();
+            client.seal_as(Handshake, &[part], &mut sealed).unwrap();
         }
         let (next, keys) = match &mut client.external {
             External::Client(external) => external.update_tx_secret().unwrap(),
             External::Server(_) => panic!("the client is one"),
         };
-        (client.encrypter, client.sent) = (encrypter(client.suite, keys).unwrap(), next);
-        client.seal_as(ApplicationData, OutboundChunks::Single(b"a"), &mut sealed).unwrap();
+        (client.sealer, client.sent) = (Sealer::new(client.suite, &keys).unwrap(), next);
+        client.seal_as(ApplicationData, &[b"a"], &mut sealed).unwrap();
         assert_eq!(open_all(&mut server, &mut sealed), (b"a".to_vec(), Then::WantsMore), "{cut}");
         assert!(server.owes_key_update);
     }
