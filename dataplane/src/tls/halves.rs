@@ -51,15 +51,15 @@ pub struct TlsSend<I: Io> {
     broken: Option<io::ErrorKind>,
 }
 
-/// The halves of a connection whose handshake is done. `sealed` came behind it, and `opened` is what was opened with it.
+/// The halves of a connection whose handshake is done. `sealed` came behind it.
 pub fn split<I: Io>(
     (recv, send): (I::Recv, I::Send),
     records: Records,
-    (sealed, opened): (Buffer, Buffer),
+    sealed: Buffer,
     buffers: BufferPool,
 ) -> (TlsRecv<I>, TlsSend<I>) {
     let records = Rc::new(RefCell::new(records));
-    let held = Held { sealed, opened, buffers };
+    let held = Held { sealed, opened: Buffer::default(), buffers };
     let recv = TlsRecv { inner: recv, records: records.clone(), held, end: None };
     (recv, TlsSend { inner: send, records, out: Gather::new(), broken: None })
 }

@@ -5,7 +5,7 @@ use std::{io, time::SystemTime};
 use policy::{alpn::Carries, limits, peer::Peer};
 use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
 use rustls::{
-    CertificateError, HandshakeKind, OtherError,
+    CertificateError, CommonState, HandshakeKind, OtherError,
     client::UnbufferedClientConnection,
     pki_types::ServerName,
     server::UnbufferedServerConnection,
@@ -15,7 +15,7 @@ use rustls::{
 use super::{
     config::{ClientTls, ServerTls},
     halves,
-    record::{RecordError, Records},
+    record::{self, RecordError, Records},
     verify::{self, Refused},
 };
 use crate::{
@@ -113,7 +113,7 @@ pub async fn accept<I: Io>(
 ) -> Result<Secured<I>, HandshakeError> {
     let until = Deadline::after(worker.io.now(), config.policy.handshake_timeout);
     let connection = Side::Server(UnbufferedServerConnection::new(config.rustls.clone())?);
-    Handshake { worker, connection, out: Gather::new(), opened: Vec::new(), until }.run(halves, first).await
+    Handshake { worker, connection, out: Gather::new(), given: 0, until }.run(halves, first).await
 }
 
 /// Does a client's part of a handshake. `name` is the server's, or stands for it where none is told; `carries` tells which
@@ -130,7 +130,7 @@ pub async fn connect<I: Io>(
     let connection = UnbufferedClientConnection::new_with_alpn(config.rustls.clone(), name, alpn)?;
     let connection = Side::Client(connection);
     let first = Buffer::default();
-    Handshake { worker, connection, out: Gather::new(), opened: Vec::new(), until }.run(halves, first).await
+    Handshake { worker, connection, out: Gather::new(), given: 0, until }.run(halves, first).await
 }
 
 struct Handshake<'w, I: Io> {
@@ -138,8 +138,8 @@ struct Handshake<'w, I: Io> {
     connection: Side,
     /// To be sent.
     out: Gather,
-    /// Data that came right behind the handshake.
-    opened: Vec<u8>,
+    /// How many of the received bytes rustls knows of: whole records, of which the last is the next to be taken.
+    given: usize,
     until: Deadline,
 }
 
@@ -150,17 +150,24 @@ pub(super) enum Side {
 }
 
 impl Side {
-    /// Takes what was received, and appends what is to be sent to `out` and data of the application to `opened`; gives how
-    /// many received bytes it is done with, and what comes next.
+    /// Takes what was received, and appends what is to be sent to `out`; gives how many received bytes it is done with, and
+    /// what comes next.
     pub(super) fn step(
         &mut self,
         received: &mut [u8],
         out: &mut Gather,
-        opened: &mut Vec<u8>,
     ) -> (usize, Result<Step, rustls::Error>) {
         match self {
-            Side::Server(server) => take(server.process_tls_records(received), out, opened),
-            Side::Client(client) => take(client.process_tls_records(received), out, opened),
+            Side::Server(server) => take(server.process_tls_records(received), out),
+            Side::Client(client) => take(client.process_tls_records(received), out),
+        }
+    }
+
+    /// What is known of the connection so far.
+    fn common(&self) -> &CommonState {
+        match self {
+            Side::Server(server) => server,
+            Side::Client(client) => client,
         }
     }
 
@@ -215,11 +222,13 @@ impl<I: Io> Handshake<'_, I> {
 
     /// What the handshake led to, with what was received behind it.
     fn secured(self, halves: (I::Recv, I::Send), mut received: Buffer) -> Result<Secured<I>, HandshakeError> {
-        let Handshake { worker, connection, opened, .. } = self;
-        let common = match &connection {
-            Side::Server(server) => &***server,
-            Side::Client(client) => &***client,
-        };
+        let Handshake { worker, connection, given, .. } = self;
+        if given > 0 {
+            // A part of a message is left behind the last one of the handshake.
+            worker.buffers.put(received);
+            return Err(RecordError::Unexpected.into());
+        }
+        let common = connection.common();
         let is_resumed = common.handshake_kind() == Some(HandshakeKind::Resumed);
         let alpn = common.alpn_protocol().map(Box::from);
         let peer = match common.peer_certificates().and_then(|chain| chain.first()) {
@@ -228,14 +237,10 @@ impl<I: Io> Handshake<'_, I> {
             None => None,
         };
         let records = connection.into_records()?;
-        let opened = match opened.is_empty() {
-            true => Buffer::default(),
-            false => worker.buffers.take_with(&opened),
-        };
         if received.is_empty() {
             worker.buffers.put(std::mem::take(&mut received));
         }
-        let halves = halves::split(halves, records, (received, opened), worker.buffers.clone());
+        let halves = halves::split(halves, records, received, worker.buffers.clone());
         Ok(Secured { halves: transport::tls(halves), peer, alpn, is_resumed })
     }
 
@@ -251,6 +256,7 @@ impl<I: Io> Handshake<'_, I> {
             match self.step(received)? {
                 Step::Again => {}
                 Step::Send => send.send_all(&mut self.out, self.until).await.map_err(ended)?,
+                Step::Receive if self.give_next(received.filled()) => {}
                 Step::Receive => {
                     if received.spare() == 0 {
                         self.worker.buffers.make_room(received);
@@ -270,15 +276,30 @@ impl<I: Io> Handshake<'_, I> {
     }
 
     fn step(&mut self, received: &mut Buffer) -> Result<Step, HandshakeError> {
-        let (discard, step) = self.connection.step(received.filled_mut(), &mut self.out, &mut self.opened);
+        let known = received.filled_mut().get_mut(..self.given).unwrap_or_default();
+        let (discard, step) = self.connection.step(known, &mut self.out);
         received.consume(discard);
+        self.given -= discard;
         Ok(step?)
+    }
+
+    /// Lets rustls know of one more record, if there is one. What comes behind the last of the handshake is never shown to it:
+    /// rustls would open it, and what it has to answer then, such as new keys, would be lost.
+    fn give_next(&mut self, received: &[u8]) -> bool {
+        let next = received.get(self.given..).unwrap_or_default();
+        match record::length_of(next) {
+            Some(length) => self.given += length,
+            None => return false,
+        }
+        true
     }
 
     /// Sends the alert that says what was wrong, if there is one: who misconfigured the other end wants to know. rustls knows
     /// where in `received` it has come to, so that goes in as it is.
     async fn tell_why(&mut self, send: &mut I::Send, received: &mut Buffer) {
-        if self.step(received).is_ok() && !self.out.is_sent() {
+        // It may stand behind other messages that were to go.
+        while self.connection.common().wants_write() && self.step(received).is_ok() {}
+        if !self.out.is_sent() {
             let until = Deadline::after(self.worker.io.now(), limits::TLS_ALERT_TIMEOUT).min(self.until);
             // It goes or not; the connection ends either way.
             let _ = send.send_all(&mut self.out, until).await;
@@ -297,7 +318,6 @@ fn ended(error: io::Error) -> HandshakeError {
 fn take<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     out: &mut Gather,
-    opened: &mut Vec<u8>,
 ) -> (usize, Result<Step, rustls::Error>) {
     let UnbufferedStatus { discard, state } = status;
     let step = state.and_then(|state| match state {
@@ -308,12 +328,6 @@ fn take<Data>(
         }
         ConnectionState::BlockedHandshake => Ok(Step::Receive),
         ConnectionState::WriteTraffic(_) => Ok(Step::Done),
-        ConnectionState::ReadTraffic(mut traffic) => {
-            while let Some(record) = traffic.next_record() {
-                opened.extend_from_slice(record?.payload);
-            }
-            Ok(Step::Again)
-        }
         _ => Ok(Step::Over),
     });
     (discard, step)

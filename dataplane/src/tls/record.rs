@@ -278,6 +278,15 @@ fn header_of(bytes: &[u8]) -> Option<(ContentType, usize)> {
     Some((ContentType::from(*kind), usize::from(u16::from_be_bytes([*high, *low]))))
 }
 
+/// All bytes of the record at the front of `bytes`, when it is whole; where none can be, all of `bytes`.
+pub(super) fn length_of(bytes: &[u8]) -> Option<usize> {
+    let (kind, length) = header_of(bytes)?;
+    if length > SEALED_BYTES_MAX || !is_known(kind) && kind != ContentType::ChangeCipherSpec {
+        return Some(bytes.len());
+    }
+    Some(HEADER_BYTES + length).filter(|whole| *whole <= bytes.len())
+}
+
 /// Whether records of this type may come behind a handshake, in one version or the other.
 fn is_known(kind: ContentType) -> bool {
     matches!(kind, ContentType::Alert | ContentType::Handshake | ContentType::ApplicationData)

@@ -1,6 +1,6 @@
 //! TLS on both sides of the proxy, against rustls as it comes.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use policy::{
     client_cert::{ClientCertDetails, ForwardClientCert},
@@ -342,9 +342,33 @@ fn what_is_agreed_on_is_what_is_spoken() {
         assert!(answer.is_err(), "HTTP/1.1 where HTTP/2 was agreed on");
 
         let mut other = world.client(mesh, &["spdy"]).await;
-        assert!(other.handshake().await.is_err(), "nothing in common");
+        // The alert stands behind what the proxy had to say before.
+        let told = other.handshake().await.unwrap_err();
+        assert!(told.contains("NoApplicationProtocol"), "nothing in common: {told}");
         assert!(mesh.origin().requests().is_empty());
     });
+}
+
+#[test]
+fn a_client_may_ask_and_change_its_keys_with_the_end_of_its_handshake() {
+    let world = World::new();
+    let request = Ask::get("shop", "/", 1).bytes();
+    for changes in [0, 1, 3] {
+        world.behind_tls(Setup::new(Behaviour::default())).on_sim(async |mesh| {
+            let mut client = world.client(mesh, &[]).await;
+            client
+                .handshake_then(|tls| {
+                    for piece in request.chunks(request.len().div_ceil(changes + 1)) {
+                        tls.writer().write_all(piece).unwrap();
+                        if changes > 0 {
+                            tls.refresh_traffic_keys().unwrap();
+                        }
+                    }
+                })
+                .await;
+            assert!(client.recv_until(OK).await.unwrap().starts_with(b"HTTP/1.1 200"));
+        });
+    }
 }
 
 #[test]

@@ -261,6 +261,21 @@ impl<I: Io> TlsPeer<I> {
         Ok(())
     }
 
+    /// Does a client's handshake; what `then` has to say goes in one piece with the end of it.
+    pub(crate) async fn handshake_then(&mut self, then: impl FnOnce(&mut Connection)) {
+        while self.tls.is_handshaking() {
+            self.flush().await;
+            let bytes = self.peer.recv_some().await.unwrap();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                self.tls.read_tls(&mut rest).unwrap();
+                self.tls.process_new_packets().unwrap();
+            }
+        }
+        then(&mut self.tls);
+        self.flush().await;
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         for part in bytes.as_ref().chunks(8192) {
             self.tls.writer().write_all(part).unwrap();
