@@ -21,7 +21,7 @@ const HOST_BYTES_MAX: usize = 253;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 It is run where the control plane runs, by the user who runs it. The token is printed alone on standard output and kept \
-nowhere: who has lost it makes another. A host may ask for what the newest token that it spent allows.
+nowhere: who has lost it makes another. It buys the host's own identity, once; what --allow names is kept with it.
 
 Exit codes: 0, or 1 if there is no token.
 
