@@ -2,16 +2,23 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
+use hyper_util::rt::TokioIo;
 use proto::control::identity_client::IdentityClient;
 use proto::control::{SignRequest, SignResponse};
 use rcgen::{CertificateParams, KeyPair};
+use rustix::process::{Uid, geteuid};
+use rustix::thread::set_thread_res_uid;
 use support::{Plane, channel};
-use tonic::transport::Channel;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
+use tower::service_fn;
 
 const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
 
@@ -44,6 +51,56 @@ async fn the_user_who_runs_the_control_plane_may_be_anybody_on_either_way_in() {
     }
     plane.server.stop().await;
     assert!(!socket.exists());
+}
+
+/// What another user of this machine connects to: the thread that does is that user, by which the kernel judges.
+fn as_nobody<T: Send>(connect: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let nobody = Uid::from_raw(65534);
+    let connect = || {
+        set_thread_res_uid(nobody, nobody, nobody)?;
+        connect()
+    };
+    std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
+}
+
+/// gRPC over a connection that is open already.
+async fn over<T>(connection: T) -> Channel
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut connection = Some(TokioIo::new(connection));
+    let connector = service_fn(move |_: Uri| {
+        let taken = connection.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        std::future::ready(taken)
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+}
+
+#[tokio::test]
+async fn another_user_of_the_machine_is_nobody_on_either_way_in() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    }
+    let plane = Plane::start(&[]).await;
+    let (address, socket) = (plane.address(), plane.dir.path().join("data/control.sock"));
+    // However carelessly the way to the socket is left open.
+    for (path, mode) in [(plane.dir.path(), 0o755), (socket.parent().unwrap(), 0o755), (&socket, 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let tcp = as_nobody(|| std::net::TcpStream::connect(address)).unwrap();
+    let unix = as_nobody(|| std::os::unix::net::UnixStream::connect(&socket)).unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    unix.set_nonblocking(true).unwrap();
+    let tcp = over(tokio::net::TcpStream::from_std(tcp).unwrap()).await;
+    let unix = over(tokio::net::UnixStream::from_std(unix).unwrap()).await;
+    for channel in [tcp, unix] {
+        let refused = sign(channel, WEB, None).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().starts_with("user 65534 may not ask for "), "{}", refused.message());
+    }
+    // It has not become anybody for those who ask after it.
+    sign(channel(address).await, WEB, None).await.unwrap();
 }
 
 fn ringway(arguments: &[&str]) -> Command {
