@@ -21,7 +21,8 @@ use proto::{
                     network::{
                         connection_limit::v3::ConnectionLimit,
                         http_connection_manager::v3::{
-                            HttpConnectionManager, http_connection_manager::RouteSpecifier,
+                            HttpConnectionManager,
+                            http_connection_manager::{RouteSpecifier, SetCurrentClientCertDetails},
                         },
                     },
                 },
@@ -306,8 +307,12 @@ fn a_connection_manager_is_refused_where_it_is_wrong() {
                 ),
             );
         },
-        ".forward_client_cert_details: not supported by Ringway" =>
-            |of: &mut HttpConnectionManager| of.forward_client_cert_details = 4,
+        ".forward_client_cert_details: `9` is not a value of this enum" =>
+            |of: &mut HttpConnectionManager| of.forward_client_cert_details = 9,
+        ".set_current_client_cert_details.chain: not supported by Ringway" => |of: &mut HttpConnectionManager| {
+            let details = SetCurrentClientCertDetails { chain: true, ..Default::default() };
+            of.set_current_client_cert_details = Some(details);
+        },
         ".path_with_escaped_slashes_action: `9` is not a value of this enum" =>
             |of: &mut HttpConnectionManager| of.path_with_escaped_slashes_action = 9,
         ".request_timeout: `-1.000000000s` is not a duration of zero or more" =>
