@@ -1,10 +1,7 @@
 //! `ringway.control.v1.Identity`: signs what proxies and hosts ask for, if they may be that.
 //!
-//! Who asks is what is proved: by the kernel, which says whose process is at the other end of a connection within this
-//! machine, or by a host's token. A token that is shown is what counts, whoever shows it. Everybody else is refused, and every
-//! refusal is one line and one count. What was issued is in the store before it is given out.
-
-mod caller;
+//! Who asks is what is proved, by the kernel or by a host's token. Everybody else is refused, and every refusal is one line and
+//! one count. What was issued is in the store before it is given out.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,9 +13,9 @@ use proto::control::{SignRequest, SignResponse};
 use tonic::{Code, Request, Response, Status};
 
 use crate::ca::{Authority, SignError, Signed};
+use crate::caller::{Caller, Unproved, Users};
 use crate::metrics::Metrics;
 use crate::store::{Grant, Issue, Store, StoreError, Token};
-use caller::{Caller, Users};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -40,7 +37,7 @@ pub(crate) enum Refused {
     Sign(#[from] SignError),
     /// Nobody knows who asks.
     #[error("who asks is not proved: {0}")]
-    Unproved(&'static str),
+    Unproved(#[from] Unproved),
     /// The token is none, or none any more.
     #[error("the token is unknown, spent or expired; `ringway token` makes another")]
     Token,
@@ -98,11 +95,11 @@ impl Refused {
 #[tonic::async_trait]
 impl Identity for IdentityService {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let connection = caller::Connection::of(&request);
+        let caller = Caller::of(&request);
         let SignRequest { csr, identity } = request.into_inner();
         let service = self.clone();
-        // The kernel's table, a key's signature and a disk: none of them waits for the others on this thread.
-        let answer = tokio::task::spawn_blocking(move || service.answer(connection, &csr, &identity)).await;
+        // A key's signature and a disk: nobody else on this thread waits for them.
+        let answer = tokio::task::spawn_blocking(move || service.answer(caller, &csr, &identity)).await;
         answer.map_err(|_| Status::internal("signing ended"))?.map(Response::new)
     }
 }
@@ -115,11 +112,11 @@ impl IdentityService {
 
     fn answer(
         &self,
-        connection: Result<caller::Connection, Refused>,
+        caller: Result<Caller, Unproved>,
         csr: &[u8],
         identity: &str,
     ) -> Result<SignResponse, Status> {
-        let caller = connection.and_then(caller::Connection::caller);
+        let caller = caller.map_err(Refused::Unproved);
         let issued = caller.and_then(|caller| self.issue(&caller, csr, identity, SystemTime::now()));
         issued.map_err(|refused| {
             self.metrics.identities_refused[refused.label()].fetch_add(1, Relaxed);

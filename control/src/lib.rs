@@ -11,6 +11,7 @@ mod address;
 pub mod ads;
 pub mod api;
 pub mod ca;
+mod caller;
 pub mod cli;
 pub mod compile;
 pub mod conditions;

@@ -247,8 +247,6 @@ pub struct Registration {
     pub host: String,
     /// What the application speaks; empty means HTTP.
     pub app_protocol: String,
-    /// The SPIFFE ID that its sidecar shows; empty where that speaks plain text.
-    pub identity: String,
 }
 
 /// Every registration whose lease holds, by instance.

@@ -78,9 +78,9 @@ pub struct Registry {
 impl Registry {
     /// Takes up the leases that `file` holds, each as if its stream had broken now, so that a restart removes
     /// nothing and no proxy sees a difference.
-    pub fn open(file: PathBuf, lease: Duration) -> Registry {
+    pub fn open(file: PathBuf, lease: Duration, trust_domain: &str) -> Registry {
         let ends = Instant::now() + lease;
-        let mut leases = Leases::default();
+        let mut leases = Leases::new(trust_domain.to_owned());
         let stored = store::read(&file);
         let restored = stored.is_some();
         for message in stored.unwrap_or_default() {
@@ -203,7 +203,7 @@ mod tests {
     fn only_what_takes_an_endpoint_out_of_service_is_urgent() {
         let map = |ready: bool, draining: bool, address: &str| -> Registrations {
             let message = proto::control::Registration { ready, draining, ..message("a", address) };
-            [("a".to_owned(), leases::check(&message).unwrap())].into()
+            [("a".to_owned(), leases::check(&message, "mesh.local").unwrap())].into()
         };
         let serving = map(true, false, "10.0.0.1:80");
         let table = [
@@ -224,13 +224,13 @@ mod tests {
     fn a_restart_takes_up_the_leases_in_their_order() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("registrations");
-        let first = Registry::open(file.clone(), LEASE);
+        let first = Registry::open(file.clone(), LEASE, "mesh.local");
         assert!(!first.is_restored());
         let ends = Instant::now() + LEASE;
         first.change(|leases| leases.register(message("z", "10.0.0.1:80"), Some(1), ends)).unwrap();
         first.change(|leases| leases.register(message("b", "10.0.0.2:80"), Some(2), ends)).unwrap();
         first.write();
-        let second = Registry::open(file, LEASE);
+        let second = Registry::open(file, LEASE, "mesh.local");
         assert!(second.is_restored());
         assert_eq!(second.watch().borrow().registrations, first.watch().borrow().registrations);
         assert!(second.rows().iter().all(|row| !row.connected && row.lease_left_ms > 0));

@@ -1,12 +1,10 @@
 //! The whole control plane as one value: [`Server::start`] binds and serves, [`Server::stop`] ends it and leaves
 //! nothing behind. `ringway serve` and `ringway demo` are two ways to call it.
 
-use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,13 +15,14 @@ use proto::control::registry_server::RegistryServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 
-use crate::address;
 use crate::ads::server::AdsServer;
 use crate::api;
 use crate::ca::{Authority, AuthorityError, GivenFiles};
+use crate::caller::Users;
 use crate::identity::IdentityService;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryService};
@@ -44,7 +43,7 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 /// and closed if there is none for this long.
 const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(10);
 
-/// The unix socket under the data directory that proxies and hosts of this machine are served on, beside `listen`.
+/// The unix socket in the data directory that proxies and workloads of this machine connect to, where nobody says another.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// How long [`Server::stop`] waits for streams and requests to end.
@@ -55,8 +54,8 @@ const STOP_WAIT: Duration = Duration::from_secs(3);
 pub struct Options {
     /// Directory of documents.
     pub config: PathBuf,
-    /// Where proxies and workloads connect.
-    pub listen: Listen,
+    /// The unix socket that proxies and workloads connect to; see [`CONTROL_SOCKET`].
+    pub socket: PathBuf,
     /// Where the API is served; loopback only.
     pub api: SocketAddr,
     /// What survives a restart; created if missing.
@@ -71,20 +70,6 @@ pub struct Options {
     pub authority: Option<GivenFiles>,
 }
 
-/// Where proxies and workloads connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// Loopback only, until peers are authenticated.
-    Tcp(SocketAddr),
-    /// Guarded by its file permissions.
-    Unix(PathBuf),
-}
-
-/// Why a text is not a [`Listen`].
-#[derive(Debug, thiserror::Error)]
-#[error("expected IP:PORT, localhost:PORT or unix:PATH")]
-pub struct ListenError;
-
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -98,10 +83,10 @@ pub enum StartError {
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     /// Plain text may not leave the machine.
-    #[error("{what} address {address} is not loopback; until peers are authenticated nothing else is served")]
+    #[error(
+        "the API's address {address} is not loopback; until its users are authenticated nothing else is served"
+    )]
     NotLoopback {
-        /// `listen` or `api`.
-        what: &'static str,
         /// The address.
         address: SocketAddr,
     },
@@ -136,9 +121,8 @@ pub enum StartError {
 /// A running control plane. Dropping it ends it at once.
 #[derive(Debug)]
 pub struct Server {
-    listen: Listen,
     /// Removed at the end.
-    sockets: Vec<PathBuf>,
+    socket: PathBuf,
     api: SocketAddr,
     proxies: Arc<Proxies>,
     worlds: watch::Receiver<Arc<World>>,
@@ -152,11 +136,8 @@ impl Server {
     /// Reads the documents, binds both addresses and serves. Documents that are wrong are reported and the others
     /// serve; everything else that is wrong is an error here.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { config, listen, api, data_dir, lease, trust_domain, svid_life, authority } = options;
-        if let Listen::Tcp(address) = &listen {
-            check_loopback("listen", *address)?;
-        }
-        check_loopback("api", api)?;
+        let Options { config, socket, api, data_dir, lease, trust_domain, svid_life, authority } = options;
+        check_loopback(api)?;
         let directory = Directory::open(&config)?;
         let data_dir_lock = take_data_dir(&data_dir)?;
         let authority = Arc::new(match &authority {
@@ -164,20 +145,14 @@ impl Server {
             None => Authority::open(&data_dir, &trust_domain, svid_life)?,
         });
         let store = Arc::new(Store::open(&data_dir)?);
-        let (incoming, listen) = Incoming::bind(listen, "--listen").await?;
-        let socket = Listen::Unix(data_dir.join(CONTROL_SOCKET));
-        let mut incomings = vec![incoming];
-        if socket != listen {
-            incomings.push(Incoming::bind(socket.clone(), "--data-dir").await?.0);
-        }
-        let sockets = [&socket, &listen].into_iter().filter_map(Listen::path).collect();
+        let workloads = listen(&socket).await?;
         let bind = |source| StartError::Bind { option: "--api", address: api.to_string(), source };
         let api_listener = TcpListener::bind(api).await.map_err(bind)?;
         let api = api_listener.local_addr().map_err(bind)?;
 
         let metrics = Arc::new(Metrics::default());
         let proxies = Proxies::new(metrics.clone());
-        let registry = Arc::new(Registry::open(data_dir.join("registrations"), lease));
+        let registry = Arc::new(Registry::open(data_dir.join("registrations"), lease, &trust_domain));
         let (look_now, looks) = LookNow::new();
         let (reads_sender, reads) = mpsc::channel(1);
         let (maker, world) =
@@ -190,9 +165,13 @@ impl Server {
             api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, store, metrics, look_now };
         let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
         let mut tasks = JoinSet::new();
-        for incoming in incomings {
-            tasks.spawn(incoming.serve(router(&known, identity.clone(), returning_from), stopped(&stop)));
-        }
+        let router = router(&known, identity, trust_domain, returning_from);
+        let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(workloads), stopped(&stop));
+        tasks.spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the xDS server ended");
+            }
+        });
         let (routes, ending) = (api::router(known.clone()), stopped(&stop));
         tasks.spawn(async move {
             // Binding was the only part that can fail.
@@ -207,12 +186,12 @@ impl Server {
         tasks.spawn(until(stopped(&stop), async move {
             registry.expire(|instance| forgetting.forget_workload(instance)).await;
         }));
-        Ok(Server { listen, sockets, api, proxies, worlds, stop, tasks, _data_dir_lock: data_dir_lock })
+        Ok(Server { socket, api, proxies, worlds, stop, tasks, _data_dir_lock: data_dir_lock })
     }
 
-    /// Where proxies and workloads connect; the port is the one that was bound.
-    pub fn listen(&self) -> &Listen {
-        &self.listen
+    /// The unix socket that proxies and workloads connect to.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Where the API is; the port is the one that was bound.
@@ -242,25 +221,36 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for socket in &self.sockets {
-            let _ = std::fs::remove_file(socket);
-        }
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
-/// What proxies and workloads connect to.
-fn router(known: &api::Api, identity: IdentityService, returning_from: Option<Instant>) -> Router {
+/// What proxies and workloads call. Identities are for others too, who show a token.
+fn router(
+    known: &api::Api,
+    identity: IdentityService,
+    trust_domain: String,
+    returning_from: Option<Instant>,
+) -> Router {
     let api::Api { worlds, proxies, registry, metrics, store: _, look_now: _ } = known.clone();
-    let ads = AdsServer { worlds: worlds.clone(), proxies: proxies.clone(), metrics, returning_from };
+    let ads = AdsServer {
+        worlds: worlds.clone(),
+        proxies: proxies.clone(),
+        metrics,
+        trust_domain: trust_domain.into(),
+        returning_from,
+    };
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let reports = ReportService::new(proxies.clone(), worlds.clone());
+    let registrations = RegistryService::new(registry, worlds, proxies);
+    let users = Users::ours();
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WAIT))
-        .tcp_nodelay(true)
-        .add_service(ads)
+        .add_service(InterceptedService::new(ads, users))
         .add_service(IdentityServer::new(identity))
-        .add_service(ProxyServer::new(ReportService::new(proxies.clone(), worlds.clone())))
-        .add_service(RegistryServer::new(RegistryService::new(registry, worlds, proxies)))
+        .add_service(ProxyServer::with_interceptor(reports, users))
+        .add_service(RegistryServer::with_interceptor(registrations, users))
 }
 
 async fn until(stopped: impl Future<Output = ()>, task: impl Future<Output = ()>) {
@@ -278,11 +268,10 @@ fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'sta
     }
 }
 
-fn check_loopback(what: &'static str, address: SocketAddr) -> Result<(), StartError> {
-    if address.ip().to_canonical().is_loopback() {
-        Ok(())
-    } else {
-        Err(StartError::NotLoopback { what, address })
+fn check_loopback(api: SocketAddr) -> Result<(), StartError> {
+    match api.ip().to_canonical().is_loopback() {
+        true => Ok(()),
+        false => Err(StartError::NotLoopback { address: api }),
     }
 }
 
@@ -298,42 +287,13 @@ fn take_data_dir(path: &Path) -> Result<File, StartError> {
     }
 }
 
-/// A bound address.
-enum Incoming {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Incoming {
-    async fn bind(listen: Listen, option: &'static str) -> Result<(Incoming, Listen), StartError> {
-        let failed = |source| StartError::Bind { option, address: listen.to_string(), source };
-        match &listen {
-            Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                Ok((Incoming::Tcp(listener), Listen::Tcp(address)))
-            }
-            Listen::Unix(path) => {
-                remove_stale(path).await.map_err(failed)?;
-                let listener = UnixListener::bind(path).map_err(failed)?;
-                Ok((Incoming::Unix(listener), listen))
-            }
-        }
-    }
-
-    async fn serve(self, router: Router, stopped: impl Future<Output = ()>) {
-        let served = match self {
-            Incoming::Tcp(listener) => {
-                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped).await
-            }
-            Incoming::Unix(listener) => {
-                router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped).await
-            }
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, "the xDS server ended");
-        }
-    }
+async fn listen(socket: &Path) -> Result<UnixListener, StartError> {
+    let failed = |source| {
+        let address = socket.display().to_string();
+        StartError::Bind { option: "--socket", address, source }
+    };
+    remove_stale(socket).await.map_err(failed)?;
+    UnixListener::bind(socket).map_err(failed)
 }
 
 /// Removes a socket that an earlier process left behind; one that somebody serves is left alone.
@@ -342,35 +302,5 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Err(_) => Ok(()),
-    }
-}
-
-impl Listen {
-    /// The file of a unix socket.
-    fn path(&self) -> Option<PathBuf> {
-        match self {
-            Listen::Tcp(_) => None,
-            Listen::Unix(path) => Some(path.clone()),
-        }
-    }
-}
-
-impl FromStr for Listen {
-    type Err = ListenError;
-
-    fn from_str(text: &str) -> Result<Listen, ListenError> {
-        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Listen::Unix(path.into()));
-        }
-        address::parse(text).map(Listen::Tcp).map_err(|_| ListenError)
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Listen::Tcp(address) => address.fmt(f),
-            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
     }
 }

@@ -32,7 +32,7 @@ struct Serving {
 
 impl Serving {
     fn start(config: &Path, data_dir: &Path) -> Serving {
-        let mut command = ringway(&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
+        let mut command = ringway(&["serve", "--api", "127.0.0.1:0"]);
         command.arg("--config").arg(config).arg("--data-dir").arg(data_dir);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.as_mut().unwrap());
@@ -76,9 +76,8 @@ fn serve_prints_its_ports_says_what_is_wrong_and_ends_cleanly_on_either_signal()
         std::fs::write(dir.path().join("bad.yaml"), BAD).unwrap();
         let data = tempfile::tempdir().unwrap();
         let serving = Serving::start(dir.path(), data.path());
-        let port =
-            serving.printed("control plane").strip_prefix("127.0.0.1:").unwrap().parse::<u16>().unwrap();
-        assert_ne!(port, 0);
+        let socket = data.path().join("control.sock");
+        assert_eq!(serving.printed("control plane"), format!("unix:{}", socket.display()));
         assert!(serving.printed("config").ends_with("0 documents, 1 errors"), "{:?}", serving.lines);
         let api = serving.printed("api").to_owned();
         assert!(api.starts_with("http://127.0.0.1:"), "{api}");
@@ -103,21 +102,30 @@ fn serve_refuses_what_it_cannot_serve_with_one_line() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
     let any = "127.0.0.1:0";
+    let socket = &format!("{config}/control.sock");
+    let nowhere = &format!("{config}/no/folder/control.sock");
+    let long = &format!("{config}/{}", "x".repeat(108));
     let table = [
-        ([&missing, any, any, config], format!("error: cannot read the directory {missing}: ")),
-        ([config, "0.0.0.0:0", any, config], "error: listen address 0.0.0.0:0 is not loopback".into()),
-        ([config, any, "192.0.2.1:0", config], "error: api address 192.0.2.1:0 is not loopback".into()),
-        ([config, &taken, any, config], format!("error: cannot listen on {taken} (--listen): ")),
-        ([config, any, &taken, config], format!("error: cannot listen on {taken} (--api): ")),
-        ([config, any, any, &file], format!("error: cannot use the data directory {file}: ")),
+        ([&missing, socket, any, config], format!("error: cannot read the directory {missing}: ")),
+        (
+            [config, socket, "192.0.2.1:0", config],
+            "error: the API's address 192.0.2.1:0 is not loopback".into(),
+        ),
+        ([config, nowhere, any, config], format!("error: cannot listen on {nowhere} (--socket): ")),
+        (
+            [config, long, any, config],
+            format!("error: cannot listen on {long} (--socket): path must be shorter than SUN_LEN"),
+        ),
+        ([config, socket, &taken, config], format!("error: cannot listen on {taken} (--api): ")),
+        ([config, socket, any, &file], format!("error: cannot use the data directory {file}: ")),
     ];
-    for ([config, listen, api, data], start) in table {
+    for ([config, socket, api, data], start) in table {
         let arguments = [
             "serve",
             "--config",
             config,
-            "--listen",
-            listen,
+            "--socket",
+            socket,
             "--api",
             api,
             "--data-dir",
@@ -142,7 +150,7 @@ async fn status_waits_until_the_newest_revision_is_active_and_not_longer() {
 
     // A gateway that exists nowhere gets nothing; having said so for every type it is synced.
     let node = gateway("edge-1", "shop", "edge", "envoy");
-    let mut ads = Ads::open(plane.address(), node, wildcard(proto::type_url::CLUSTER)).await;
+    let mut ads = Ads::open(plane.socket(), node, wildcard(proto::type_url::CLUSTER)).await;
     let first = ads.next().await;
     let pending = output(&["status", "--wait", "--timeout", "400ms", "--api", &url]).await;
     assert_eq!(pending.status.code(), Some(1));

@@ -69,7 +69,7 @@ fn a_killed_demo_leaves_no_process_and_the_next_one_clears_its_files() {
     killed.signal(Signal::KILL);
     assert_eq!(killed.wait(), None);
     children.into_iter().for_each(until_gone);
-    assert_eq!(fs::read_dir(killed.temporary.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(killed.temporary.path()).unwrap().count(), 2, "its folder and the socket");
     let mut next = Demo::start_in(killed.temporary.clone(), &["--for", "1s"]);
     assert_eq!(next.wait(), Some(0), "{:#?}", next.seen);
     assert_eq!(fs::read_dir(next.temporary.path()).unwrap().count(), 0);
@@ -124,7 +124,8 @@ impl Demo {
             "127.0.0.2:0",
             "--proxy-bin",
         ]);
-        command.arg(proxy).args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg(proxy).arg("--socket").arg(temporary.path().join("control.sock"));
+        command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();

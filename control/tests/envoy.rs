@@ -7,7 +7,6 @@
 mod process;
 mod support;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -31,15 +30,14 @@ struct Envoy {
 
 impl Envoy {
     /// As the proxy that `metadata` describes.
-    fn start(control: SocketAddr, dir: &Path, metadata: &serde_json::Value) -> Envoy {
+    fn start(control: &Path, dir: &Path, metadata: &serde_json::Value) -> Envoy {
         let bootstrap = dir.join("envoy.json");
         let ads = serde_json::json!({
             "api_type": "DELTA_GRPC",
             "transport_api_version": "V3",
             "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}],
         });
-        let endpoint = serde_json::json!({"address": {"socket_address":
-            {"address": control.ip().to_string(), "port_value": control.port()}}});
+        let endpoint = serde_json::json!({"address": {"pipe": {"path": control}}});
         let content = serde_json::json!({
             "node": {
                 "id": "envoy-1",
@@ -147,7 +145,7 @@ async fn envoy_routes_by_our_configuration_and_loses_nothing_when_it_changes() {
     let plane = Plane::start(&documents.map(|(file, content)| (file, content.as_str()))).await;
     let edge =
         serde_json::json!({"role": "gateway", "namespace": "shop", "name": "edge", "bind": "127.0.0.1"});
-    let mut envoy = Envoy::start(plane.address(), plane.dir.path(), &edge);
+    let mut envoy = Envoy::start(plane.socket(), plane.dir.path(), &edge);
     let caller = Caller::new(port, "edge");
     caller.eventually_gets("pay", &envoy).await;
     let status = plane.synced(1).await;
@@ -167,8 +165,7 @@ async fn envoy_routes_by_our_configuration_and_loses_nothing_when_it_changes() {
     // Only an endpoint changes: the fast lane.
     let second = origin("cart-2").await;
     let address = format!("127.0.0.1:{second}");
-    let (workload, told) =
-        Workload::register(plane.address(), registration("cart-2", "cart", &address)).await;
+    let (workload, told) = Workload::register(plane.socket(), registration("cart-2", "cart", &address)).await;
     assert_eq!(told.refused, "");
     caller.eventually_gets("cart-2", &envoy).await;
     workload.unregister().await;
@@ -209,7 +206,7 @@ async fn envoy_as_a_sidecar_reaches_services_and_hosts_outside_the_mesh() {
         "role": "sidecar", "namespace": "shop", "service": "web", "instance": "web-1", "app_protocol": "http",
         "inbound": format!("127.0.0.1:{inbound}"), "app": "127.0.0.1:1", "outbound": format!("127.0.0.1:{outbound}"),
     });
-    let envoy = Envoy::start(plane.address(), plane.dir.path(), &web);
+    let envoy = Envoy::start(plane.socket(), plane.dir.path(), &web);
     Caller::new(outbound, "pay.mesh").eventually_gets("pay", &envoy).await;
     Caller::new(outbound, &format!("localhost:{outside}")).eventually_gets("outside", &envoy).await;
     let nobody = Caller::new(outbound, "nobody.mesh").get().await;

@@ -32,8 +32,6 @@ struct WrittenRegistration {
     draining: bool,
     #[serde(default)]
     app_protocol: String,
-    #[serde(default)]
-    identity: String,
 }
 
 /// What a case says in its comments and documents.
@@ -69,7 +67,6 @@ fn read(name: &str, text: &str) -> Case {
                 draining: written.draining,
                 host: "vm".to_owned(),
                 app_protocol: written.app_protocol,
-                identity: written.identity,
             };
             case.registrations.insert(written.instance, registration);
         }

@@ -3,14 +3,16 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use hyper_util::rt::TokioIo;
+use proto::ads::client::AggregatedDiscoveryServiceClient;
 use proto::control::identity_client::IdentityClient;
-use proto::control::{SignRequest, SignResponse};
+use proto::control::proxy_client::ProxyClient;
+use proto::control::registry_client::RegistryClient;
+use proto::control::{RegisterRequest, SignRequest, SignResponse};
 use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Uid, geteuid};
 use rustix::thread::set_thread_res_uid;
@@ -33,24 +35,15 @@ async fn sign(channel: Channel, identity: &str, token: Option<&str>) -> Result<S
     IdentityClient::new(channel).sign(request).await.map(tonic::Response::into_inner)
 }
 
-async fn over_socket(path: &Path) -> Channel {
-    let uri = format!("unix:{}", path.display());
-    tonic::transport::Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
-}
-
 #[tokio::test]
-async fn the_user_who_runs_the_control_plane_may_be_anybody_on_either_way_in() {
+async fn the_user_who_runs_the_control_plane_may_be_anybody() {
     let plane = Plane::start(&[]).await;
-    let socket = plane.dir.path().join("data/control.sock");
-    for channel in [channel(plane.address()).await, over_socket(&socket).await] {
-        let signed = sign(channel.clone(), WEB, None).await.unwrap();
-        assert_eq!((signed.chain.len(), signed.bundle.len()), (2, 1));
-        let wrong = "ringway-token-".to_owned() + &"0".repeat(64);
-        let refused = sign(channel, WEB, Some(&wrong)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "a token counts before the user does");
-    }
-    plane.server.stop().await;
-    assert!(!socket.exists());
+    let channel = channel(plane.socket()).await;
+    let signed = sign(channel.clone(), WEB, None).await.unwrap();
+    assert_eq!((signed.chain.len(), signed.bundle.len()), (2, 1));
+    let wrong = "ringway-token-".to_owned() + &"0".repeat(64);
+    let refused = sign(channel, WEB, Some(&wrong)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "a token counts before the user does");
 }
 
 /// What another user of this machine connects to: the thread that does is that user, by which the kernel judges.
@@ -77,35 +70,44 @@ where
 }
 
 #[tokio::test]
-async fn another_user_of_the_machine_is_nobody_on_either_way_in() {
+async fn another_user_of_the_machine_is_served_nothing() {
     if !geteuid().is_root() {
         eprintln!("skipped: only root can be somebody else");
         return;
     }
     let plane = Plane::start(&[]).await;
-    let (address, socket) = (plane.address(), plane.dir.path().join("data/control.sock"));
+    let socket = plane.socket();
     // However carelessly the way to the socket is left open.
-    for (path, mode) in [(plane.dir.path(), 0o755), (socket.parent().unwrap(), 0o755), (&socket, 0o666)] {
+    for (path, mode) in [(plane.dir.path(), 0o755), (socket, 0o666)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    let tcp = as_nobody(|| std::net::TcpStream::connect(address)).unwrap();
-    let unix = as_nobody(|| std::os::unix::net::UnixStream::connect(&socket)).unwrap();
-    tcp.set_nonblocking(true).unwrap();
+    let unix = as_nobody(|| std::os::unix::net::UnixStream::connect(socket)).unwrap();
     unix.set_nonblocking(true).unwrap();
-    let tcp = over(tokio::net::TcpStream::from_std(tcp).unwrap()).await;
-    let unix = over(tokio::net::UnixStream::from_std(unix).unwrap()).await;
-    for channel in [tcp, unix] {
-        let refused = sign(channel, WEB, None).await.unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(refused.message().starts_with("user 65534 may not ask for "), "{}", refused.message());
+    let nobody = over(tokio::net::UnixStream::from_std(unix).unwrap()).await;
+
+    let refused = sign(nobody.clone(), WEB, None).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().starts_with("user 65534 may not ask for "), "{}", refused.message());
+    let nothing = tokio_stream::empty::<RegisterRequest>;
+    let refused = [
+        RegistryClient::new(nobody.clone()).register(nothing()).await.map(drop),
+        ProxyClient::new(nobody.clone()).report(tokio_stream::empty()).await.map(drop),
+        AggregatedDiscoveryServiceClient::new(nobody)
+            .delta_aggregated_resources(tokio_stream::empty())
+            .await
+            .map(drop),
+    ];
+    for status in refused.map(Result::unwrap_err) {
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(status.message().starts_with("user 65534 is not served"), "{}", status.message());
     }
     // It has not become anybody for those who ask after it.
-    sign(channel(address).await, WEB, None).await.unwrap();
+    sign(channel(socket).await, WEB, None).await.unwrap();
 }
 
 fn ringway(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
-    for variable in ["RINGWAY_API", "RINGWAY_LISTEN", "RINGWAY_DATA_DIR", "RINGWAY_TRUST_DOMAIN"] {
+    for variable in ["RINGWAY_API", "RINGWAY_SOCKET", "RINGWAY_DATA_DIR", "RINGWAY_TRUST_DOMAIN"] {
         command.env_remove(variable);
     }
     command.args(arguments).stdin(Stdio::null());
@@ -137,7 +139,7 @@ async fn a_token_buys_one_host_its_identity_once_and_no_secret_is_in_the_log() {
     let (config, data, log) =
         (folder.path().join("mesh"), folder.path().join("data"), folder.path().join("log"));
     std::fs::create_dir(&config).unwrap();
-    let mut serve = ringway(&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--log", "debug"]);
+    let mut serve = ringway(&["serve", "--api", "127.0.0.1:0", "--log", "debug"]);
     serve.arg("--config").arg(&config).arg("--data-dir").arg(&data).stdout(Stdio::null());
     let mut serving = Serving(serve.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
     let (begun, socket) = (Instant::now(), data.join("control.sock"));
@@ -148,7 +150,7 @@ async fn a_token_buys_one_host_its_identity_once_and_no_secret_is_in_the_log() {
     let mut make = ringway(&["token", "--host", "vm1", "--allow", "shop/web,shop/pay"]);
     let token = printed(make.arg("--data-dir").arg(&data)).trim().to_owned();
     let vm1 = "spiffe://mesh.local/host/vm1";
-    let asked = async |identity| sign(over_socket(&socket).await, identity, Some(&token)).await;
+    let asked = async |identity| sign(channel(&socket).await, identity, Some(&token)).await;
     assert_eq!(asked(WEB).await.unwrap_err().code(), Code::PermissionDenied);
     let signed = asked(vm1).await.unwrap();
     assert_eq!(signed.chain.len(), 2);
@@ -177,7 +179,7 @@ async fn every_certificate_that_is_good_is_listed() {
     };
     assert_eq!(listed(&[]).await, "no certificate is good now\n");
     for identity in [WEB, WEB, "spiffe://mesh.local/ns/shop/sa/pay"] {
-        sign(channel(plane.address()).await, identity, None).await.unwrap();
+        sign(channel(plane.socket()).await, identity, None).await.unwrap();
     }
     let table = listed(&[]).await;
     let lines: Vec<_> = table.lines().collect();

@@ -26,7 +26,7 @@ async fn until_rows(plane: &Plane, wanted: &[(&str, bool)]) {
 async fn a_workload_is_there_while_its_stream_is_and_for_one_lease_after() {
     let plane = Plane::start(&[]).await;
     let (workload, told) =
-        Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+        Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     assert_eq!((told.lease_ms, told.refused.as_str()), (60_000, ""));
     drop(workload);
     until_rows(&plane, &[("a", false)]).await;
@@ -38,7 +38,7 @@ async fn a_workload_is_there_while_its_stream_is_and_for_one_lease_after() {
 #[tokio::test]
 async fn a_sign_of_life_renews_the_lease() {
     let plane = Plane::start(&[]).await;
-    let (workload, _) = Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+    let (workload, _) = Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     let left = async || Duration::from_millis(rows(&plane).await[0].lease_left_ms);
     let (first, since) = (left().await, Instant::now());
     eventually(async || {
@@ -54,8 +54,7 @@ async fn a_sign_of_life_renews_the_lease() {
 #[tokio::test]
 async fn a_workload_that_falls_silent_goes_although_its_stream_is_open() {
     let plane = Plane::with_lease(Duration::from_millis(200), &[]).await;
-    let (_workload, _) =
-        Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+    let (_workload, _) = Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     until_rows(&plane, &[]).await;
 }
 
@@ -63,7 +62,7 @@ async fn a_workload_that_falls_silent_goes_although_its_stream_is_open() {
 async fn a_workload_that_drains_hears_when_proxies_are_told() {
     let plane = Plane::start(&[]).await;
     let serving = registration("a", "pay", "127.0.0.1:7001");
-    let (mut workload, told) = Workload::register(plane.address(), serving.clone()).await;
+    let (mut workload, told) = Workload::register(plane.socket(), serving.clone()).await;
     assert!(!told.draining);
     workload.send(Message::Registration(Registration { ready: false, draining: true, ..serving })).await;
     while !workload.next().await.draining {}
@@ -73,7 +72,7 @@ async fn a_workload_that_drains_hears_when_proxies_are_told() {
 #[tokio::test]
 async fn a_workload_that_leaves_is_gone_at_once() {
     let plane = Plane::start(&[]).await;
-    let (workload, _) = Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+    let (workload, _) = Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     workload.unregister().await;
     until_rows(&plane, &[]).await;
 }
@@ -81,9 +80,9 @@ async fn a_workload_that_leaves_is_gone_at_once() {
 #[tokio::test]
 async fn a_reconnect_renews_and_does_not_add() {
     let plane = Plane::start(&[]).await;
-    let (first, _) = Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+    let (first, _) = Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     let (_second, told) =
-        Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+        Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     assert_eq!(told.refused, "");
     drop(first);
     until_rows(&plane, &[("a", true)]).await;
@@ -92,9 +91,9 @@ async fn a_reconnect_renews_and_does_not_add() {
 #[tokio::test]
 async fn the_later_of_two_on_one_address_is_refused_and_takes_over_when_the_first_leaves() {
     let plane = Plane::start(&[]).await;
-    let (first, _) = Workload::register(plane.address(), registration("b", "pay", "127.0.0.1:7001")).await;
+    let (first, _) = Workload::register(plane.socket(), registration("b", "pay", "127.0.0.1:7001")).await;
     let (mut second, told) =
-        Workload::register(plane.address(), registration("a", "cart", "127.0.0.1:7001")).await;
+        Workload::register(plane.socket(), registration("a", "cart", "127.0.0.1:7001")).await;
     assert_eq!(told.refused, "address 127.0.0.1:7001 is already registered by b (shop/pay)");
     let rows = rows(&plane).await;
     let shown: Vec<_> = rows.iter().map(|row| (row.refused.is_empty(), row.conflict.as_str())).collect();
@@ -108,7 +107,7 @@ async fn the_later_of_two_on_one_address_is_refused_and_takes_over_when_the_firs
 async fn what_cannot_be_an_endpoint_is_refused_with_the_reason() {
     let plane = Plane::start(&[]).await;
     let wrong = Registration { address: "pay:80".into(), ..registration("a", "pay", "") };
-    let (mut workload, told) = Workload::register(plane.address(), wrong).await;
+    let (mut workload, told) = Workload::register(plane.socket(), wrong).await;
     assert_eq!(told.refused, "address: \"pay:80\" is not IP:PORT");
     until_rows(&plane, &[]).await;
     workload.send(Message::Registration(registration("a", "pay", "127.0.0.1:7001"))).await;
@@ -119,12 +118,10 @@ async fn what_cannot_be_an_endpoint_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_restart_of_the_control_plane_removes_nobody() {
     let plane = Plane::start(&[]).await;
-    let (_workload, _) =
-        Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+    let (_workload, _) = Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     let plane = plane.restart().await;
     until_rows(&plane, &[("a", false)]).await;
-    let (_again, told) =
-        Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
+    let (_again, told) = Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
     assert_eq!(told.refused, "");
     until_rows(&plane, &[("a", true)]).await;
 }

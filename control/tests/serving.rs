@@ -37,7 +37,7 @@ const EDGE: &str = "gateway|shop/edge|8080";
 /// A client of every type that has taken everything.
 async fn taken(plane: &Plane, agent: &str) -> Ads {
     let mut ads =
-        Ads::open(plane.address(), gateway("edge-1", "shop", "edge", agent), wildcard(CLUSTER)).await;
+        Ads::open(plane.socket(), gateway("edge-1", "shop", "edge", agent), wildcard(CLUSTER)).await;
     let clusters = ads.next_of(CLUSTER).await;
     assert_eq!(names(&clusters), [PAY]);
     ads.send(subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY])).await;
@@ -166,8 +166,7 @@ async fn a_reconnect_with_its_versions_gets_nothing_even_from_another_process() 
     let plane = plane.restart().await;
     assert_eq!(plane.api().status().await.unwrap().revision, first, "the same documents, the same revision");
     let node = gateway("edge-1", "shop", "edge", "envoy");
-    let mut fresh =
-        Ads::open(plane.address(), gateway("edge-2", "shop", "edge", ""), wildcard(CLUSTER)).await;
+    let mut fresh = Ads::open(plane.socket(), gateway("edge-2", "shop", "edge", ""), wildcard(CLUSTER)).await;
     let clusters = fresh.next().await;
     fresh.send(subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY])).await;
     let endpoints = fresh.next().await;
@@ -177,7 +176,7 @@ async fn a_reconnect_with_its_versions_gets_nothing_even_from_another_process() 
     };
     let mut first = wildcard(CLUSTER);
     first.initial_resource_versions = kept(&clusters);
-    let mut ads = Ads::open(plane.address(), node, first).await;
+    let mut ads = Ads::open(plane.socket(), node, first).await;
     ads.is_quiet().await;
     let mut request = subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY]);
     request.initial_resource_versions = kept(&endpoints);
@@ -190,7 +189,7 @@ async fn a_workload_is_routable_when_ready_marked_when_it_drains_and_gone_when_i
     let plane = shop().await;
     let mut ads = taken(&plane, "test").await;
     let register = Registration { ready: false, ..registration("pay-1", "pay", "127.0.0.1:7010") };
-    let (workload, told) = Workload::register(plane.address(), register.clone()).await;
+    let (workload, told) = Workload::register(plane.socket(), register.clone()).await;
     assert_eq!(told.refused, "");
     let healthy = |port: u16| (format!("127.0.0.1:{port}"), HealthStatus::Unknown);
     let mut next = async || {
@@ -213,7 +212,7 @@ async fn a_workload_is_routable_when_ready_marked_when_it_drains_and_gone_when_i
 async fn a_service_that_nobody_wrote_down_exists_while_a_workload_registers_it() {
     let plane = shop().await;
     let (_workload, _) =
-        Workload::register(plane.address(), registration("new-1", "new", "127.0.0.1:7011")).await;
+        Workload::register(plane.socket(), registration("new-1", "new", "127.0.0.1:7011")).await;
     let services: Vec<ServiceRow> = support::eventually(async || {
         let services: Vec<ServiceRow> = plane.api().json("/api/v1/services").await.unwrap();
         if services.len() == 2 { Ok(services) } else { Err(services) }
@@ -229,11 +228,11 @@ async fn a_service_that_nobody_wrote_down_exists_while_a_workload_registers_it()
 async fn a_restart_takes_no_endpoint_away_before_its_workload_can_come_back() {
     let plane = shop().await;
     let (workload, _) =
-        Workload::register(plane.address(), registration("pay-1", "pay", "127.0.0.1:7010")).await;
+        Workload::register(plane.socket(), registration("pay-1", "pay", "127.0.0.1:7010")).await;
     plane.knows("pay-1").await;
     let node = || gateway("edge-1", "shop", "edge", "");
     let first = subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY]);
-    let mut ads = Ads::open(plane.address(), node(), first.clone()).await;
+    let mut ads = Ads::open(plane.socket(), node(), first.clone()).await;
     let response = ads.next().await;
     assert_eq!(endpoints(&response).len(), 2);
     drop((ads, workload));
@@ -241,11 +240,11 @@ async fn a_restart_takes_no_endpoint_away_before_its_workload_can_come_back() {
     let mut again = first;
     again.initial_resource_versions =
         response.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect();
-    let mut ads = Ads::open(plane.address(), node(), again.clone()).await;
+    let mut ads = Ads::open(plane.socket(), node(), again.clone()).await;
     ads.is_quiet().await;
     // It does not come back: one lease later, here a short one, it is gone.
     let plane = plane.restart_with_lease(Duration::from_millis(100)).await;
-    let mut ads = Ads::open(plane.address(), node(), again).await;
+    let mut ads = Ads::open(plane.socket(), node(), again).await;
     let later = ads.next_of(CLUSTER_LOAD_ASSIGNMENT).await;
     assert_eq!(endpoints(&later).len(), 1);
 }
@@ -259,7 +258,7 @@ async fn without_memory_of_registrations_a_returning_client_keeps_what_it_has_fo
     let plane = Plane::with_lease(lease, &documents).await;
     let mut returning = subscribe(CLUSTER_LOAD_ASSIGNMENT, &[PAY]);
     returning.initial_resource_versions = [(PAY.to_owned(), "old".to_owned())].into();
-    let mut ads = Ads::open(plane.address(), gateway("edge-1", "shop", "edge", ""), returning).await;
+    let mut ads = Ads::open(plane.socket(), gateway("edge-1", "shop", "edge", ""), returning).await;
     assert_eq!(names(&ads.next().await), [PAY]);
     assert!(started.elapsed() >= lease, "answered after {:?}", started.elapsed());
 }
@@ -317,7 +316,7 @@ async fn whoever_cannot_be_a_client_is_told_why() {
         (good, subscribe(CLUSTER, &[&long]), "a cds name of 2000 bytes, the limit is 1024"),
     ];
     for (node, first, reason) in table {
-        let mut ads = Ads::open(plane.address(), node, first).await;
+        let mut ads = Ads::open(plane.socket(), node, first).await;
         let status = ads.end().await.expect("an error");
         assert_eq!(status.message(), reason);
     }
@@ -327,14 +326,13 @@ async fn whoever_cannot_be_a_client_is_told_why() {
 async fn a_stop_ends_every_stream_and_frees_the_ports() {
     let plane = shop().await;
     let mut ads = taken(&plane, "envoy").await;
-    let (workload, _) = Workload::register(plane.address(), registration("a", "pay", "127.0.0.1:7001")).await;
-    let (address, api) = (plane.address(), plane.server.api());
+    let (workload, _) = Workload::register(plane.socket(), registration("a", "pay", "127.0.0.1:7001")).await;
+    let (socket, api) = (plane.socket().to_owned(), plane.server.api());
     plane.server.stop().await;
     assert_eq!(ads.end().await.map(|status| status.to_string()), None, "in good order, not cut off");
     drop(workload);
-    for address in [address, api] {
-        std::net::TcpListener::bind(address).unwrap();
-    }
+    assert!(!socket.exists());
+    std::net::TcpListener::bind(api).unwrap();
 }
 
 #[tokio::test]
@@ -352,33 +350,18 @@ async fn a_data_directory_belongs_to_one_control_plane_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_serves_as_well_and_is_gone_afterwards() {
+async fn a_socket_that_a_dead_process_left_is_in_nobodys_way_and_one_that_is_served_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("config")).unwrap();
-    let path = dir.path().join("xds.sock");
-    // A socket that a dead process left behind is in nobody's way.
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let listen = ringway::server::Listen::Unix(path.clone());
-    let options =
-        ringway::server::Options { listen, ..support::options(dir.path(), Duration::from_secs(60)) };
+    let options = support::options(dir.path(), Duration::from_secs(60));
+    drop(std::os::unix::net::UnixListener::bind(&options.socket).unwrap());
     let server = ringway::server::Server::start(options.clone()).await.unwrap();
-    let connect = path.clone();
-    let channel = tonic::transport::Endpoint::from_static("http://unix")
-        .connect_with_connector(tower::service_fn(move |_| {
-            let path = connect.clone();
-            async move {
-                std::io::Result::Ok(hyper_util::rt::TokioIo::new(
-                    tokio::net::UnixStream::connect(path).await?,
-                ))
-            }
-        }))
-        .await
-        .unwrap();
-    let mut ads = Ads::open_on(channel, gateway("edge-1", "shop", "edge", ""), wildcard(CLUSTER)).await;
+    let node = gateway("edge-1", "shop", "edge", "");
+    let mut ads = Ads::open(&options.socket, node, wildcard(CLUSTER)).await;
     assert_eq!(ads.next().await.type_url, CLUSTER);
-    let other = ringway::server::Options { data_dir: dir.path().join("other"), ..options };
+    let other = ringway::server::Options { data_dir: dir.path().join("other"), ..options.clone() };
     let second = ringway::server::Server::start(other).await.unwrap_err().to_string();
-    assert_eq!(second, format!("cannot listen on unix:{} (--listen)", path.display()));
+    assert_eq!(second, format!("cannot listen on {} (--socket)", options.socket.display()));
     server.stop().await;
-    assert!(!path.exists());
+    assert!(!options.socket.exists());
 }

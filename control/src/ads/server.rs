@@ -38,6 +38,8 @@ pub struct AdsServer {
     pub proxies: Arc<Proxies>,
     /// Counted up.
     pub metrics: Arc<Metrics>,
+    /// What the identities of the mesh begin with.
+    pub trust_domain: Arc<str>,
     /// Until then a client that brings resources from an earlier stream is not answered: workloads that were
     /// registered with an earlier control plane may not have come back, and it is better off with what it has.
     pub returning_from: Option<Instant>,
@@ -58,6 +60,7 @@ impl AggregatedDiscoveryService for AdsServer {
             worlds: self.worlds.clone(),
             proxies: self.proxies.clone(),
             metrics: self.metrics.clone(),
+            trust_domain: self.trust_domain.clone(),
             returning_from: self.returning_from,
         };
         self.metrics.streams.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +85,7 @@ async fn serve(
     responses: &Responses,
 ) -> Result<(), Status> {
     let Ok(Some(first)) = requests.message().await else { return Ok(()) };
-    let (node, client, agent) = who(first.node.as_ref())?;
+    let (node, client, agent) = who(first.node.as_ref(), &server.trust_domain)?;
     if let Some(from) = server.returning_from.filter(|_| !first.initial_resource_versions.is_empty()) {
         tokio::select! {
             () = tokio::time::sleep_until(from.into()) => {}
@@ -147,13 +150,13 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// Who opened a stream, from its first request.
-fn who(node: Option<&Node>) -> Result<(String, Client, UserAgent), Status> {
+fn who(node: Option<&Node>, trust_domain: &str) -> Result<(String, Client, UserAgent), Status> {
     let node = node.ok_or_else(|| Status::invalid_argument("the first request has no node"))?;
     if node.id.is_empty() || node.id.len() > NODE_BYTES_MAX {
         return Err(Status::invalid_argument(format!("node.id has to have 1 to {NODE_BYTES_MAX} bytes")));
     }
     let metadata = node.metadata.clone().unwrap_or_default();
-    let client = Client::from_metadata(&metadata)
+    let client = Client::from_metadata(&metadata, trust_domain)
         .map_err(|error| Status::invalid_argument(format!("node {}: {error}", node.id)))?;
     let version = match &node.user_agent_version_type {
         Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),

@@ -3,6 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use crate::server::CONTROL_SOCKET;
+
 /// The option.
 #[derive(Debug, clap::Args)]
 pub(super) struct DataDir {
@@ -21,6 +23,11 @@ impl DataDir {
     pub(super) fn path(&self) -> Result<PathBuf, NoDataDir> {
         self.data_dir.clone().or_else(usual).ok_or(NoDataDir)
     }
+}
+
+/// Where the user's own control plane is looked for by everybody who is not told another place.
+pub(super) fn usual_socket() -> Option<PathBuf> {
+    usual().map(|folder| folder.join(CONTROL_SOCKET))
 }
 
 fn usual() -> Option<PathBuf> {

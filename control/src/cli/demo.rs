@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::output;
+use super::{data_dir, output};
 use crate::address;
 use crate::demo::{self, DemoError, Lesson, Options};
 use crate::sidecar::binary::{self, BinaryError};
@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// Where the gateway listens [default: 127.0.0.1:8080, or any port if that is taken]
     #[arg(long, value_name = "ADDR", value_parser = address::parse)]
     gateway: Option<SocketAddr>,
+    /// Unix socket of the control plane [default: the one where `ringway run` looks for it, or another if that is taken]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// The proxy to use [default: ringway-proxy beside this executable, else on PATH]
     #[arg(long, value_name = "PATH")]
     proxy_bin: Option<PathBuf>,
@@ -107,6 +110,8 @@ fn show(args: Args) -> Result<(), StartError> {
         rate: args.rate,
         api: args.api,
         gateway: args.gateway,
+        socket: args.socket,
+        usual_socket: data_dir::usual_socket(),
         proxy: binary::find(args.proxy_bin.as_deref())?,
     };
     // Its threads live as long as the process, so children may be tied to any of them.

@@ -11,8 +11,9 @@ use super::data_dir::{DataDir, NoDataDir};
 use super::output;
 use super::progress::say;
 use crate::ca::TRUST_DOMAIN_DEFAULT;
+use crate::server::CONTROL_SOCKET;
 use crate::sidecar::binary::{self, BinaryError};
-use crate::sidecar::control::ControlAddress;
+use crate::sidecar::control::{ControlAddress, ControlAddressError};
 use crate::sidecar::process::{Ending, Output};
 use crate::sidecar::signals::{Received, Signals};
 use crate::sidecar::{ProxyOptions, SetupError, StartError};
@@ -20,9 +21,9 @@ use crate::sidecar::{ProxyOptions, SetupError, StartError};
 /// Options of a proxy, whatever it is for.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProxyArgs {
-    /// Control plane: IP:PORT on loopback, or unix:PATH
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_CONTROL")]
-    control: ControlAddress,
+    /// Control plane: unix:PATH [default: control.sock in the data directory]
+    #[arg(long, value_name = "ADDR", env = "RINGWAY_CONTROL")]
+    control: Option<ControlAddress>,
     /// What the identities of the mesh begin with, as the control plane has it
     #[arg(long, value_name = "DOMAIN", default_value = TRUST_DOMAIN_DEFAULT, env = "RINGWAY_TRUST_DOMAIN")]
     trust_domain: String,
@@ -39,12 +40,18 @@ pub(super) struct ProxyArgs {
 impl ProxyArgs {
     /// What the proxy is started with: it prints events from `log` on, and may finish what it has for `drain`.
     pub(super) fn options(&self, log: &str, drain: Duration) -> Result<ProxyOptions, ProxyError> {
+        let data_dir = self.data_dir.path()?;
+        let control = match &self.control {
+            Some(control) => control.clone(),
+            None => ControlAddress::at(&data_dir.join(CONTROL_SOCKET))
+                .map_err(|source| ProxyError::NoControl { data_dir: data_dir.clone(), source })?,
+        };
         Ok(ProxyOptions {
-            control: self.control.clone(),
+            control,
             trust_domain: self.trust_domain.clone(),
             proxy: binary::find(self.proxy_bin.as_deref())?,
             arguments: vec!["--log".to_owned(), log.to_owned()],
-            data_dir: self.data_dir.path()?,
+            data_dir,
             drain,
             output: Output::Stderr,
         })
@@ -68,6 +75,12 @@ pub(super) enum ProxyError {
     Binary(#[from] BinaryError),
     #[error(transparent)]
     NoDataDir(#[from] NoDataDir),
+    #[error("no control plane can be at {CONTROL_SOCKET} in {data_dir}; --control names another")]
+    NoControl {
+        data_dir: PathBuf,
+        #[source]
+        source: ControlAddressError,
+    },
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error(transparent)]

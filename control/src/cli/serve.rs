@@ -11,7 +11,7 @@ use super::data_dir::{DataDir, NoDataDir};
 use super::output;
 use crate::address;
 use crate::ca::{self, GivenFiles, TRUST_DOMAIN_DEFAULT};
-use crate::server::{self, Listen, Options, Server, StartError};
+use crate::server::{self, Options, Server, StartError};
 
 /// What to serve, and where.
 #[derive(Debug, clap::Args)]
@@ -23,8 +23,8 @@ Exit codes: 0 after Ctrl-C or SIGTERM, 1 if it cannot start.
 
 Examples:
   ringway serve --config ./mesh
-  ringway serve --config ./mesh --listen 127.0.0.1:0 --api 127.0.0.1:0
-  ringway serve --config ./mesh --listen unix:/run/ringway/xds.sock
+  ringway serve --config ./mesh --data-dir ./state --api 127.0.0.1:0
+  ringway serve --config ./mesh --socket /run/ringway/control.sock
   ringway serve --config ./mesh --ca-cert mesh.pem --ca-key mesh.key --ca-root company.pem
 
 Port 0 lets the system choose; what was chosen is printed.")]
@@ -32,9 +32,9 @@ pub(super) struct Args {
     /// Directory of YAML or JSON documents, read at any depth
     #[arg(long, value_name = "DIR")]
     config: PathBuf,
-    /// Where proxies and workloads connect: IP:PORT on loopback, or unix:PATH
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15010", env = "RINGWAY_LISTEN")]
-    listen: Listen,
+    /// Unix socket that proxies and workloads connect to [default: control.sock in the data directory]
+    #[arg(long, value_name = "PATH", env = "RINGWAY_SOCKET")]
+    socket: Option<PathBuf>,
     /// Where the API is served: IP:PORT on loopback
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080", env = "RINGWAY_API_LISTEN",
         value_parser = address::parse)]
@@ -111,7 +111,7 @@ async fn serve(args: Args) -> Result<(), ServeError> {
     let data_dir = args.data_dir.path()?;
     let options = Options {
         config: args.config.clone(),
-        listen: args.listen,
+        socket: args.socket.unwrap_or_else(|| data_dir.join(server::CONTROL_SOCKET)),
         api: args.api,
         data_dir: data_dir.clone(),
         lease: server::LEASE,
@@ -127,7 +127,7 @@ async fn serve(args: Args) -> Result<(), ServeError> {
     let server = Server::start(options).await?;
     let world = server.worlds().borrow().clone();
     let (documents, errors) = (world.documents.objects.len(), world.documents.errors.len());
-    println!("control plane  {}", server.listen());
+    println!("control plane  unix:{}", server.socket().display());
     println!("api            http://{}", server.api());
     println!(
         "config         {}  {}  {documents} documents, {errors} errors",

@@ -66,7 +66,6 @@ mod tests {
             draining: false,
             host: String::new(),
             app_protocol: String::new(),
-            identity: "spiffe://mesh.local/ns/shop/sa/pay".into(),
         };
         (instance.into(), registration)
     }

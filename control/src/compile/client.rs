@@ -1,7 +1,7 @@
 //! Who asks: what a proxy says of itself in `node.metadata.ringway`. Parsed once, when its stream opens.
 //!
-//! Whoever reaches the listener is believed to be who it says, as long as that is loopback or a unix socket only. Its
-//! words are checked for shape, and nothing panics on them.
+//! Whoever is served may be anybody of the mesh, and is believed to be who it says. Its words are checked for shape, and
+//! nothing panics on them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,8 @@ use policy::peer::SpiffeId;
 use proto::pb::google::protobuf;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::model::Protocol;
+use super::mesh_tls::identity as identity_of;
+use crate::model::{Name, Protocol};
 
 /// One proxy that is configured: the key of its [`View`](super::View).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,6 +92,14 @@ pub enum ClientError {
         /// What it is; empty if absent.
         role: String,
     },
+    /// It would be somebody else, or of another mesh.
+    #[error("node.metadata.ringway.identity is {is}, and should be {own} (does --trust-domain differ?)")]
+    Identity {
+        /// What it is.
+        is: SpiffeId,
+        /// What it has to be.
+        own: String,
+    },
     /// A field is missing or not what it must be.
     #[error("node.metadata.ringway: {reason}")]
     Field {
@@ -107,8 +116,8 @@ enum Metadata {
 }
 
 impl Client {
-    /// Reads `node.metadata`.
-    pub fn from_metadata(metadata: &protobuf::Struct) -> Result<Self, ClientError> {
+    /// Reads `node.metadata` of a proxy of the mesh whose identities begin with `trust_domain`.
+    pub fn from_metadata(metadata: &protobuf::Struct, trust_domain: &str) -> Result<Self, ClientError> {
         let Some(ringway @ protobuf::Value { kind: Some(protobuf::value::Kind::StructValue(_)) }) =
             metadata.fields.get("ringway")
         else {
@@ -119,10 +128,25 @@ impl Client {
         if !matches!(role, "sidecar" | "gateway") {
             return Err(ClientError::Role { role: role.to_owned() });
         }
-        match serde_json::from_value(ringway) {
-            Ok(Metadata::Sidecar(sidecar)) => Ok(Self::Sidecar(sidecar)),
-            Ok(Metadata::Gateway(gateway)) => Ok(Self::Gateway(gateway)),
-            Err(error) => Err(ClientError::Field { reason: error.to_string() }),
+        let client = match serde_json::from_value(ringway) {
+            Ok(Metadata::Sidecar(sidecar)) => Self::Sidecar(sidecar),
+            Ok(Metadata::Gateway(gateway)) => Self::Gateway(gateway),
+            Err(error) => return Err(ClientError::Field { reason: error.to_string() }),
+        };
+        client.check_identity(trust_domain)?;
+        Ok(client)
+    }
+
+    /// A proxy has the identity of what it stands for, or none.
+    fn check_identity(&self, trust_domain: &str) -> Result<(), ClientError> {
+        let (namespace, name, is) = match self {
+            Self::Sidecar(of) => (&of.namespace, &of.service, &of.identity),
+            Self::Gateway(of) => (&of.namespace, &of.name, &of.identity),
+        };
+        let own = identity_of(trust_domain, &Name::new(namespace.as_str(), name.as_str()));
+        match is {
+            Some(is) if is.as_str() != own => Err(ClientError::Identity { is: is.clone(), own }),
+            _ => Ok(()),
         }
     }
 }
@@ -192,7 +216,9 @@ mod tests {
                 ("to", list(vec![to])),
             ]),
         )]);
-        let Ok(Client::Sidecar(sidecar)) = Client::from_metadata(&metadata) else { panic!("not a sidecar") };
+        let Ok(Client::Sidecar(sidecar)) = Client::from_metadata(&metadata, "mesh.local") else {
+            panic!("not a sidecar")
+        };
         assert_eq!(sidecar.to[0].port, 80);
         assert_eq!(sidecar.outbound, Some("127.0.0.1:15002".parse().unwrap()));
         assert_eq!(sidecar.protocol(), Protocol::Http, "nothing is declared");
@@ -201,6 +227,15 @@ mod tests {
     #[test]
     fn metadata_that_does_not_say_who_asks_is_refused_with_the_field() {
         let gateway = |fields: Vec<(&str, protobuf::Value)>| structure([("ringway", object(fields))]);
+        let edge = |identity: &str| {
+            gateway(vec![
+                ("role", string("gateway")),
+                ("name", string("a")),
+                ("namespace", string("b")),
+                ("bind", string("127.0.0.1")),
+                ("identity", string(identity)),
+            ])
+        };
         let cases = [
             (structure::<String>([]), "node.metadata has no struct `ringway`"),
             (gateway(vec![("role", string("boss"))]), "expected `sidecar` or `gateway`"),
@@ -214,9 +249,15 @@ mod tests {
                 ]),
                 "invalid IP address syntax",
             ),
+            (
+                edge("spiffe://mesh.local/ns/b/sa/other"),
+                "is spiffe://mesh.local/ns/b/sa/other, and should be",
+            ),
+            (edge("spiffe://other/ns/b/sa/a"), "and should be spiffe://mesh.local/ns/b/sa/a"),
+            (edge(""), "a SPIFFE ID begins with"),
         ];
         for (metadata, expected) in cases {
-            let error = Client::from_metadata(&metadata).unwrap_err().to_string();
+            let error = Client::from_metadata(&metadata, "mesh.local").unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} does not say {expected:?}");
         }
     }

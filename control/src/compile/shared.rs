@@ -17,8 +17,8 @@ type Tables = Arc<(Vec<Arc<Resource>>, BTreeSet<Target>)>;
 #[derive(Debug, Default)]
 pub struct Shared {
     targets: OnceLock<BTreeMap<Target, Encoded>>,
-    /// Clusters as proxies with an identity get them, by the trust domain of that.
-    secured: Mutex<BTreeMap<(String, Target), Arc<Resource>>>,
+    /// Clusters as proxies with an identity get them; all identities are of one trust domain.
+    secured: Mutex<BTreeMap<Target, Arc<Resource>>>,
     gateways: Mutex<BTreeMap<Name, Tables>>,
     namespaces: Mutex<BTreeMap<String, Tables>>,
     outside: OnceLock<Arc<Resource>>,
@@ -35,13 +35,12 @@ impl Shared {
     }
 
     fn secured(&self, model: &Model, target: &Target, own: &SpiffeId) -> Arc<Resource> {
-        let key = (own.trust_domain().to_owned(), target.clone());
         let mut secured = self.secured.lock().unwrap_or_else(PoisonError::into_inner);
         let encode = || {
             let port = model.services.get(&target.service).and_then(|service| service.port(target.port));
             cluster::outbound(target, port.map_or(Protocol::Http, |port| port.protocol), Some(own))
         };
-        Arc::clone(secured.entry(key).or_insert_with(encode))
+        Arc::clone(secured.entry(target.clone()).or_insert_with(encode))
     }
 
     fn plain_target(&self, model: &Model, target: &Target) -> Encoded {

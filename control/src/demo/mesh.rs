@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::replica::{Replica, ReplicaNow};
 use super::toy::SERVICES;
 use crate::ca::{SVID_LIFE_DEFAULT, TRUST_DOMAIN_DEFAULT};
 use crate::report::{Status, SyncState};
-use crate::server::{self, Listen, Server};
+use crate::server::{self, CONTROL_SOCKET, Server};
 use crate::sidecar::control::ControlAddress;
 use crate::sidecar::port::{Reservation, ReserveError};
 use crate::sidecar::{GatewayOptions, Proxy, start_gateway};
@@ -44,6 +45,9 @@ const DOCUMENTS: &str = include_str!("shop.yaml");
 pub(super) struct Addresses {
     pub(super) api: Option<SocketAddr>,
     pub(super) gateway: Option<SocketAddr>,
+    pub(super) socket: Option<PathBuf>,
+    /// The usual one.
+    pub(super) usual_socket: Option<PathBuf>,
 }
 
 /// The whole mesh.
@@ -55,7 +59,9 @@ pub(super) struct Mesh {
     gateway: Proxy,
     gateway_port: Reservation,
     replicas: Vec<Replica>,
-    _control_ports: [Reservation; 2],
+    _api_port: Reservation,
+    /// Made for the socket.
+    socket_folder: Option<PathBuf>,
     // Last: everything above may still write into it.
     _folder: Folder,
 }
@@ -71,24 +77,25 @@ impl Mesh {
         let folder = Folder::new().map_err(MeshError::Folder)?;
         let gateway_port = reserve(addresses.gateway, 8080)?;
         let api = reserve(addresses.api, API_PORT)?;
-        let listen = reserve(None, 15010)?;
         let config = folder.path().join("mesh");
         let documents = DOCUMENTS.replace("GATEWAY_PORT", &gateway_port.address().port().to_string());
         fs::create_dir(&config)
             .and_then(|()| fs::write(config.join("shop.yaml"), documents))
             .map_err(MeshError::Folder)?;
+        let data_dir = folder.path().join("control");
+        let (socket, socket_folder) = socket(addresses, &data_dir);
         let options = server::Options {
             config,
-            listen: Listen::Tcp(listen.address()),
+            socket,
             api: api.address(),
-            data_dir: folder.path().join("control"),
+            data_dir,
             lease: LEASE,
             trust_domain: TRUST_DOMAIN_DEFAULT.to_owned(),
             svid_life: SVID_LIFE_DEFAULT,
             authority: None,
         };
+        let control = ControlAddress::at(&options.socket).map_err(MeshError::Control)?;
         let server = Server::start(options.clone()).await?;
-        let control = ControlAddress::Tcp(listen.address());
 
         let place = Place { control, proxy, folder: folder.path().to_owned(), board, events };
         let gateway = start_gateway(GatewayOptions {
@@ -113,7 +120,8 @@ impl Mesh {
             gateway,
             gateway_port,
             replicas,
-            _control_ports: [api, listen],
+            _api_port: api,
+            socket_folder,
             _folder: folder,
         })
     }
@@ -186,6 +194,11 @@ impl Mesh {
         Ok(())
     }
 
+    /// Where the control plane is.
+    pub(super) fn control(&self) -> &ControlAddress {
+        &self.place.control
+    }
+
     /// Where the API is.
     pub(super) fn api(&self) -> SocketAddr {
         self.options.api
@@ -198,12 +211,14 @@ impl Mesh {
 
     /// Ends everything; afterwards there is no process, port or file of it.
     pub(super) async fn stop(self) {
-        let Mesh { replicas, gateway, server, .. } = self;
+        let Mesh { replicas, gateway, server, socket_folder, .. } = self;
         // Callers first would be kinder to the last requests, but the load has stopped already.
         tokio::join!(join_all(replicas.into_iter().map(Replica::stop)), gateway.stop());
         if let Some(server) = server.into_inner() {
             server.stop().await;
         }
+        // Unless somebody has put something into it.
+        let _ = socket_folder.map(fs::remove_dir);
     }
 }
 
@@ -211,5 +226,23 @@ fn reserve(wanted: Option<SocketAddr>, usual: u16) -> Result<Reservation, Reserv
     match wanted {
         Some(address) => Reservation::new(address),
         None => Reservation::prefer(SocketAddr::new(any().ip(), usual)),
+    }
+}
+
+/// Where the control plane listens, and the folder that was made for that.
+fn socket(addresses: &Addresses, data_dir: &Path) -> (PathBuf, Option<PathBuf>) {
+    if let Some(wanted) = &addresses.socket {
+        return (wanted.clone(), None);
+    }
+    let own = (data_dir.join(CONTROL_SOCKET), None);
+    let Some((usual, folder)) =
+        addresses.usual_socket.as_ref().and_then(|usual| usual.parent().map(|of| (usual, of)))
+    else {
+        return own;
+    };
+    let is_new = !folder.exists();
+    match fs::create_dir_all(folder).is_ok() && UnixStream::connect(usual).is_err() {
+        true => (usual.clone(), is_new.then(|| folder.to_owned())),
+        false => own,
     }
 }

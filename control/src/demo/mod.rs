@@ -57,6 +57,10 @@ pub struct Options {
     pub api: Option<std::net::SocketAddr>,
     /// The same for the gateway.
     pub gateway: Option<std::net::SocketAddr>,
+    /// The control plane's socket; `None` takes the usual one, or one of its own if that is taken.
+    pub socket: Option<PathBuf>,
+    /// Where `ringway run` looks for a control plane.
+    pub usual_socket: Option<PathBuf>,
     /// The proxy.
     pub proxy: PathBuf,
 }
@@ -108,7 +112,12 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
         _ => system("open the demo's socket")(error),
     })?;
     let board = Arc::new(Board::default());
-    let addresses = Addresses { api: options.api, gateway: options.gateway };
+    let addresses = Addresses {
+        api: options.api,
+        gateway: options.gateway,
+        socket: options.socket.clone(),
+        usual_socket: options.usual_socket.clone(),
+    };
     let (events, said) = mpsc::unbounded_channel();
     let mesh = Mesh::start(&addresses, options.proxy.clone(), board.clone(), events).await?;
     let (sender, requests) = mpsc::channel(1);
@@ -247,14 +256,20 @@ impl Show<'_> {
     }
 
     /// The rest of the summary.
-    fn what_to_try(&self) -> [String; 2] {
+    fn what_to_try(&self) -> [String; 3] {
         let api = match self.mesh.api() {
             usual if usual.port() == mesh::API_PORT => String::new(),
             other => format!(" --api http://{other}"),
         };
+        let control = self.mesh.control();
+        let control = match self.options.usual_socket.as_deref() == Some(control.socket()) {
+            true => String::new(),
+            false => format!(" --control {control}"),
+        };
         [
             format!("try:  ringway status{api}        ringway demo break dead-replica"),
             "      ringway demo kill control-plane (nothing happens)".to_owned(),
+            format!("      ringway run{control} --name mine --port 9000 -- ./my-app (joins this mesh)"),
         ]
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::board::Board;
 use crate::ca::TRUST_DOMAIN_DEFAULT;
 use crate::server;
-use crate::sidecar::control::ControlAddress;
+use crate::sidecar::control::{ControlAddress, ControlAddressError};
 use crate::sidecar::port::ReserveError;
 use crate::sidecar::process::{Life, Output};
 use crate::sidecar::{ProxyOptions, SetupError, StartError};
@@ -69,6 +69,9 @@ pub enum MeshError {
     /// A port cannot be had.
     #[error(transparent)]
     Port(#[from] ReserveError),
+    /// Its socket cannot be there.
+    #[error("the control plane cannot be at this place (--socket)")]
+    Control(#[source] ControlAddressError),
     /// No control plane.
     #[error("the control plane did not start")]
     Server(#[from] server::StartError),

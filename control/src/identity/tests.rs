@@ -35,12 +35,7 @@ fn token(service: &IdentityService, created: SystemTime) -> Token {
     token
 }
 
-fn told(
-    service: &IdentityService,
-    caller: Result<caller::Connection, Refused>,
-    csr: &[u8],
-    id: &str,
-) -> (Code, String) {
+fn told(service: &IdentityService, caller: Result<Caller, Unproved>, csr: &[u8], id: &str) -> (Code, String) {
     match service.answer(caller, csr, id) {
         Ok(_) => (Code::Ok, String::new()),
         Err(status) => (status.code(), status.message().to_owned()),
@@ -52,8 +47,8 @@ fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted(
     let folder = tempfile::tempdir().unwrap();
     let service = service(folder.path(), 1000);
     let now = SystemTime::now();
-    let user = |uid| Ok(caller::Connection::Unix(Some(uid)));
-    let with = |token: Token| Ok(caller::Connection::Token(token));
+    let user = |uid| Ok(Caller::User(uid));
+    let with = |token: Token| Ok(Caller::Token(token));
     let good = token(&service, now);
     let late = token(&service, now - Duration::from_secs(60));
     let unknown = Token::new().unwrap();
@@ -69,10 +64,15 @@ fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted(
             Code::PermissionDenied,
             "user 1001 may not ask for spiffe://mesh.local/ns/shop/sa/web; ",
         ),
-        (Ok(caller::Connection::Unix(None)), WEB, Code::Unauthenticated, "who asks is not proved: "),
+        (Err(Unproved::Nobody), WEB, Code::Unauthenticated, "who asks is not proved: "),
         (user(0), "web", Code::InvalidArgument, "a SPIFFE ID begins with `spiffe://`"),
         (user(0), "spiffe://other/a", Code::PermissionDenied, "spiffe://other/a is not of the trust domain"),
-        (Err(Refused::Token), WEB, Code::Unauthenticated, spent),
+        (
+            Err(Unproved::Token),
+            WEB,
+            Code::Unauthenticated,
+            "who asks is not proved: what it brought is no token",
+        ),
         (with(unknown), VM1, Code::Unauthenticated, spent),
         (with(late), VM1, Code::Unauthenticated, spent),
         (
@@ -97,7 +97,7 @@ fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted(
         assert!(message.starts_with(said), "row {row}: {message}");
     }
     let refused = service.metrics.identities_refused.each_ref().map(|count| count.load(Relaxed));
-    assert_eq!((service.metrics.identities_issued.load(Relaxed), refused), (4, [1, 2, 1, 4, 3, 0]));
+    assert_eq!((service.metrics.identities_issued.load(Relaxed), refused), (4, [1, 2, 2, 3, 3, 0]));
     let issues = service.store.valid_issues(SystemTime::now()).unwrap();
     let to: Vec<_> = issues.iter().map(|of| (&of.identity[..], &of.issued_to[..])).collect();
     assert_eq!(to.len(), 4);
@@ -111,7 +111,7 @@ fn a_request_that_cannot_be_used_spends_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let service = service(folder.path(), 1000);
     let token = token(&service, SystemTime::now());
-    let connection = || Ok(caller::Connection::Token(token.clone()));
+    let connection = || Ok(Caller::Token(token.clone()));
     let (code, said) = told(&service, connection(), b"x", VM1);
     assert!(
         code == Code::InvalidArgument && said.starts_with("the certificate request cannot be used"),
@@ -125,24 +125,8 @@ fn a_stranger_is_not_told_what_is_wrong_with_its_request() {
     let folder = tempfile::tempdir().unwrap();
     let service = service(folder.path(), 1000);
     for (csr, id) in [(&b"x"[..], WEB), (&request(), "web"), (&request(), "spiffe://other/a")] {
-        let (code, said) = told(&service, Err(Refused::Unproved("nobody")), csr, id);
-        assert_eq!((code, &said[..]), (Code::Unauthenticated, "who asks is not proved: nobody"));
+        let (code, said) = told(&service, Err(Unproved::Token), csr, id);
+        let expected = "who asks is not proved: what it brought is no token";
+        assert_eq!((code, &said[..]), (Code::Unauthenticated, expected));
     }
-}
-
-#[test]
-fn a_token_is_read_from_the_metadata_of_a_call_and_counts_before_all_else() {
-    let token = Token::new().unwrap();
-    let of = |value: &[u8]| {
-        let mut request = Request::new(());
-        let value = tonic::metadata::MetadataValue::try_from(value).unwrap();
-        request.metadata_mut().insert("authorization", value);
-        caller::Connection::of(&request)
-    };
-    let good = format!("Bearer {}", token.reveal());
-    assert_eq!(of(good.as_bytes()).unwrap(), caller::Connection::Token(token.clone()));
-    for wrong in [&b"Bearer x"[..], token.reveal().as_bytes(), b"Basic eA==", b"", b"Bearer \xff"] {
-        assert!(matches!(of(wrong), Err(Refused::Token)), "{wrong:?}");
-    }
-    assert!(matches!(caller::Connection::of(&Request::new(())), Err(Refused::Unproved(_))));
 }

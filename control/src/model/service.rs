@@ -191,7 +191,7 @@ impl<'a> Collector<'a> {
                     draining: false,
                     weight: spec.weight.map_or(WEIGHT, std::num::NonZeroU16::get),
                     zone: spec.zone.as_deref().unwrap_or_default().into(),
-                    speaks_mesh_tls: false,
+                    speaks_mesh_tls: port.proxy_port.is_some(),
                 };
                 self.add(name, number, endpoint, &owner, conditions);
             }
@@ -231,8 +231,7 @@ impl<'a> Collector<'a> {
             draining: registration.draining,
             weight: WEIGHT,
             zone: "".into(),
-            // Whether it is true shows when it is connected to.
-            speaks_mesh_tls: !registration.identity.is_empty(),
+            speaks_mesh_tls: true,
         };
         if registration.ready || registration.draining {
             self.add(&name, number, endpoint, &Owner::Instance(registration.instance.clone()), conditions);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use policy::peer::SpiffeId;
 use proto::control;
 
 use super::RegistrationRow;
-use crate::model::{Registration, Registrations};
+use crate::compile::identity;
+use crate::model::{Name, Registration, Registrations};
 
 /// Registrations of one control plane; above it new ones are refused.
 pub const REGISTRATIONS_COUNT_MAX: usize = 100_000;
@@ -20,8 +20,9 @@ const LABELS_COUNT_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 253;
 
 /// Every lease. Pure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Leases {
+    trust_domain: String,
     by_instance: BTreeMap<String, Lease>,
     /// Who claims each address, the oldest first: that one has it.
     by_address: BTreeMap<SocketAddr, BTreeMap<u64, String>>,
@@ -66,6 +67,11 @@ pub enum Refusal {
 }
 
 impl Leases {
+    /// None yet, of workloads of `trust_domain`.
+    pub fn new(trust_domain: String) -> Leases {
+        Leases { trust_domain, by_instance: BTreeMap::new(), by_address: BTreeMap::new(), next_order: 0 }
+    }
+
     /// Registers or renews. The registration counts until `ends`, whether refused for a conflict or not.
     pub fn register(
         &mut self,
@@ -73,7 +79,7 @@ impl Leases {
         stream: Option<u64>,
         ends: Instant,
     ) -> Result<(), Refusal> {
-        let registration = check(&message)?;
+        let registration = check(&message, &self.trust_domain)?;
         let (instance, address) = (registration.instance.clone(), registration.address);
         let before = self.by_instance.get(&instance).map(|lease| (lease.registration.address, lease.order));
         if before.is_none() && self.by_instance.len() >= REGISTRATIONS_COUNT_MAX {
@@ -212,7 +218,7 @@ impl Leases {
 }
 
 /// A registration that can be used, or what is wrong with it.
-pub(super) fn check(message: &control::Registration) -> Result<Registration, Refusal> {
+pub(super) fn check(message: &control::Registration, trust_domain: &str) -> Result<Registration, Refusal> {
     let field = |field, reason: &str| Refusal::Field { field, reason: reason.to_owned() };
     for (name, value) in [("instance", &message.instance), ("host", &message.host)] {
         if value.len() > TEXT_BYTES_MAX {
@@ -248,10 +254,10 @@ pub(super) fn check(message: &control::Registration) -> Result<Registration, Ref
             &format!("{:?} is not http, http2, grpc, ws or tcp", message.app_protocol),
         ));
     }
-    if !message.identity.is_empty()
-        && let Err(error) = SpiffeId::parse(&message.identity)
-    {
-        return Err(field("identity", &error.to_string()));
+    // Whoever calls it requires this one of it: with another, or with none, it would be called in vain or in plain text.
+    let own = identity(trust_domain, &Name::new(message.namespace.as_str(), message.service.as_str()));
+    if message.identity != own {
+        return Err(field("identity", &format!("{:?} is not that of the service, {own}", message.identity)));
     }
     Ok(Registration {
         instance: message.instance.clone(),
@@ -264,7 +270,6 @@ pub(super) fn check(message: &control::Registration) -> Result<Registration, Ref
         draining: message.draining,
         host: message.host.clone(),
         app_protocol: message.app_protocol.clone(),
-        identity: message.identity.clone(),
     })
 }
 
@@ -289,8 +294,13 @@ pub(super) mod tests {
             address: address.into(),
             port: 80,
             ready: true,
+            identity: "spiffe://mesh.local/ns/shop/sa/pay".into(),
             ..control::Registration::default()
         }
+    }
+
+    fn leases() -> Leases {
+        Leases::new("mesh.local".to_owned())
     }
 
     fn instances(leases: &Leases) -> Vec<String> {
@@ -301,7 +311,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_lease_ends_unless_it_is_renewed() {
-        let (start, mut leases) = (Instant::now(), Leases::default());
+        let (start, mut leases) = (Instant::now(), leases());
         leases.register(message("a", "10.0.0.1:80"), Some(1), start + LEASE).unwrap();
         assert_eq!(leases.deadline(), Some(start + LEASE));
         leases.renew("a", 1, start + 2 * LEASE);
@@ -313,7 +323,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_broken_stream_keeps_its_endpoint_for_one_lease_and_a_new_one_takes_over() {
-        let (start, mut leases) = (Instant::now(), Leases::default());
+        let (start, mut leases) = (Instant::now(), leases());
         leases.register(message("a", "10.0.0.1:80"), Some(1), start + LEASE).unwrap();
         leases.disconnect("a", 1, start + 2 * LEASE);
         assert_eq!(instances(&leases), ["a"]);
@@ -327,7 +337,7 @@ pub(super) mod tests {
 
     #[test]
     fn one_address_twice_is_refused_for_the_later_and_shown_on_both() {
-        let (start, mut leases) = (Instant::now(), Leases::default());
+        let (start, mut leases) = (Instant::now(), leases());
         // The names are in the other order than the registrations.
         leases.register(message("z-first", "10.0.0.1:80"), Some(1), start + LEASE).unwrap();
         leases.register(message("a-second", "10.0.0.1:80"), Some(2), start + LEASE).unwrap();
@@ -351,7 +361,7 @@ pub(super) mod tests {
 
     #[test]
     fn moving_to_a_taken_address_does_not_take_it() {
-        let (start, mut leases) = (Instant::now(), Leases::default());
+        let (start, mut leases) = (Instant::now(), leases());
         leases.register(message("a", "10.0.0.1:80"), Some(1), start + LEASE).unwrap();
         leases.register(message("b", "10.0.0.2:80"), Some(2), start + LEASE).unwrap();
         leases.register(message("a", "10.0.0.2:80"), Some(1), start + LEASE).unwrap();
@@ -361,7 +371,7 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_an_endpoint_is_refused_with_the_field() {
         type Change = fn(&mut control::Registration);
-        let table: [(Change, &str); 11] = [
+        let table: [(Change, &str); 14] = [
             (|m| m.instance.clear(), "instance: is empty"),
             (|m| m.instance = "x".repeat(254), "instance: longer than 253 bytes"),
             (
@@ -388,11 +398,25 @@ pub(super) mod tests {
                 |m| m.labels = [("app".into(), "x".repeat(254))].into(),
                 "labels: a name or value is longer than 253 bytes",
             ),
+            (
+                |m| m.identity.clear(),
+                "identity: \"\" is not that of the service, spiffe://mesh.local/ns/shop/sa/pay",
+            ),
+            (
+                |m| m.identity = "spiffe://mesh.local/ns/shop/sa/web".into(),
+                "identity: \"spiffe://mesh.local/ns/shop/sa/web\" is not that of the service, \
+                 spiffe://mesh.local/ns/shop/sa/pay",
+            ),
+            (
+                |m| m.identity = "spiffe://other/ns/shop/sa/pay".into(),
+                "identity: \"spiffe://other/ns/shop/sa/pay\" is not that of the service, \
+                 spiffe://mesh.local/ns/shop/sa/pay",
+            ),
         ];
         for (change, reason) in table {
             let mut message = message("a", "10.0.0.1:80");
             change(&mut message);
-            let refused = Leases::default().register(message, None, Instant::now()).unwrap_err();
+            let refused = leases().register(message, None, Instant::now()).unwrap_err();
             assert_eq!(refused.to_string(), reason);
         }
     }

@@ -112,10 +112,7 @@ impl Bootstrap {
     }
 
     fn control_cluster(&self) -> Value {
-        let address = match &self.control {
-            ControlAddress::Tcp(address) => socket(*address),
-            ControlAddress::Unix(path) => json!({"pipe": {"path": path}}),
-        };
+        let address = json!({"pipe": {"path": self.control.socket()}});
         json!({
             "name": CONTROL_CLUSTER,
             "type": "STATIC",
@@ -167,7 +164,7 @@ mod tests {
                 identity: "spiffe://mesh.local/ns/shop/sa/web".to_owned(),
             }),
             admin: local(4004),
-            control: "127.0.0.1:15010".parse().unwrap(),
+            control: "unix:/run/ringway/control.sock".parse().unwrap(),
         }
     }
 
@@ -178,8 +175,7 @@ mod tests {
             bind: "0.0.0.0".parse().unwrap(),
             identity: "spiffe://mesh.local/ns/shop/sa/front".into(),
         };
-        let control = "unix:/run/ringway/control.sock".parse().unwrap();
-        Bootstrap { node_id: "front.shop-9".into(), role: Role::Gateway(role), control, ..sidecar() }
+        Bootstrap { node_id: "front.shop-9".into(), role: Role::Gateway(role), ..sidecar() }
     }
 
     #[test]
@@ -200,7 +196,7 @@ mod tests {
             let bytes = proto::bootstrap::parse("bootstrap.json", &bootstrap.to_json()).unwrap();
             let message = envoy::Bootstrap::decode(&*bytes).unwrap();
             let metadata = message.node.unwrap().metadata.unwrap();
-            match Client::from_metadata(&metadata).unwrap() {
+            match Client::from_metadata(&metadata, "mesh.local").unwrap() {
                 Client::Sidecar(client) => {
                     assert_eq!(client.to[0].local, "127.0.0.1:4003".parse().unwrap());
                     assert_eq!(client.inbound, "10.0.0.7:4001".parse().unwrap());

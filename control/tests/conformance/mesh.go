@@ -46,7 +46,7 @@ func (p *Pods) meshPod(at key, one *pod, address string, port int) error {
 	log := p.log(at.namespace, one.name)
 	arguments := []string{
 		"run", "--name", one.name, "--namespace", at.namespace, "--port", strconv.Itoa(port),
-		"--control", xdsAddress, "--drain-timeout", "1s", "--data-dir", strings.TrimSuffix(log, ".log"), "--", self,
+		"--control", p.cluster.ringway.control(), "--drain-timeout", "1s", "--data-dir", strings.TrimSuffix(log, ".log"), "--", self,
 	}
 	ringway := filepath.Join(p.cluster.ringway.binaries, "ringway")
 	if one.process, err = start(log, []string{callerVariable + "=" + one.caller}, ringway, arguments...); err != nil {

@@ -25,7 +25,6 @@ const (
 	controllerName = "ringway.io/gateway"
 	gatewayClass   = "ringway"
 	gatewayGroup   = "gateway.networking.k8s.io"
-	xdsAddress     = "127.0.0.1:15010"
 	apiAddress     = "127.0.0.1:15080"
 )
 
@@ -56,7 +55,7 @@ func (r *Ringway) Start() error {
 		return err
 	}
 	serve, err := start(filepath.Join(r.cluster.directory, "serve.log"), nil,
-		filepath.Join(r.binaries, "ringway"), "serve", "--config", r.documents(), "--listen", xdsAddress,
+		filepath.Join(r.binaries, "ringway"), "serve", "--config", r.documents(),
 		"--api", apiAddress, "--data-dir", filepath.Join(r.cluster.directory, "serve"))
 	if err != nil {
 		return err
@@ -69,6 +68,11 @@ func (r *Ringway) Start() error {
 		time.Sleep(statusInterval)
 	}
 	return errors.New("ringway serve ended: see serve.log")
+}
+
+// control is where proxies find the control plane.
+func (r *Ringway) control() string {
+	return "unix:" + filepath.Join(r.cluster.directory, "serve", "control.sock")
 }
 
 // Stop ends the gateways, then the control plane.
@@ -175,7 +179,7 @@ func (r *Ringway) startGateway(at key, address string) (*Process, error) {
 	name := at.namespace + "/" + at.name
 	log := filepath.Join(r.cluster.directory, "gateways", at.namespace, at.name)
 	return start(log+".log", nil, filepath.Join(r.binaries, "ringway"), "gateway", name, "--bind", address,
-		"--control", xdsAddress, "--admin", "127.0.0.1:0", "--drain-timeout", "1s", "--data-dir", log)
+		"--control", r.control(), "--admin", "127.0.0.1:0", "--drain-timeout", "1s", "--data-dir", log)
 }
 
 // document is one entry of the API's list of documents.

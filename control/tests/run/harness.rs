@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ringway::ca::{SVID_LIFE_DEFAULT, TRUST_DOMAIN_DEFAULT};
-use ringway::server::{LEASE, Listen, Options, Server};
+use ringway::server::{LEASE, Options, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -61,7 +61,7 @@ impl Mesh {
         let data_dir = folder.path().join("control");
         let options = Options {
             config,
-            listen: Listen::Tcp(any),
+            socket: folder.path().join("control.sock"),
             api: any,
             data_dir,
             lease: LEASE,
@@ -145,7 +145,7 @@ impl Mesh {
 
     /// Where it is.
     pub(crate) fn control(&self) -> String {
-        self.server().listen().to_string()
+        format!("unix:{}", self.server().socket().display())
     }
 
     /// Until so many proxies have written down everything that they have now.

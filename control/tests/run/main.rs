@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -87,8 +88,9 @@ fn a_signal_to_end_reaches_the_mesh_first_and_then_the_application() {
 fn a_second_signal_to_end_waits_for_nobody() {
     let mesh = Mesh::start();
     // It takes connections and says nothing, so it is waited for.
-    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-    let control = mute.local_addr().unwrap().to_string();
+    let socket = mesh.folder.path().join("mute.sock");
+    let _mute = UnixListener::bind(&socket).unwrap();
+    let control = format!("unix:{}", socket.display());
     let app = "trap 'term=told' TERM; trap 'int=told' INT; echo up; \
                while [ \"$term$int\" != toldtold ]; do sleep 0.01; done; exit 42";
     let mut run = mesh.run(&["--control", &control], &["sh", "-c", app]);
@@ -201,7 +203,7 @@ fn what_cannot_work_is_said_and_nothing_is_started() {
     let mesh = Mesh::start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let nobody = format!("127.0.0.1:{}", mesh.port());
+    let nobody = format!("unix:{}", mesh.folder.path().join("nobody.sock").display());
     let away = ["--control", &nobody, "--control-timeout", "200ms"];
     for (options, never_ready, code, said) in [
         (&["--port", &port][..], false, 125, "is taken: stop what listens there"),
@@ -217,7 +219,7 @@ fn what_cannot_work_is_said_and_nothing_is_started() {
             true,
             125,
             &format!(
-                "no control plane at {nobody} for 200ms (`ringway serve` is one; --control names another): Connection refused"
+                "no control plane at {nobody} for 200ms (`ringway serve` is one; --control names another): No such file or directory"
             ),
         ),
         (
@@ -229,7 +231,7 @@ fn what_cannot_work_is_said_and_nothing_is_started() {
         (&["--proxy-log", "loud"], false, 2, "expected error, warn, info, debug"),
         (&["--control-timeout", "200ms"], true, 125, "the proxy was not ready within 200ms"),
         (&["--ready-timeout", "100ms"], false, 125, "nothing accepts on 127.0.0.1:"),
-        (&["--control", "10.0.0.1:1"], false, 2, "10.0.0.1:1 is not on this machine"),
+        (&["--control", "10.0.0.1:1"], false, 2, "expected unix:PATH, an absolute path without spaces"),
         (&["--to", "pay=1"], false, 2, "expected SERVICE:PORT or SERVICE:PORT=LOCALPORT"),
         (&["--label", "x"], false, 2, "expected KEY=VALUE"),
         (&["--name", "Web"], false, 2, "not a DNS label"),
@@ -248,9 +250,9 @@ fn what_cannot_work_is_said_and_nothing_is_started() {
 #[test]
 fn an_application_starts_without_a_control_plane_when_the_proxy_is_ready_without() {
     let mesh = Mesh::start();
-    let nobody = format!("127.0.0.1:{}", mesh.port());
+    let nobody = format!("unix:{}", mesh.folder.path().join("nobody.sock").display());
     let mut run = mesh.run(&["--control", &nobody], &["sh", "-c", "read line; exit 3"]);
-    run.until("the control plane is away (Connection refused");
+    run.until("the control plane is away (No such file or directory");
     run.say("end");
     assert_eq!(run.wait(), 3, "{}", run.rest());
 }

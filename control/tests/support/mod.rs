@@ -7,7 +7,6 @@
 )]
 
 use std::fmt::Debug;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use proto::well_known::{object, string, structure};
 use ringway::api::client::Api;
 use ringway::ca::{SVID_LIFE_DEFAULT, TRUST_DOMAIN_DEFAULT};
 use ringway::report::{Status, SyncState};
-use ringway::server::{Listen, Options, Server};
+use ringway::server::{Options, Server};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -84,11 +83,8 @@ impl Plane {
         self.dir.path().join("config")
     }
 
-    pub fn address(&self) -> SocketAddr {
-        match self.server.listen() {
-            Listen::Tcp(address) => *address,
-            Listen::Unix(path) => panic!("listens on {}", path.display()),
-        }
+    pub fn socket(&self) -> &Path {
+        self.server.socket()
     }
 
     pub fn api(&self) -> Api {
@@ -124,7 +120,7 @@ impl Plane {
 pub fn options(dir: &Path, lease: Duration) -> Options {
     Options {
         config: dir.join("config"),
-        listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
+        socket: dir.join("control.sock"),
         api: ([127, 0, 0, 1], 0).into(),
         data_dir: dir.join("data"),
         lease,
@@ -146,8 +142,9 @@ pub async fn eventually<T, E: Debug>(mut ask: impl AsyncFnMut() -> Result<T, E>)
     }
 }
 
-pub async fn channel(address: SocketAddr) -> Channel {
-    tonic::transport::Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap()
+pub async fn channel(socket: &Path) -> Channel {
+    let uri = format!("unix:{}", socket.display());
+    tonic::transport::Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
 }
 
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -162,8 +159,8 @@ pub struct Ads {
 
 impl Ads {
     /// Opens a stream as `node`; the first request goes with it.
-    pub async fn open(address: SocketAddr, node: Node, first: DeltaDiscoveryRequest) -> Ads {
-        Ads::open_on(channel(address).await, node, first).await
+    pub async fn open(socket: &Path, node: Node, first: DeltaDiscoveryRequest) -> Ads {
+        Ads::open_on(channel(socket).await, node, first).await
     }
 
     pub async fn open_on(channel: Channel, node: Node, first: DeltaDiscoveryRequest) -> Ads {
@@ -305,9 +302,9 @@ pub struct Workload {
 
 impl Workload {
     /// Registers, and returns what it was told.
-    pub async fn register(address: SocketAddr, registration: Registration) -> (Workload, RegisterResponse) {
+    pub async fn register(socket: &Path, registration: Registration) -> (Workload, RegisterResponse) {
         let (requests, receiver) = mpsc::channel(100);
-        let mut client = RegistryClient::new(channel(address).await);
+        let mut client = RegistryClient::new(channel(socket).await);
         let first = RegisterRequest { message: Some(Message::Registration(registration)) };
         requests.send(first).await.unwrap();
         let responses = client.register(ReceiverStream::new(receiver)).await.unwrap().into_inner();
@@ -344,6 +341,7 @@ pub fn registration(instance: &str, service: &str, address: &str) -> Registratio
         port: 80,
         ready: true,
         host: "vm1".into(),
+        identity: format!("spiffe://{TRUST_DOMAIN_DEFAULT}/ns/shop/sa/{service}"),
         ..Registration::default()
     }
 }
