@@ -4,6 +4,7 @@
 //! half: who a certificate is for, and what it may be used for, is said here (SPIFFE X509-SVID §4). Keys are in files that
 //! only the user of the control plane may read, and are never shown.
 
+mod current;
 mod files;
 mod proof;
 
@@ -11,6 +12,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub use current::{AuthoritySource, CurrentAuthority};
 use policy::peer::SpiffeId;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -22,7 +24,7 @@ use rcgen::{
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const INTERMEDIATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The built-in intermediate is renewed at a start when less than this is left of it.
+/// The built-in intermediate is renewed when less than this is left of it.
 const INTERMEDIATE_LEFT_MIN: Duration = Duration::from_secs(240 * 24 * 3600);
 
 /// How much earlier a certificate begins than it was made: other machines' clocks are not this one's.
@@ -152,6 +154,9 @@ pub enum SignError {
         /// The trust domain that is ours.
         trust_domain: String,
     },
+    /// What it would sign, nobody would believe.
+    #[error("the certificate that signs has ended, or is about to")]
+    Ended,
     /// The certificate cannot be made.
     #[error("cannot sign")]
     Sign(#[source] rcgen::Error),
@@ -236,6 +241,9 @@ impl Authority {
     pub fn sign(&self, request: &[u8], id: &SpiffeId, now: SystemTime) -> Result<Signed, SignError> {
         if id.trust_domain() != self.trust_domain {
             return Err(SignError::TrustDomain { id: id.clone(), trust_domain: self.trust_domain.clone() });
+        }
+        if self.not_after < now + SVID_LIFE_MIN {
+            return Err(SignError::Ended);
         }
         let mut request =
             CertificateSigningRequestParams::from_der(&request.into()).map_err(SignError::Request)?;

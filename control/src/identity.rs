@@ -12,7 +12,7 @@ use proto::control::identity_server::Identity;
 use proto::control::{SignRequest, SignResponse};
 use tonic::{Code, Request, Response, Status};
 
-use crate::ca::{Authority, SignError, Signed};
+use crate::ca::{CurrentAuthority, SignError, Signed};
 use crate::caller::{Caller, Unproved, Users};
 use crate::metrics::Metrics;
 use crate::store::{Grant, Issue, Store, StoreError, Token};
@@ -20,7 +20,7 @@ use crate::store::{Grant, Issue, Store, StoreError, Token};
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct IdentityService {
-    authority: Arc<Authority>,
+    authority: Arc<CurrentAuthority>,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     users: Users,
@@ -75,7 +75,7 @@ impl Refused {
             Refused::Unproved(_) => 2,
             Refused::Token => 3,
             Refused::User { .. } | Refused::OtherHost { .. } => 4,
-            Refused::Sign(SignError::Sign(_)) | Refused::Store(_) => 5,
+            Refused::Sign(SignError::Sign(_) | SignError::Ended) | Refused::Store(_) => 5,
         }
     }
 
@@ -87,7 +87,7 @@ impl Refused {
             | Refused::User { .. }
             | Refused::OtherHost { .. } => Code::PermissionDenied,
             // Not the fault of who asks, and it may be better a moment later.
-            Refused::Sign(SignError::Sign(_)) | Refused::Store(_) => Code::Unavailable,
+            Refused::Sign(SignError::Sign(_) | SignError::Ended) | Refused::Store(_) => Code::Unavailable,
         }
     }
 }
@@ -106,7 +106,7 @@ impl Identity for IdentityService {
 
 impl IdentityService {
     /// Signs with `authority`, and keeps what it signed in `store`.
-    pub(crate) fn new(authority: Arc<Authority>, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(authority: Arc<CurrentAuthority>, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
         Self { authority, store, metrics, users: Users::ours() }
     }
 
@@ -157,7 +157,8 @@ impl IdentityService {
             }
         };
         let id = id?;
-        let signed = self.authority.sign(csr, &id, now)?;
+        let authority = self.authority.get();
+        let signed = authority.sign(csr, &id, now)?;
         let token = match caller {
             Caller::Token(token) => Some(token),
             Caller::User(_) => None,
@@ -166,7 +167,7 @@ impl IdentityService {
         let not_after = signed.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Ok(SignResponse {
             chain: signed.chain,
-            bundle: self.authority.bundle(),
+            bundle: authority.bundle(),
             not_after_unix_seconds: i64::try_from(not_after).unwrap_or(i64::MAX),
         })
     }

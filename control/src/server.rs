@@ -21,7 +21,7 @@ use tonic::transport::server::Router;
 
 use crate::ads::server::AdsServer;
 use crate::api;
-use crate::ca::{Authority, AuthorityError, GivenFiles};
+use crate::ca::{AuthorityError, AuthoritySource, CurrentAuthority, GivenFiles};
 use crate::caller::Users;
 use crate::identity::IdentityService;
 use crate::metrics::Metrics;
@@ -140,10 +140,12 @@ impl Server {
         check_loopback(api)?;
         let directory = Directory::open(&config)?;
         let data_dir_lock = take_data_dir(&data_dir)?;
-        let authority = Arc::new(match &authority {
-            Some(files) => Authority::given(files, &trust_domain, svid_life)?,
-            None => Authority::open(&data_dir, &trust_domain, svid_life)?,
-        });
+        let authority = Arc::new(CurrentAuthority::open(AuthoritySource {
+            given: authority,
+            data_dir: data_dir.clone(),
+            trust_domain: trust_domain.clone(),
+            svid_life,
+        })?);
         let store = Arc::new(Store::open(&data_dir)?);
         let workloads = listen(&socket).await?;
         let bind = |source| StartError::Bind { option: "--api", address: api.to_string(), source };
@@ -160,7 +162,7 @@ impl Server {
         let (sender, worlds) = watch::channel(Arc::new(world));
         let (stop, _) = watch::channel(false);
 
-        let identity = IdentityService::new(authority, store.clone(), metrics.clone());
+        let identity = IdentityService::new(authority.clone(), store.clone(), metrics.clone());
         let known =
             api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, store, metrics, look_now };
         let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
@@ -182,6 +184,7 @@ impl Server {
         // Ends with the maker of worlds, which is the one who listens.
         tasks.spawn(directory.run(looks, reads_sender));
         tasks.spawn(known.registry.clone().keep(stopped(&stop)));
+        tasks.spawn(until(stopped(&stop), authority.keep()));
         let (registry, forgetting) = (known.registry, known.proxies);
         tasks.spawn(until(stopped(&stop), async move {
             registry.expire(|instance| forgetting.forget_workload(instance)).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::ca::SVID_LIFE_DEFAULT;
+use crate::ca::{AuthoritySource, SVID_LIFE_DEFAULT};
 
 use super::*;
 
@@ -12,7 +12,13 @@ const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
 const VM1: &str = "spiffe://mesh.local/host/vm1";
 
 fn service(folder: &std::path::Path, ours: u32) -> IdentityService {
-    let authority = Authority::open(folder, "mesh.local", SVID_LIFE_DEFAULT).unwrap();
+    let authority = CurrentAuthority::open(AuthoritySource {
+        given: None,
+        data_dir: folder.to_owned(),
+        trust_domain: "mesh.local".to_owned(),
+        svid_life: SVID_LIFE_DEFAULT,
+    })
+    .unwrap();
     let (store, metrics) = (Store::open(folder).unwrap(), Metrics::default());
     let users = Users::of(ours);
     IdentityService {
