@@ -100,6 +100,14 @@ pub enum AuthorityError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A key is not only its user's.
+    #[error("others may read or write {path} (mode {mode:03o}); if none of them has, `chmod 600` mends it")]
+    Open {
+        /// The file of the key.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Key and certificate do not belong together.
     #[error("{key} is not the key of {certificate}")]
     OtherKey {

@@ -21,7 +21,12 @@ pub(crate) fn replace(file: &Path, content: &[u8], readers: Readers) -> io::Resu
         Readers::Any => 0o666,
         Readers::Owner => 0o600,
     };
-    let mut out = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
+    // One that a crash left would keep its mode, and whoever has it open.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut out = OpenOptions::new().create_new(true).write(true).mode(mode).open(&new)?;
     out.write_all(content)?;
     out.sync_all()?;
     fs::rename(&new, file)?;
@@ -31,7 +36,20 @@ pub(crate) fn replace(file: &Path, content: &[u8], readers: Readers) -> io::Resu
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn what_a_crash_left_beside_a_secret_does_not_open_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        let left = dir.path().join("key.new");
+        fs::write(&left, "").unwrap();
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o666)).unwrap();
+        replace(&file, b"secret", Readers::Owner).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 
     #[test]
     fn a_file_is_replaced_and_nothing_is_left_beside_it() {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use rcgen::KeyPair;
@@ -89,6 +89,9 @@ pub(super) fn read(folder: &Path) -> Result<Option<Files>, AuthorityError> {
         }
         read => read?,
     };
+    for name in [ROOT_KEY, INTERMEDIATE_KEY] {
+        is_its_users_own(&folder.join(name))?;
+    }
     let wrong = |name: &str, expected| content(&folder.join(name), expected);
     let certificate = |name: &str| {
         let der = CertificateDer::from_pem_slice(text(name)?.as_bytes());
@@ -102,6 +105,16 @@ pub(super) fn read(folder: &Path) -> Result<Option<Files>, AuthorityError> {
         return Err(AuthorityError::OtherKey { key, certificate });
     }
     Ok(Some(Files { root, root_key: text(ROOT_KEY)?, intermediate, intermediate_key }))
+}
+
+/// A key that others could read may be theirs by now.
+fn is_its_users_own(path: &Path) -> Result<(), AuthorityError> {
+    let failed = |source| AuthorityError::File { verb: "read", path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => Err(AuthorityError::Open { path: path.to_owned(), mode }),
+    }
 }
 
 fn vouches_for_key(certificate: &[u8], key: &KeyPair) -> bool {

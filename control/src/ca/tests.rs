@@ -123,6 +123,16 @@ fn a_file_that_is_wrong_is_named_and_nothing_is_made_in_its_place() {
     assert!(said().ends_with("ca/root.pem is not a certificate in PEM"), "{}", said());
     fs::remove_file(ca.join("root.pem")).unwrap();
     assert!(said().starts_with("cannot read ") && said().ends_with("ca/root.pem"), "{}", said());
+    for name in ["root.key", "intermediate.key"] {
+        let key = ca.join(name);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(
+            said().starts_with("others may read or write ") && said().contains("(mode 640)"),
+            "{}",
+            said()
+        );
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let other = tempfile::tempdir().unwrap();
     drop(Authority::open(other.path(), "mesh.local", DAY).unwrap());
     for name in ["root.pem", "intermediate.key"] {
