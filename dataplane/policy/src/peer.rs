@@ -21,14 +21,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The name that authorization goes by: the first URI name, else the first DNS name, else the subject (Envoy:
-    /// `Principal.Authenticated.principal_name`, which looks at the same in this order and at every name of the first kind
-    /// that is there).
-    pub fn principals(&self) -> &[Box<str>] {
-        match (&*self.uri_sans, &*self.dns_sans) {
-            ([], []) => core::slice::from_ref(&self.subject),
-            ([], names) | (names, _) => names,
-        }
+    /// The names that authorization goes by, best first: every URI name, then every DNS name, then the subject. As Envoy walks
+    /// them for `Principal.Authenticated.principal_name`, whose documentation speaks of the first kind alone.
+    ///
+    /// One difference is on purpose: a DNS name with a `:` or a `/` is none, and could only be meant to be taken for a URI, so
+    /// it is left out.
+    pub fn principals(&self) -> impl Iterator<Item = &str> {
+        let dns = self.dns_sans.iter().filter(|name| !name.contains([':', '/']));
+        self.uri_sans.iter().chain(dns).map(|name| &**name).chain([&*self.subject])
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn authorization_goes_by_the_best_names_there_are() {
+    fn authorization_goes_by_every_name_of_a_certificate_best_first() {
         let names = |of: &[&str]| of.iter().map(|name| Box::from(*name)).collect::<Vec<Box<str>>>();
         let peer = |uris: &[&str], dns: &[&str]| Peer {
             uri_sans: names(uris),
@@ -197,8 +197,14 @@ mod tests {
             subject: "CN=c".into(),
             ..Peer::default()
         };
-        assert_eq!(peer(&["u"], &["d"]).principals(), &*names(&["u"]));
-        assert_eq!(peer(&[], &["d", "e"]).principals(), &*names(&["d", "e"]));
-        assert_eq!(peer(&[], &[]).principals(), &*names(&["CN=c"]));
+        for (peer, expected) in [
+            (peer(&["u", "v"], &["d"]), &["u", "v", "d", "CN=c"][..]),
+            (peer(&[], &["d", "e"]), &["d", "e", "CN=c"]),
+            (peer(&[], &[]), &["CN=c"]),
+            (peer(&["spiffe://m/a"], &["spiffe://m/b", "m/b", "m:b"]), &["spiffe://m/a", "CN=c"]),
+            (Peer::default(), &[""]),
+        ] {
+            assert_eq!(peer.principals().collect::<Vec<_>>(), expected);
+        }
     }
 }

@@ -286,8 +286,8 @@ impl<'a> Record<'a> {
         let client = self.manager.config.forwarded.client(&view, origin.remote);
         text(&mut line, "downstream", client.to_string().as_bytes());
         text(&mut line, "downstream_direct", origin.peer().to_string().as_bytes());
-        let name = origin.identity().and_then(|peer| peer.principals().first());
-        text(&mut line, "downstream_identity", name.map_or("-", |name| &**name).as_bytes());
+        let name = origin.identity().and_then(|peer| peer.principals().next());
+        text(&mut line, "downstream_identity", name.unwrap_or("-").as_bytes());
         text(
             &mut line,
             "upstream",

@@ -186,7 +186,10 @@ impl Verifier {
     fn judge(&self, leaf: &[u8], now: UnixTime) -> Result<(), rustls::Error> {
         let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
         let refused = match peer(leaf, now) {
-            Ok(peer) if !self.trust.takes(&peer) => Refused::Name(Names(peer.principals().to_vec())),
+            Ok(peer) if !self.trust.takes(&peer) => {
+                let names = peer.principals().filter(|name| !name.is_empty());
+                Refused::Name(Names(names.map(Box::from).collect()))
+            }
             Ok(peer)
                 if !self.trust.fingerprints.is_empty()
                     && !self.trust.fingerprints.contains(&peer.fingerprint) =>
