@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod alpn;
 pub mod balance;
+pub mod cidr;
 pub mod client_cert;
 pub mod cluster;
 pub mod dynamic_host;
