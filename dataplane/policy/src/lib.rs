@@ -32,6 +32,7 @@ pub mod lending;
 pub mod limits;
 pub mod network_filter;
 pub mod peer;
+pub mod rbac;
 pub mod regex;
 pub mod route;
 pub mod snapshot;

@@ -294,6 +294,12 @@ const _: () = assert!(REGEX_PATTERN_BYTES_MAX < REGEX_PROGRAM_BYTES_MAX);
 /// Capture groups of a rewrite that can be referred to: `\0` to `\9`.
 pub const REGEX_GROUPS_MAX: usize = 10;
 
+/// Conditions of the rules of one filter, at all levels. Each may be tested for every request.
+pub const RBAC_CONDITIONS_MAX: usize = 1 << 16;
+
+/// Levels of conditions in each other. Each is a call deeper when they are evaluated; what a program writes has a handful.
+pub const RBAC_DEPTH_MAX: usize = 32;
+
 // ---- times -----------------------------------------------------------------------------------------------------
 
 /// Time to connect to an endpoint (Envoy: `connect_timeout`).

@@ -20,6 +20,7 @@ use alloc::{sync::Arc, vec::Vec};
 
 use wire::head::RequestView;
 
+pub(crate) use self::matcher::{authority, decimal, path_and_query, path_of};
 pub use self::{
     action::{
         DirectResponse, Forward, ForwardTarget, HostRewrite, IdleTimeout, PathRewrite, Redirect,
@@ -73,7 +74,7 @@ pub struct RouteScratch {
     /// What regular expressions need.
     pub regexes: RegexCaches,
     /// A path or host in lower case.
-    folded: Vec<u8>,
+    pub(crate) folded: Vec<u8>,
     /// A decoded query parameter.
     text: Vec<u8>,
 }

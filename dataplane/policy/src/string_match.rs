@@ -31,8 +31,22 @@ pub enum StringPattern {
 impl StringMatch {
     /// Whether `value` passes. `regexes` is the memory of regular expressions.
     pub fn matches(&self, value: &[u8], regexes: &mut RegexCaches) -> bool {
-        let same = |a: &[u8], b: &[u8]| if self.ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
         match &self.pattern {
+            StringPattern::Regex(regex) => regex.is_match(value, regexes),
+            pattern => pattern.takes(value, self.ignore_case),
+        }
+    }
+
+    /// Whether `value` passes where case never makes a difference. No regular expression does.
+    pub(crate) fn matches_in_any_case(&self, value: &[u8]) -> bool {
+        self.pattern.takes(value, true)
+    }
+}
+
+impl StringPattern {
+    fn takes(&self, value: &[u8], ignore_case: bool) -> bool {
+        let same = |a: &[u8], b: &[u8]| if ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
+        match self {
             StringPattern::Exact(wanted) => same(value, wanted),
             StringPattern::Prefix(wanted) => {
                 value.get(..wanted.len()).is_some_and(|start| same(start, wanted))
@@ -44,7 +58,7 @@ impl StringMatch {
             StringPattern::Contains(wanted) => {
                 wanted.is_empty() || value.windows(wanted.len()).any(|part| same(part, wanted))
             }
-            StringPattern::Regex(regex) => regex.is_match(value, regexes),
+            StringPattern::Regex(_) => false,
         }
     }
 }

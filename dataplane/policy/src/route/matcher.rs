@@ -160,7 +160,7 @@ impl RouteMatch {
 
 /// The path to route by. `None` for plain CONNECT, which has none and which no matcher of paths may take (a rule for `/`
 /// must not open a tunnel). `OPTIONS *` has the path `*`; an absolute-form target without a path has `/` (RFC 9112 §3.2.2).
-pub(super) fn path_of<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
+pub(crate) fn path_of<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
     let path = request.path();
     if !path.is_empty() {
         return Some(path);
@@ -230,7 +230,7 @@ fn is_grpc(request: &RequestView<'_>) -> bool {
 }
 
 /// The path with its query, also of an absolute-form target, in which both lie behind the authority.
-fn path_and_query<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
+pub(crate) fn path_and_query<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
     let (path, query) = (request.head.path, request.head.query);
     if path.is_empty() {
         return path_of(request);
@@ -238,12 +238,13 @@ fn path_and_query<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
     Some(Span { start: path.start, end: query.map_or(path.end, |query| query.end) }.of(request.bytes))
 }
 
-fn authority<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
+/// Host and port; `None` when the request names none.
+pub(crate) fn authority<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
     Some(request.authority()).filter(|authority| !authority.is_empty())
 }
 
 /// A whole value as a decimal number, sign allowed.
-fn decimal(value: &[u8]) -> Option<i64> {
+pub(crate) fn decimal(value: &[u8]) -> Option<i64> {
     core::str::from_utf8(value).ok()?.parse().ok()
 }
 
