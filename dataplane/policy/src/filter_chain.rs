@@ -9,7 +9,7 @@
 use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
 use crate::{
-    network_filter::{ConnectionLimit, NetworkFilter},
+    network_filter::{ConnectionLimit, NetworkFilter, NetworkRbac},
     tls::DownstreamTls,
 };
 
@@ -45,6 +45,8 @@ pub struct FilterChain {
     pub matches: FilterChainMatch,
     /// How many of them at a time.
     pub connection_limit: Option<ConnectionLimit>,
+    /// Who may connect, in order; all of them must allow it. They are asked when TLS, if any, has told who it is.
+    pub rbac: Arc<[NetworkRbac]>,
     /// TLS that ends here; `None` takes the bytes as they come.
     pub tls: Option<Arc<DownstreamTls>>,
     /// What is done with them.
@@ -209,6 +211,7 @@ mod tests {
             name: name.into(),
             matches,
             connection_limit: None,
+            rbac: Arc::default(),
             tls: None,
             filter: NetworkFilter::TcpProxy(Arc::new(tcp)),
         }

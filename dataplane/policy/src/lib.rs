@@ -28,6 +28,7 @@ pub mod forwarded;
 pub mod grpc;
 pub mod hand_off;
 pub mod http2;
+pub mod http_filter;
 pub mod lending;
 pub mod limits;
 pub mod network_filter;

@@ -1,6 +1,6 @@
 //! What is done with a connection once its filter chain is picked: HTTP or plain TCP. Data only.
 
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use core::{num::NonZeroU32, time::Duration};
 
 use wire::path::Normalization;
@@ -8,8 +8,10 @@ use wire::path::Normalization;
 use crate::{
     client_cert::{ClientCertDetails, ForwardClientCert},
     forwarded::ForwardedTrust,
+    http_filter::HttpFilter,
     http2::Http2Options,
     limits,
+    rbac::Rbac,
     route::RouteTable,
     upgrade::Upgrades,
     weighted::Weighted,
@@ -37,6 +39,17 @@ pub struct ConnectionLimit {
     pub delay: Duration,
 }
 
+/// Which connections go on to the filter that ends the chain (`envoy.filters.network.rbac`).
+#[derive(Clone, Debug)]
+pub struct NetworkRbac {
+    /// Names its metrics (`<stat_prefix>.rbac.`).
+    pub stat_prefix: Arc<str>,
+    /// Who may connect. Nothing in it asks for a request.
+    pub rbac: Rbac,
+    /// How long a connection that may not is kept before it is closed, so that its client does not come again at once.
+    pub delay_deny: Duration,
+}
+
 /// How HTTP is spoken on a connection (Envoy: `HttpConnectionManager`). A timeout of `None` is off.
 #[derive(Clone, Debug)]
 pub struct HttpConnectionManager {
@@ -48,6 +61,8 @@ pub struct HttpConnectionManager {
     pub http2: Http2Options,
     /// Where requests are routed.
     pub routes: RouteSource,
+    /// What requests pass before they are forwarded, in order.
+    pub http_filters: Vec<HttpFilter>,
     /// From the first byte of a request head to its last.
     pub request_headers_timeout: Option<Duration>,
     /// How long a connection may be without an exchange.
@@ -102,6 +117,7 @@ impl HttpConnectionManager {
             codec: Codec::default(),
             http2: Http2Options::downstream(),
             routes,
+            http_filters: Vec::new(),
             request_headers_timeout: Some(limits::REQUEST_HEADERS_TIMEOUT_DEFAULT),
             idle_timeout: Some(limits::DOWNSTREAM_IDLE_TIMEOUT_DEFAULT),
             stream_idle_timeout: Some(limits::STREAM_IDLE_TIMEOUT_DEFAULT),

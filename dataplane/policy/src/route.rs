@@ -31,7 +31,7 @@ pub use self::{
     stream_duration::{DurationMax, GrpcTimeout, StreamDuration},
 };
 use self::{domain_index::DomainIndex, path_index::PathIndex};
-use crate::{limits, regex::RegexCaches};
+use crate::{http_filter::FilterOverrides, limits, regex::RegexCaches};
 
 /// Virtual hosts with their routes, indexed (Envoy: `RouteConfiguration`).
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub struct Route {
     pub action: RouteAction,
     /// Edits to the head of a response of our own. A forwarded response has those of its [`ForwardTarget`].
     pub response_headers: HeaderEdits,
+    /// What it and the levels above say of filters; see [`Route::filters`] for those that count.
+    pub filters: FilterOverrides,
 }
 
 /// The memory that routing needs, of one worker. Starts small and keeps what it grew to; make a new one with each
@@ -79,6 +81,16 @@ pub struct RouteScratch {
     text: Vec<u8>,
 }
 
+impl Route {
+    /// What is said of filters for a request that `random` sends to one of its targets.
+    pub fn filters(&self, random: u64) -> &FilterOverrides {
+        match &self.action {
+            RouteAction::Forward(forward) => &forward.target(random).filters,
+            RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => &self.filters,
+        }
+    }
+}
+
 impl RouteTable {
     /// Indexes the table and merges the header edits of its levels.
     ///
@@ -90,8 +102,13 @@ impl RouteTable {
             return Err(RouteTableError::TooManyRoutes { routes, max: limits::ROUTES_PER_TABLE_MAX });
         }
         let domains = DomainIndex::new(spec.virtual_hosts.iter().map(|host| &host.domains[..]))?;
-        let table = (spec.request_headers, spec.response_headers, spec.most_specific_header_mutations_wins);
-        let assemble = |host| assemble_virtual_host(host, &table.0, &table.1, table.2);
+        let table = Table {
+            request_headers: spec.request_headers,
+            response_headers: spec.response_headers,
+            most_specific_wins: spec.most_specific_header_mutations_wins,
+            filters: spec.filters,
+        };
+        let assemble = |host| assemble_virtual_host(host, &table);
         Ok(RouteTable {
             name: spec.name,
             virtual_hosts: spec.virtual_hosts.into_iter().map(assemble).collect(),
@@ -164,6 +181,8 @@ pub struct RouteTableSpec {
     pub request_headers: HeaderOps,
     /// Edits to every response.
     pub response_headers: HeaderOps,
+    /// What is said of filters.
+    pub filters: FilterOverrides,
 }
 
 /// A virtual host before it is indexed.
@@ -179,6 +198,8 @@ pub struct VirtualHostSpec {
     pub request_headers: HeaderOps,
     /// Edits to responses of its routes.
     pub response_headers: HeaderOps,
+    /// What is said of filters.
+    pub filters: FilterOverrides,
 }
 
 /// A route before the header edits of all levels are merged.
@@ -194,6 +215,8 @@ pub struct RouteSpec {
     pub request_headers: HeaderOps,
     /// Edits to its responses.
     pub response_headers: HeaderOps,
+    /// What is said of filters.
+    pub filters: FilterOverrides,
 }
 
 /// An action before the header edits of all levels are merged.
@@ -218,6 +241,8 @@ pub struct TargetSpec {
     pub request_headers: HeaderOps,
     /// Edits to its responses.
     pub response_headers: HeaderOps,
+    /// What is said of filters.
+    pub filters: FilterOverrides,
 }
 
 /// Why a route table cannot be used.
@@ -278,18 +303,24 @@ impl<'a> Levels<'a> {
     }
 }
 
-fn assemble_virtual_host(
-    spec: VirtualHostSpec,
-    table_request: &HeaderOps,
-    table_response: &HeaderOps,
+/// What the table as a whole says of its routes.
+struct Table {
+    request_headers: HeaderOps,
+    response_headers: HeaderOps,
     most_specific_wins: bool,
-) -> VirtualHost {
-    let request = Levels::new(&spec.request_headers, table_request, most_specific_wins);
-    let response = Levels::new(&spec.response_headers, table_response, most_specific_wins);
+    filters: FilterOverrides,
+}
+
+fn assemble_virtual_host(spec: VirtualHostSpec, table: &Table) -> VirtualHost {
+    let request = Levels::new(&spec.request_headers, &table.request_headers, table.most_specific_wins);
+    let response = Levels::new(&spec.response_headers, &table.response_headers, table.most_specific_wins);
+    let host_filters = spec.filters.below(&table.filters);
     let assemble = |route: RouteSpec| {
+        let filters = route.filters.below(&host_filters);
         let target = |target: TargetSpec| ForwardTarget {
             request_headers: request.with(&target.request_headers, &route.request_headers),
             response_headers: response.with(&target.response_headers, &route.response_headers),
+            filters: target.filters.below(&filters),
             cluster: target.cluster,
             host_rewrite: target.host_rewrite,
         };
@@ -299,7 +330,7 @@ fn assemble_virtual_host(
             RouteActionSpec::DirectResponse(response) => RouteAction::DirectResponse(response),
         };
         let response_headers = response.with(&HeaderOps::default(), &route.response_headers);
-        Route { name: route.name, matches: route.matches, action, response_headers }
+        Route { name: route.name, matches: route.matches, action, response_headers, filters }
     };
     // Not by `collect`, which keeps the memory of the specifications, a third of it unused.
     let mut routes = Vec::with_capacity(spec.routes.len());

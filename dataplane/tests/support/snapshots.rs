@@ -144,6 +144,7 @@ fn listener(config: &Config) -> Listener {
             ..FilterChainMatch::default()
         },
         connection_limit: config.connection_limit.clone(),
+        rbac: Arc::default(),
         tls: config.tls.clone(),
         filter,
     };
@@ -186,6 +187,7 @@ pub(crate) fn route(prefix: &str, forward: Forward<TargetSpec>) -> RouteSpec {
         action: RouteActionSpec::Forward(forward),
         request_headers: Default::default(),
         response_headers: Default::default(),
+        filters: Default::default(),
     }
 }
 

@@ -247,7 +247,8 @@ impl Chains {
                 return Err(at.fault(Reason::Conflict("this filter must be the last of its chain")));
             }
         };
-        Ok(FilterChain { name: value.name.as_str().into(), matches, connection_limit: limit, tls, filter })
+        let (name, rbac) = (value.name.as_str().into(), Arc::default());
+        Ok(FilterChain { name, matches, connection_limit: limit, rbac, tls, filter })
     }
 
     fn tls(

@@ -6,7 +6,9 @@ use std::{
 };
 
 use policy::{
-    Weighted, limits,
+    Weighted,
+    http_filter::FilterOverrides,
+    limits,
     regex::RegexRewrite,
     route::{
         DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath, RouteActionSpec,
@@ -97,6 +99,7 @@ pub(crate) fn table(
         most_specific_header_mutations_wins: value.most_specific_header_mutations_wins,
         request_headers: request_headers!(value, at)?,
         response_headers: response_headers!(value, at)?,
+        filters: FilterOverrides::default(),
     };
     let table = RouteTable::new(spec).map_err(|error| at.fault(Reason::RouteTable(error)))?;
     let clusters = table.clusters().cloned().collect();
@@ -192,6 +195,7 @@ fn virtual_host(
         routes,
         request_headers: request_headers!(value, at)?,
         response_headers: response_headers!(value, at)?,
+        filters: FilterOverrides::default(),
     })
 }
 
@@ -231,6 +235,7 @@ fn route(
         action,
         request_headers: request_headers!(value, at)?,
         response_headers: response_headers!(value, at)?,
+        filters: FilterOverrides::default(),
     })
 }
 
@@ -335,6 +340,7 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
             host_rewrite,
             request_headers: request_headers!(cluster, &at)?,
             response_headers: response_headers!(cluster, &at)?,
+            filters: FilterOverrides::default(),
         };
         let weight = cluster.weight.map_or(0, |weight| weight.value);
         sum += u64::from(weight);

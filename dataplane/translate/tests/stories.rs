@@ -119,6 +119,7 @@ fn table_of(name: &str, clusters: &[&str]) -> RouteTable {
         }))),
         request_headers: Default::default(),
         response_headers: Default::default(),
+        filters: Default::default(),
     };
     let host = VirtualHostSpec {
         name: "all".into(),
@@ -145,6 +146,7 @@ fn listener_with(name: &str, routes: RouteSource, clusters: &[&str], route_table
     let manager = HttpConnectionManager::new(name.into(), routes);
     let chain = FilterChain {
         connection_limit: None,
+        rbac: Default::default(),
         tls: None,
         name: Arc::default(),
         matches: FilterChainMatch::default(),

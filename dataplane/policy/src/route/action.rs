@@ -4,7 +4,9 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use super::{header_edit::HeaderEdits, stream_duration::StreamDuration};
-use crate::{limits, regex::RegexRewrite, upgrade::Upgrades, weighted::Weighted};
+use crate::{
+    http_filter::FilterOverrides, limits, regex::RegexRewrite, upgrade::Upgrades, weighted::Weighted,
+};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct ForwardTarget {
     pub request_headers: HeaderEdits,
     /// Edits to the head of the response.
     pub response_headers: HeaderEdits,
+    /// What all levels say of filters.
+    pub filters: FilterOverrides,
 }
 
 impl<T> Forward<T> {

@@ -16,6 +16,7 @@ fn route(name: String, matches: RouteMatch) -> RouteSpec {
         action: RouteActionSpec::Forward(Forward::new(Weighted::one(target))),
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),
+        filters: FilterOverrides::default(),
     }
 }
 
@@ -327,6 +328,7 @@ fn header_edits_of_all_levels_reach_the_target_in_envoys_order() {
             request_headers: ops("target"),
             response_headers: ops("target"),
             host_rewrite: None,
+            ..TargetSpec::default()
         };
         let mut spec = route("0".into(), prefix("/"));
         spec.action = RouteActionSpec::Forward(Forward::new(Weighted::one(target)));
