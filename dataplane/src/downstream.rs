@@ -21,7 +21,7 @@ use wire::{
 
 use self::idle::{Connection, Next, Rest, Waiting};
 use crate::{
-    exchange,
+    exchange, filter,
     http2::Stream,
     origin::Origin,
     respond::ExchangeError,
@@ -40,6 +40,8 @@ pub struct Manager {
     pub config: Arc<HttpConnectionManager>,
     /// Its counters.
     pub stats: Arc<HttpStats>,
+    /// Whoever is on the other end may not connect any more.
+    pub is_denied: bool,
 }
 
 /// A connection at work, with everything that is reused from one exchange to the next on it.
@@ -279,6 +281,9 @@ impl<'c, I: Io> Downstream<'c, I> {
             let Some(manager) = self.refresh(worker, manager, waiting) else {
                 return End::Over(After::Close);
             };
+            if manager.is_denied {
+                return End::Over(After::Close);
+            }
             match self.next_head(worker, manager).await {
                 Ok(Head::Request) => {}
                 Ok(Head::Preface) => return End::Http2(std::mem::take(&mut self.buffer)),
@@ -454,11 +459,13 @@ impl Manager {
     /// not speak HTTP any more.
     pub fn find(bound: Rc<Bound>, origin: &Origin) -> Option<Manager> {
         let listener = bound.snapshot.listeners.get(&origin.listener)?;
-        match &origin.pick(&listener.filter_chains)?.filter {
+        let chain = origin.pick(&listener.filter_chains)?;
+        match &chain.filter {
             NetworkFilter::HttpConnectionManager(config) => {
                 let config = config.clone();
                 let stats = bound.http.get(&config.stat_prefix)?.clone();
-                Some(Manager { bound, config, stats })
+                let is_denied = !filter::may_stay(&bound, &chain.rbac, origin);
+                Some(Manager { bound, config, stats, is_denied })
             }
             NetworkFilter::TcpProxy(_) => None,
         }

@@ -29,7 +29,7 @@ use wire::{
 
 use crate::{
     downstream::{After, Downstream, Manager},
-    dynamic_host,
+    dynamic_host, filter,
     head_edits::{self, EditList, Forwarded},
     http2::Stream,
     relay::{self, GatherSink, Plan},
@@ -107,6 +107,9 @@ fn choose<'a, I: Io>(
         counters.downstream_rq_overload_close.inc();
         return Err(ExchangeError::Overloaded);
     }
+    if manager.is_denied {
+        return Err(ExchangeError::AccessDenied);
+    }
     // CONNECT has no path.
     let is_connect = downstream.request.method == Method::Connect;
     if !is_connect
@@ -122,11 +125,17 @@ fn choose<'a, I: Io>(
     let table = manager.bound.snapshot.routes_of(&manager.config).ok_or(ExchangeError::NoRoute)?;
     let mut scratch = manager.bound.scratch.borrow_mut();
     let view = RequestView { head: &downstream.request, bytes: downstream.buffer.filled() };
-    let Some(route) = table.pick(&view, &mut scratch, random) else {
+    let route = table.pick(&view, &mut scratch, random);
+    if let Some(route) = route {
+        record.route(route);
+    }
+    let overrides = route.map(|route| route.filters(random));
+    let asked = (&view, downstream.side.origin());
+    filter::on_request(manager, overrides, asked, &mut scratch, record)?;
+    let Some(route) = route else {
         counters.no_route.inc();
         return Err(if is_connect { ExchangeError::MethodNotAllowed } else { ExchangeError::NoRoute });
     };
-    record.route(route);
     match &route.action {
         RouteAction::Forward(forward) => {
             let rewritten =

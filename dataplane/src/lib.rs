@@ -18,6 +18,7 @@ pub mod downstream;
 pub mod drain;
 pub mod dynamic_host;
 pub mod exchange;
+mod filter;
 pub mod head_edits;
 pub mod http2;
 pub mod identity;

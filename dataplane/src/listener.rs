@@ -14,6 +14,7 @@ use crate::{
     admission::Pass,
     colleagues::HandedOver,
     downstream::{self, Manager, idle::Waiting},
+    filter::{self, Denied},
     listener_filters::{self, Found, Unknown},
     origin::{Origin, TlsOrigin},
     server_first::{self, First},
@@ -147,6 +148,8 @@ async fn first<I: Io>(
         && filters.proxy_protocol.is_none()
         && let Some(chain) = origin.pick(&listener.filter_chains)
         && let (NetworkFilter::TcpProxy(proxy), None) = (&chain.filter, &chain.tls)
+        // The server may hear of nobody who may not connect.
+        && filter::may_be(&worker.bound(), &chain.rbac, origin)
     {
         return match worker.server_first.knows(origin.local, worker.io.now()) {
             true => First::Nobody,
@@ -221,7 +224,7 @@ pub(crate) async fn connection<I: Io>(
             let chain = Chain::pick(&bound, listener, &origin);
             drop(bound);
             let mut bytes = found.bytes;
-            let Chain { filter, pass, tls } = chain;
+            let Chain { filter, pass, tls, is_guarded } = chain;
             let secured = match (pass, tls, recv) {
                 (Ok(pass), None, recv) => Ok((pass, (recv, transport::Send::Raw(send)))),
                 (Ok(pass), Some(tls), transport::Recv::Raw(recv)) => {
@@ -233,6 +236,17 @@ pub(crate) async fn connection<I: Io>(
                 (Ok(_), Some(_), transport::Recv::Tls(_)) => Err(None),
                 (Err(delay), ..) => Err(Some(delay)),
             };
+            // By value: what is borrowed here would be kept for as long as the connection lives.
+            let secured =
+                secured.map_err(|delay| (delay, None)).and_then(|(pass, halves)| {
+                    match may_connect(&worker, last.as_ref(), is_guarded, &origin) {
+                        Ok(()) => Ok((pass, halves)),
+                        Err(denied) => {
+                            worker.access_log.refused(&origin, "rbac-access-denied", &denied);
+                            Err((Some(denied.delay), Some(halves)))
+                        }
+                    }
+                });
             match (secured, filter) {
                 (Ok((_pass, halves)), Some(NetworkFilter::HttpConnectionManager(_))) => {
                     // What came while its listener went is answered, and the connection ends with that.
@@ -253,9 +267,8 @@ pub(crate) async fn connection<I: Io>(
                     worker.buffers.put(connected.map(|(_, bytes)| bytes).unwrap_or_default());
                     match ended {
                         Ok(_) if filter.is_none() => counters.no_filter_chain_match.inc(),
-                        Err(Some(delay)) => {
-                            worker.io.sleep_until(Deadline::after(worker.io.now(), delay)).await;
-                        }
+                        // Boxed, and not held here: no other connection pays for it.
+                        Err((Some(delay), halves)) => Box::pin(keep(&worker, halves, delay)).await,
                         _ => {}
                     }
                 }
@@ -268,6 +281,11 @@ pub(crate) async fn connection<I: Io>(
     counters.downstream_cx_active.dec();
 }
 
+/// Waits for a while before a connection that is not served is closed.
+async fn keep<I: Io>(worker: &Worker<I>, _halves: Option<Halves<I>>, delay: Duration) {
+    worker.io.sleep_until(Deadline::after(worker.io.now(), delay)).await;
+}
+
 /// What a connection needs of the filter chain that takes it, whatever comes of the snapshot.
 struct Chain {
     /// `None` when no chain takes it.
@@ -276,19 +294,39 @@ struct Chain {
     pass: Result<Option<Pass>, Duration>,
     /// TLS that ends here. Within, `None`: what it needs is not there.
     tls: Option<Option<Arc<ServerTls>>>,
+    /// Somebody says who may connect.
+    is_guarded: bool,
 }
 
 impl Chain {
     fn pick(bound: &Bound, listener: &policy::snapshot::Listener, origin: &Origin) -> Chain {
         let Some(chain) = origin.pick(&listener.filter_chains) else {
-            return Chain { filter: None, pass: Ok(None), tls: None };
+            return Chain { filter: None, pass: Ok(None), tls: None, is_guarded: false };
         };
         Chain {
             filter: Some(chain.filter.clone()),
             pass: chain.connection_limit.as_ref().map_or(Ok(None), |limit| enter(bound, limit)),
             tls: chain.tls.as_ref().map(|tls| bound.tls.server(tls).cloned()),
+            is_guarded: !chain.rbac.is_empty(),
         }
     }
+}
+
+/// Asks whether a connection may be, of what is in force now, else of the last snapshot in which it had a place. Where neither
+/// knows it and somebody should have been asked, it may not.
+fn may_connect<I: Io>(
+    worker: &Worker<I>,
+    last: Option<&Rc<Bound>>,
+    is_guarded: bool,
+    origin: &Origin,
+) -> Result<(), Denied> {
+    let ask = |bound: &Rc<Bound>| {
+        let listener = bound.snapshot.listeners.get(&origin.listener)?;
+        let chain = origin.pick(&listener.filter_chains)?;
+        Some(filter::on_connection(bound, &chain.rbac, origin))
+    };
+    let unknown = || if is_guarded { Err(Denied::default()) } else { Ok(()) };
+    ask(&worker.bound()).or_else(|| ask(last?)).unwrap_or_else(unknown)
 }
 
 /// Does the handshake of a connection whose TLS ends here, of which `first` came; `None` where it failed, which is told.
@@ -303,7 +341,11 @@ async fn secure<I: Io>(
         worker.buffers.put(first);
         stats.tls.connection_error.inc();
         stats.tls.no_certificate.inc();
-        worker.access_log.refused(origin, &"a secret of this listener is missing or of no use");
+        worker.access_log.refused(
+            origin,
+            "tls-refused",
+            &"a secret of this listener is missing or of no use",
+        );
         return None;
     };
     match tls::accept(worker, &tls, halves, first).await {
@@ -314,7 +356,7 @@ async fn secure<I: Io>(
         }
         Err(error) => {
             stats.tls.refused(&error);
-            worker.access_log.refused(origin, &error);
+            worker.access_log.refused(origin, "tls-refused", &error);
             None
         }
     }

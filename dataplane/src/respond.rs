@@ -56,6 +56,9 @@ pub enum ExchangeError {
     /// The process holds as much memory as it may.
     #[error("overloaded")]
     Overloaded,
+    /// A rule does not allow it. Who asked is not told which.
+    #[error("RBAC: access denied")]
+    AccessDenied,
     /// CONNECT that no route takes.
     #[error("method not allowed")]
     MethodNotAllowed,
@@ -158,6 +161,7 @@ pub fn row(error: ExchangeError) -> Row {
         E::RequestBody(why) => row(why.status(), "DPE", why.reason(), Downstream),
         E::RequestBodyTimeout => row(408, "DT", "body-timeout", Downstream),
         E::Overloaded => row(503, "OM", "overloaded", Policy),
+        E::AccessDenied => row(403, "-", "rbac-access-denied", Policy),
         E::MethodNotAllowed => row(405, "DPE", "method-not-allowed", Downstream),
         E::UpgradeNotAllowed => row(403, "-", "upgrade-not-allowed", Policy),
         E::Path(PathError::EscapedSlash) => row(400, "DPE", "escaped-slash", Downstream),
@@ -225,6 +229,7 @@ mod tests {
             E::RequestBody(BodyError::ChunkSize),
             E::RequestBodyTimeout,
             E::Overloaded,
+            E::AccessDenied,
             E::MethodNotAllowed,
             E::UpgradeNotAllowed,
             E::Path(PathError::EscapedSlash),
@@ -268,6 +273,7 @@ mod tests {
                 "400 DPE chunk-size",
                 "408 DT body-timeout",
                 "503 OM overloaded",
+                "403 - rbac-access-denied",
                 "405 DPE method-not-allowed",
                 "403 - upgrade-not-allowed",
                 "400 DPE escaped-slash",

@@ -25,7 +25,7 @@ fn tasks_of_connections_stay_small() {
             of_4(listener::connection::<Kernel>),
             1280,
         ),
-        ("an HTTP connection at rest", of_5(downstream::serve::<Kernel>), 1120),
+        ("an HTTP connection at rest", of_5(downstream::serve::<Kernel>), 1128),
         ("an idle upstream connection", of_2(upstream::watch_idle::<Kernel>), 64),
     ] {
         println!("{task}: {bytes} bytes");

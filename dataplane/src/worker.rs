@@ -35,7 +35,7 @@ use crate::{
     server_first::ServerFirst,
     telemetry::{
         access_log::AccessLog,
-        metrics::{ClusterStats, HttpStats, ListenerStats, TcpCounters, WorkerStats},
+        metrics::{ClusterStats, HttpStats, ListenerStats, RbacCounters, TcpCounters, WorkerStats},
     },
     tls::{BoundTls, Turnstile},
     upstream::{
@@ -85,6 +85,8 @@ pub struct Bound {
     pub http: HashMap<Arc<str>, Arc<HttpStats>>,
     /// By `stat_prefix` of the TCP proxies.
     pub tcp: HashMap<Arc<str>, Arc<TcpCounters>>,
+    /// By `stat_prefix` of the filters that say who may connect.
+    pub rbac: HashMap<Arc<str>, Arc<RbacCounters>>,
     /// By key of the connection limits; all workers have the same.
     pub gates: HashMap<Arc<str>, Arc<Gate>>,
     /// What its connections are secured with; all workers have the same.

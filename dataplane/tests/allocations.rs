@@ -19,9 +19,16 @@ use std::{
 
 use mesh::{APP, Mesh, Setup, forward_to, route};
 use policy::{
+    cidr::Cidr,
     cluster::UpstreamProtocol,
+    http_filter::{FilterConfig, HttpFilter},
+    rbac::{Action, Condition, Conditions, Policy, Rbac, Rules},
     regex::{Regex, RegexRewrite},
-    route::{AppendAction, GrpcTimeout, HeaderOps, PathMatch, PathRewrite, RouteMatch, RouteSpec},
+    route::{
+        AppendAction, GrpcTimeout, HeaderMatch, HeaderOps, HeaderTest, PathMatch, PathRewrite, RouteMatch,
+        RouteSpec,
+    },
+    string_match::{StringMatch, StringPattern},
     tls::Transports,
 };
 use runtime::{counting, kernel::Kernel};
@@ -231,6 +238,47 @@ fn elaborate_route() -> RouteSpec {
     }
 }
 
+/// Rules of every kind that allow what is asked here, and have to look at all of it for that.
+fn guarded() -> Setup {
+    let some = |condition| Conditions::new(vec![condition]).unwrap();
+    let policy = |permission, principal| Policy {
+        name: "p".into(),
+        permissions: some(permission),
+        principals: some(principal),
+    };
+    let text = |pattern| StringMatch { pattern, ignore_case: false };
+    let regex = |of: &str| text(StringPattern::Regex(Regex::full(of).unwrap()));
+    let header = |name: &str, test| {
+        let test = HeaderTest::Value(test);
+        Condition::Header(HeaderMatch { name: name.into(), test, invert: false, missing_as_empty: false })
+    };
+    let id = StringPattern::Exact(b"spiffe://m/ns/shop/sa/web"[..].into());
+    let denied = Condition::Any(
+        Conditions::new(vec![
+            Condition::Path(regex("/admin/.*")),
+            header("accept", text(StringPattern::Exact(b"none"[..].into()))),
+            header("host", regex("admin[.].*")),
+        ])
+        .unwrap(),
+    );
+    let host = header(":authority", text(StringPattern::Exact(b"shop"[..].into())));
+    let not_ours = Condition::Not(Condition::SourceIp(Cidr::new([127, 0, 0, 0].into(), 8).unwrap()).into());
+    let denies = Rules::new(
+        Action::Deny,
+        vec![policy(denied, Condition::Always), {
+            Policy { name: "q".into(), ..policy(Condition::Always, not_ours) }
+        }],
+    );
+    let allows = Rules::new(Action::Allow, vec![policy(host, Condition::Authenticated(Some(text(id))))]);
+    let filter = |name: &str, rules: Rules| HttpFilter {
+        name: name.into(),
+        is_disabled: false,
+        config: FilterConfig::Rbac(Arc::new(Rbac { rules: Some(rules.clone()), shadow_rules: Some(rules) })),
+    };
+    let filters = vec![filter("deny", denies.unwrap()), filter("allow", allows.unwrap())];
+    secured().manager(|manager| manager.http_filters = filters)
+}
+
 /// A route on which a client's own timeout counts.
 fn grpc_route() -> RouteSpec {
     let mut forward = forward_to(APP);
@@ -260,6 +308,7 @@ fn a_request_allocates_nothing() {
         [|proxy| secured_connection(proxy, GET), |proxy| secured_connection(proxy, CHUNKED)];
     for asks in secured_connections {
         allocates_nothing(secured(), secured_origin(ANSWER), asks);
+        allocates_nothing(guarded(), secured_origin(ANSWER), asks);
     }
     for asks in streams {
         allocates_nothing(plain(), origin(ANSWER), asks);

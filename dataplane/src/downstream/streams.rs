@@ -119,7 +119,10 @@ impl<I: Io> Owner for Requests<'_, I> {
     }
 
     fn may_stay(&mut self) -> bool {
-        !self.worker.is_draining() && self.waiting.last.borrow().is_none() && self.requests_left > 0
+        !self.worker.is_draining()
+            && self.waiting.last.borrow().is_none()
+            && self.requests_left > 0
+            && !self.manager.is_denied
     }
 }
 

@@ -19,7 +19,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use policy::route::Route;
+use policy::{
+    rbac::{Action, Decision},
+    route::Route,
+};
 use runtime::Io;
 
 use crate::{
@@ -67,8 +70,8 @@ impl AccessLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// A connection whose handshake was refused, and why.
-    pub fn refused(&self, origin: &Origin, reason: &dyn Display) {
+    /// A connection that was refused before anything was asked on it: a word for why, and what there is to say of that.
+    pub fn refused(&self, origin: &Origin, reason: &str, detail: &dyn Display) {
         if self.queue.is_none() {
             return;
         }
@@ -77,9 +80,13 @@ impl AccessLog {
         let _ = write!(line, "{{\"time\":{}.{:03}", now.as_secs(), now.subsec_millis());
         text(&mut line, "listener", origin.listener.as_bytes());
         let _ = write!(line, ",\"downstream\":\"{}\"", origin.remote);
-        text(&mut line, "reason", b"tls-refused");
+        let identity = origin.identity().and_then(|peer| peer.principals().next());
+        if let Some(identity) = identity {
+            text(&mut line, "downstream_identity", identity.as_bytes());
+        }
+        text(&mut line, "reason", reason.as_bytes());
         // The name of a stranger's certificate may be in it.
-        text(&mut line, "detail", reason.to_string().as_bytes());
+        text(&mut line, "detail", detail.to_string().as_bytes());
         line.push_str("}\n");
         self.push(line.into_bytes());
     }
@@ -135,6 +142,8 @@ pub struct Record<'a> {
     upstream: Option<SocketAddr>,
     retries: u32,
     bytes_sent: u64,
+    /// What rules decided, if any did.
+    decided: Option<Decided<'a>>,
     /// It is a gRPC call, with the status that it ended with, if one was told.
     grpc: Option<Option<u8>>,
     is_finished: bool,
@@ -158,6 +167,7 @@ impl<'a> Record<'a> {
             upstream: None,
             retries: 0,
             bytes_sent: 0,
+            decided: None,
             grpc: None,
             is_finished: false,
         }
@@ -213,6 +223,23 @@ impl<'a> Record<'a> {
         self.bytes_sent += count;
     }
 
+    /// A filter decided about it. Of several the last counts that names a policy, or denies.
+    pub fn decided(&mut self, decision: &Decision<'a>) {
+        let decided = self.decided.get_or_insert_default();
+        if let Some(verdict) = decision.enforced {
+            match verdict.action {
+                Action::Log => decided.noted = verdict.policy.or(decided.noted),
+                Action::Allow | Action::Deny if verdict.is_allowed() => {
+                    decided.policy = verdict.policy.or(decided.policy);
+                }
+                Action::Allow | Action::Deny => decided.policy = verdict.policy,
+            }
+        }
+        if let Some(verdict) = decision.shadow.filter(|verdict| !verdict.is_allowed()) {
+            decided.shadow_denied = Some(verdict.policy);
+        }
+    }
+
     /// It is a gRPC call.
     pub fn grpc_call(&mut self) {
         self.grpc = Some(None);
@@ -258,7 +285,10 @@ impl<'a> Record<'a> {
                 cluster.stats.counters.upstream_rq_retry_success.inc();
             }
         }
-        if worker.access_log.queue.is_some() && (self.manager.config.access_log || self.row.is_some()) {
+        let is_wanted = self.manager.config.access_log
+            || self.row.is_some()
+            || self.decided.is_some_and(|of| of.noted.is_some() || of.shadow_denied.is_some());
+        if worker.access_log.queue.is_some() && is_wanted {
             worker.access_log.push(self.line(downstream, took, waited).into_bytes());
         }
     }
@@ -294,8 +324,37 @@ impl<'a> Record<'a> {
             self.upstream.map_or("-".into(), |address| address.to_string()).as_bytes(),
         );
         text(&mut line, "route", self.route.map_or("-", |route| &route.name).as_bytes());
+        if let Some(decided) = self.decided {
+            decided.write(&mut line);
+        }
         line.push_str("}\n");
         line
+    }
+}
+
+/// What rules decided about an exchange: names of policies.
+#[derive(Clone, Copy, Debug, Default)]
+struct Decided<'a> {
+    /// The one that allowed it, or denied it. Nobody is named where none allowed it, or none had to.
+    policy: Option<&'a Arc<str>>,
+    /// The one that notes it.
+    noted: Option<&'a Arc<str>>,
+    /// It would have been denied, by this one.
+    shadow_denied: Option<Option<&'a Arc<str>>>,
+}
+
+impl Decided<'_> {
+    fn write(&self, line: &mut String) {
+        let policies = [
+            ("policy", Some(self.policy)),
+            ("noted_by", self.noted.map(Some)),
+            ("shadow_denied_by", self.shadow_denied),
+        ];
+        for (field, policy) in policies {
+            if let Some(policy) = policy {
+                text(line, field, policy.map_or("-", |name| &**name).as_bytes());
+            }
+        }
     }
 }
 

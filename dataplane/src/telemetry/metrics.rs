@@ -108,6 +108,7 @@ const SHARED_BY_NONE_BYTES: usize = 128;
 const _: () = {
     assert!(align_of::<ClusterStats>() >= SHARED_BY_NONE_BYTES);
     assert!(align_of::<HttpStats>() >= SHARED_BY_NONE_BYTES);
+    assert!(align_of::<RbacCounters>() >= SHARED_BY_NONE_BYTES);
     assert!(align_of::<ListenerStats>() >= SHARED_BY_NONE_BYTES);
     assert!(align_of::<TcpCounters>() >= SHARED_BY_NONE_BYTES);
     assert!(align_of::<WorkerStats>() >= SHARED_BY_NONE_BYTES);
@@ -140,9 +141,10 @@ pub enum Kind {
     Gauge,
 }
 
+mod rbac;
 mod tls;
 
-pub use self::tls::TlsCounters;
+pub use self::{rbac::RbacCounters, tls::TlsCounters};
 
 block! {
     /// `cluster.<name>.*` of Envoy.
@@ -289,6 +291,8 @@ pub struct HttpStats {
     pub rq_time: Histogram,
     /// `ringway_proxy_added_time`: what the exchange took beyond waiting for upstream.
     pub added_time: Histogram,
+    /// `rbac.*`.
+    pub rbac: RbacCounters,
 }
 
 impl HttpStats {

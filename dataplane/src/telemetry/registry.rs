@@ -9,7 +9,7 @@ use policy::{
     Rng, balance::PickState, network_filter::NetworkFilter, route::RouteScratch, snapshot::Snapshot,
 };
 
-use super::metrics::{ClusterStats, Counter, HttpStats, ListenerStats, TcpCounters};
+use super::metrics::{ClusterStats, Counter, HttpStats, ListenerStats, RbacCounters, TcpCounters};
 use crate::{
     admission::Gate,
     tls::{BoundTls, TlsConfigs},
@@ -29,6 +29,8 @@ pub struct Registry {
     pub http: Blocks<HttpStats>,
     /// By `stat_prefix` of the TCP proxy.
     pub tcp: Blocks<TcpCounters>,
+    /// By `stat_prefix` of the filter that says who may connect.
+    pub rbac: Blocks<RbacCounters>,
     /// By `stat_prefix` of the listener.
     pub listeners: Blocks<ListenerStats>,
     /// By key of the connection limit: its `stat_prefix`, and the count that all workers share.
@@ -44,6 +46,7 @@ impl Registry {
             clusters: Blocks::new(),
             http: Blocks::new(),
             tcp: Blocks::new(),
+            rbac: Blocks::new(),
             listeners: Blocks::new(),
             gates: BTreeMap::new(),
             tls: TlsConfigs::default(),
@@ -77,7 +80,7 @@ impl Registry {
         (snapshot, tls): (&Arc<Snapshot>, &Arc<BoundTls>),
         rng: &mut Rng,
     ) -> Bound {
-        let Registry { workers, clusters, http, tcp, listeners, gates, .. } = self;
+        let Registry { workers, clusters, http, tcp, rbac, listeners, gates, .. } = self;
         let bound_clusters = snapshot.clusters.iter().map(|(name, cluster)| BoundCluster {
             stats: block(clusters, *workers, name, worker),
             pick: RefCell::new(PickState::new(&cluster.endpoints, rng)),
@@ -88,6 +91,7 @@ impl Registry {
             listeners: Vec::with_capacity(snapshot.listeners.len()),
             http: hashbrown::HashMap::new(),
             tcp: hashbrown::HashMap::new(),
+            rbac: hashbrown::HashMap::new(),
             gates: hashbrown::HashMap::new(),
             tls: tls.clone(),
             scratch: RefCell::new(RouteScratch::default()),
@@ -100,6 +104,10 @@ impl Registry {
                     let (prefix, gate) = gates.entry(limit.key.clone()).or_insert_with(new);
                     *prefix = limit.stat_prefix.clone();
                     bound.gates.insert(limit.key.clone(), gate.clone());
+                }
+                for filter in chain.rbac.iter() {
+                    let name = &filter.stat_prefix;
+                    bound.rbac.insert(name.clone(), block(rbac, *workers, name, worker));
                 }
                 match &chain.filter {
                     NetworkFilter::HttpConnectionManager(manager) => {
@@ -131,6 +139,9 @@ impl Registry {
         let filters = || chains().map(|chain| &chain.filter);
         retain_held(&mut self.http, |name| {
             filters().any(|filter| matches!(filter, NetworkFilter::HttpConnectionManager(of) if *of.stat_prefix == *name))
+        });
+        retain_held(&mut self.rbac, |name| {
+            chains().flat_map(|chain| &*chain.rbac).any(|filter| *filter.stat_prefix == *name)
         });
         retain_held(&mut self.tcp, |name| {
             filters().any(|filter| matches!(filter, NetworkFilter::TcpProxy(of) if *of.stat_prefix == *name))

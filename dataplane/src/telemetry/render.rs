@@ -50,6 +50,8 @@ pub fn prometheus(registry: &Registry, process: &Process<'_>) -> String {
     page.counters(&http, &registry.http, |block| block.counters.each().collect());
     page.classes(&http, "downstream_rq_xx", &registry.http, |block| &block.classes);
     page.histogram(&http, "downstream_rq_time", &registry.http, |block| &block.rq_time);
+    let rbac = Family { prefix: "envoy_http_rbac_", label: "envoy_http_conn_manager_prefix" };
+    page.counters(&rbac, &registry.http, |block| block.rbac.each().collect());
     let ours = Family { prefix: "ringway_", label: "envoy_http_conn_manager_prefix" };
     page.histogram(&ours, "proxy_added_time", &registry.http, |block| &block.added_time);
 
@@ -59,6 +61,8 @@ pub fn prometheus(registry: &Registry, process: &Process<'_>) -> String {
     page.counters(&secured, &registry.listeners, |block| block.tls.each().collect());
     let tcp = Family { prefix: "envoy_tcp_", label: "envoy_tcp_prefix" };
     page.counters(&tcp, &registry.tcp, |block| block.each().collect());
+    let rbac = Family { prefix: "envoy_rbac_", label: "envoy_rbac_prefix" };
+    page.counters(&rbac, &registry.rbac, |block| block.each().collect());
 
     page.gates(registry);
     page.workers(process.workers);

@@ -68,7 +68,7 @@ fn every_exchange_has_one_line_that_tells_how_it_ended() {
 }
 
 /// The lines of a file once there are so many; another thread writes them.
-fn lines_of(path: &std::path::Path, count: usize) -> Vec<String> {
+pub(crate) fn lines_of(path: &std::path::Path, count: usize) -> Vec<String> {
     let begun = std::time::Instant::now();
     loop {
         let text = std::fs::read_to_string(path).unwrap();

@@ -6,8 +6,8 @@ use sim::Behaviour;
 use wire::proxy_protocol::{Accepted, Version};
 
 use crate::{
-    adoption, bodies, connection_limits, departures, dynamic_forward, endings, keep_alive, limits,
-    mesh::Setup, proxy_protocol, refusals, tcp, timeouts,
+    adoption, authorization, bodies, connection_limits, departures, dynamic_forward, endings, keep_alive,
+    limits, mesh::Setup, proxy_protocol, refusals, tcp, timeouts,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -60,6 +60,9 @@ on_kernel! {
         .origin(adoption::named("second")), adoption::change_under_a_connection;
     a_removed_listener_ends_gently: plain(), adoption::removed_listener;
     a_stream_that_is_given_up_in_the_middle_never_looks_whole: tcp::soon_idle(), tcp::idle_behind_a_slow_receiver;
+    a_denied_request_reaches_no_origin: authorization::guarded([authorization::denying("/admin")]),
+        authorization::denial;
+    new_rules_bind_the_next_request: plain(), authorization::new_rules;
     a_drain_ends_gently: plain(), adoption::drain;
     hosts_are_looked_up: dynamic_forward::mesh(), dynamic_forward::is_looked_up_once;
     a_proxy_before_us_tells_the_client: proxy_protocol::taking(Accepted::ALL), proxy_protocol::tells_the_client;

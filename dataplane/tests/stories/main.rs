@@ -7,6 +7,8 @@ mod secured;
 
 mod access_log;
 mod adoption;
+mod authorization;
+mod authorization_connections;
 mod bodies;
 mod connection_limits;
 mod departures;

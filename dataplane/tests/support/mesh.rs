@@ -41,6 +41,7 @@ use sim::{
 use tokio::net::TcpSocket;
 
 mod answers;
+mod counters;
 mod ground;
 mod pairings;
 mod snapshots;
@@ -48,7 +49,7 @@ mod snapshots;
 pub(crate) use answers::{answers, ok, refused};
 pub(crate) use ground::Ground;
 pub(crate) use pairings::{Asker, Pairing};
-use snapshots::{Binder, Row, sum};
+use snapshots::Binder;
 pub(crate) use snapshots::{Config, forward_to, route};
 
 /// The listener that every mesh has.
@@ -122,6 +123,7 @@ impl Setup {
                 detects: false,
                 is_listening: true,
                 connection_limit: None,
+                rbac: Vec::new(),
                 listener_filters: ListenerFilters::default(),
                 tls: None,
                 secrets: BTreeMap::new(),
@@ -435,31 +437,6 @@ impl<I: Ground> Mesh<I> {
         ledger
     }
 
-    /// A counter of the connection manager, over all workers.
-    pub(crate) fn http(&self, name: &str) -> u64 {
-        let binder = self.binder.borrow();
-        let blocks = binder.registry.http.values().next().unwrap();
-        of_name(name, sum(blocks, |block| block.counters.each().collect()))
-    }
-
-    /// A counter of [`LISTENER`], over all workers.
-    pub(crate) fn listener(&self, name: &str) -> u64 {
-        let binder = self.binder.borrow();
-        of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.counters.each().collect()))
-    }
-
-    /// A counter of the handshakes at [`LISTENER`], over all workers.
-    pub(crate) fn secured(&self, name: &str) -> u64 {
-        let binder = self.binder.borrow();
-        of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.tls.each().collect()))
-    }
-
-    /// A counter of [`APP`], over all workers.
-    pub(crate) fn upstream(&self, name: &str) -> u64 {
-        let binder = self.binder.borrow();
-        of_name(name, sum(&binder.registry.clusters[APP], |block| block.counters.each().collect()))
-    }
-
     /// Drains, and checks that nothing is left.
     async fn end(&self) {
         self.order(|| Order::Drain);
@@ -487,8 +464,4 @@ impl<I: Ground> Mesh<I> {
         self.workers.iter().all(|worker| worker.is_idle())
             && self.colleagues.iter().all(|colleague| colleague.on_their_way() == 0)
     }
-}
-
-fn of_name(name: &str, rows: Vec<Row>) -> u64 {
-    rows.into_iter().find(|(known, ..)| *known == name).unwrap().2
 }

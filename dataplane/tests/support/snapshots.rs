@@ -12,7 +12,9 @@ use policy::{
     endpoint::{Assignment, EndpointIds, EndpointSpec},
     filter_chain::{FilterChain, FilterChainMatch, FilterChains},
     limits,
-    network_filter::{ConnectionLimit, HttpConnectionManager, NetworkFilter, RouteSource, TcpProxy},
+    network_filter::{
+        ConnectionLimit, HttpConnectionManager, NetworkFilter, NetworkRbac, RouteSource, TcpProxy,
+    },
     route::{
         Forward, PathMatch, RouteActionSpec, RouteMatch, RouteSpec, RouteTable, RouteTableSpec, TargetSpec,
         VirtualHostSpec,
@@ -42,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) is_listening: bool,
     /// How many connections it takes at a time.
     pub(crate) connection_limit: Option<ConnectionLimit>,
+    /// Who may connect.
+    pub(crate) rbac: Vec<NetworkRbac>,
     /// What is read before a filter chain is picked.
     pub(crate) listener_filters: ListenerFilters,
     /// TLS that ends at the listener.
@@ -144,7 +148,7 @@ fn listener(config: &Config) -> Listener {
             ..FilterChainMatch::default()
         },
         connection_limit: config.connection_limit.clone(),
-        rbac: Arc::default(),
+        rbac: config.rbac.clone().into(),
         tls: config.tls.clone(),
         filter,
     };
