@@ -42,10 +42,15 @@ impl Snapshot {
         }
     }
 
+    /// Whether the two share their listeners.
+    pub fn shares_listeners_with(&self, other: &Snapshot) -> bool {
+        self.listeners.is_like(&other.listeners, Arc::ptr_eq)
+    }
+
     /// Whether the two share their listeners, their route tables and what is configured of their clusters, so that they
     /// differ in endpoints at most.
     pub fn shares_configuration_with(&self, other: &Snapshot) -> bool {
-        self.listeners.is_like(&other.listeners, Arc::ptr_eq)
+        self.shares_listeners_with(other)
             && self.route_tables.is_like(&other.route_tables, Arc::ptr_eq)
             && self.clusters.is_like(&other.clusters, |one, two| Arc::ptr_eq(&one.config, &two.config))
             && self.secrets.is_like(&other.secrets, Arc::ptr_eq)

@@ -156,6 +156,16 @@ pub(crate) fn unpack<T: Message + Default>(any: &protobuf::Any, at: &At<'_>) -> 
     T::decode(&*any.value).map_err(|_| undecodable(any, at))
 }
 
+/// The same for a message of which nothing may be left out. What this version of the API does not have is lost in decoding, as
+/// is all but the last of what may be there once: what is left is shorter when it is encoded again.
+pub(crate) fn unpack_known<T: Message + Default>(any: &protobuf::Any, at: &At<'_>) -> Result<T, Fault> {
+    let value: T = unpack(any, at)?;
+    if value.encoded_len() != any.value.len() {
+        return Err(at.fault(Reason::UnknownFields { type_url: any.type_url.clone() }));
+    }
+    Ok(value)
+}
+
 /// Bytes that are not the message that their `Any` promises.
 pub(crate) fn undecodable(any: &protobuf::Any, at: &At<'_>) -> Fault {
     at.fault(Reason::Undecodable { type_url: any.type_url.clone() })

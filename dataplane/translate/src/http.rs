@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use policy::{
     client_cert::{ClientCertDetails, ForwardClientCert},
     forwarded::ForwardedTrust,
+    http_filter::{FilterConfig, HttpFilter},
     limits,
     network_filter::{Codec, HttpConnectionManager, RouteSource, ServerHeader, Underscores},
 };
@@ -18,7 +19,7 @@ use proto::pb::envoy::{
         filters::{
             http::router::v3::Router,
             network::http_connection_manager::v3::{
-                self as hcm, HttpFilter, http_connection_manager as fields_of, http_filter,
+                self as hcm, http_connection_manager as fields_of, http_filter,
             },
         },
     },
@@ -26,7 +27,7 @@ use proto::pb::envoy::{
 use wire::path::{EscapedSlashes, Normalization};
 
 use crate::{
-    Origin, Referring, Wanted, config_source, dynamic_forward, fields, http2, protocol_options,
+    Origin, Referring, Wanted, config_source, dynamic_forward, fields, http2, protocol_options, rbac,
     reject::{At, Fault, Reason},
     route,
     taken::TakenRoutes,
@@ -34,7 +35,7 @@ use crate::{
 };
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
-const FILTERS: &[&str] = &[ROUTER, dynamic_forward::FILTER];
+const FILTERS: &[&str] = &[ROUTER, rbac::HTTP, dynamic_forward::FILTER];
 const ACCESS_LOGS: &[&str] = &[
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
@@ -55,9 +56,10 @@ pub(crate) fn connection_manager(
 ) -> Result<Referring<HttpConnectionManager>, Fault> {
     refuse(value, at)?;
     let (routes, clusters, route_tables) = routes(value, taken, origin, at)?;
-    filters(&value.http_filters, &at.field("http_filters"))?;
+    let http_filters = filters(&value.http_filters, &at.field("http_filters"))?;
     let stat_prefix = fields::name(&value.stat_prefix, &at.field("stat_prefix"))?;
     let mut manager = HttpConnectionManager::new(stat_prefix.into(), routes);
+    manager.http_filters = http_filters;
     manager.codec = codec(value, at)?;
     manager.upgrades = upgrade::of_manager(&value.upgrade_configs, &at.field("upgrade_configs"))?;
     if let Some(options) = &value.http2_protocol_options {
@@ -204,11 +206,12 @@ fn routes(
     }
 }
 
-/// The router, last, alone, and before it the filter that Envoy needs for dynamic forward clusters. Others that may be
-/// ignored, and those that are off, are dropped; what a route does to turn one on is refused there. Of the router's options
-/// none has an effect: they are about headers and telemetry that Ringway does not add, except those refused.
-fn filters(filters: &[HttpFilter], at: &At<'_>) -> Result<(), Fault> {
+/// The router, last, alone, and before it those that do something, or that Envoy needs for dynamic forward clusters. Others
+/// that may be ignored, and those that are off, are dropped; what a route does to turn one on is refused there. Of the
+/// router's options none has an effect: they are about headers and telemetry that Ringway does not add, except those refused.
+fn filters(filters: &[hcm::HttpFilter], at: &At<'_>) -> Result<Vec<HttpFilter>, Fault> {
     let mut routers = 0;
+    let mut translated: Vec<HttpFilter> = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
         let at = at.index(index);
         let any = match &filter.config_type {
@@ -224,6 +227,16 @@ fn filters(filters: &[HttpFilter], at: &At<'_>) -> Result<(), Fault> {
         let config_at = at.field("typed_config");
         match fields::type_name(any) {
             ROUTER => {}
+            rbac::HTTP => {
+                let config = FilterConfig::Rbac(rbac::http_filter(any, &config_at)?);
+                let name = fields::name(&filter.name, &at.field("name"))?;
+                // Routes speak of it by its name.
+                if translated.iter().any(|of| *of.name == *name) {
+                    return Err(at.field("name").fault(Reason::Duplicate { value: name.to_owned() }));
+                }
+                translated.push(HttpFilter { name: name.into(), is_disabled: filter.disabled, config });
+                continue;
+            }
             _ if filter.is_optional || filter.disabled => continue,
             dynamic_forward::FILTER => {
                 dynamic_forward::filter(any, &config_at)?;
@@ -243,7 +256,10 @@ fn filters(filters: &[HttpFilter], at: &At<'_>) -> Result<(), Fault> {
             return Err(at.fault(Reason::Conflict("the router is the last filter")));
         }
     }
-    if routers == 0 { Err(at.fault(Reason::Conflict("the last filter must be the router"))) } else { Ok(()) }
+    match routers {
+        0 => Err(at.fault(Reason::Conflict("the last filter must be the router"))),
+        _ => Ok(translated),
+    }
 }
 
 fn escaped_slashes(value: &hcm::HttpConnectionManager, at: &At<'_>) -> Result<EscapedSlashes, Fault> {

@@ -15,8 +15,8 @@
 //! - A field that narrows trust or authorization (TLS, RBAC, forwarded certificates) is never ignored.
 //! - Any other field that Ringway has nothing for rejects its resource when ignoring it would change what happens to
 //!   traffic. Each translating function lists, where it refuses fields, those it accepts without effect, and why.
-//! - A field that this version of the API does not have is accepted, as the xDS protocol wants it. In a bootstrap
-//!   file the parser has refused it before ([`proto::bootstrap`]).
+//! - A field that this version of the API does not have is accepted, as the xDS protocol wants it, except in rules of
+//!   authorization. In a bootstrap file the parser has refused it before ([`proto::bootstrap`]).
 
 pub mod assemble;
 pub mod bootstrap;
@@ -35,6 +35,7 @@ mod header;
 mod http;
 mod http2;
 mod protocol_options;
+mod rbac;
 mod resource;
 mod route_match;
 mod route_timeouts;

@@ -6,7 +6,7 @@ use policy::{
     Weighted,
     filter_chain::{FilterChain, FilterChainMatch, FilterChains, TransportProtocol},
     limits,
-    network_filter::{ConnectionLimit, NetworkFilter, TcpProxy},
+    network_filter::{ConnectionLimit, NetworkFilter, NetworkRbac, TcpProxy},
     snapshot::{Listener, ListenerFilters},
     tls::DownstreamTls,
 };
@@ -28,16 +28,17 @@ use proto::pb::envoy::{
 use wire::proxy_protocol::{Accepted, Version};
 
 use crate::{
-    Origin, Referring, Rejected, Wanted, fields, http,
+    Origin, Referring, Rejected, Wanted, fields, http, rbac,
     reject::{At, Fault, Reason},
     taken, tls, transport_socket, want,
 };
 
-/// Those that end a filter chain, and the one that may come before.
+/// Those that end a filter chain, and those that may come before.
 const NETWORK_FILTERS: &[&str] = &[
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
     CONNECTION_LIMIT,
+    rbac::NETWORK,
 ];
 const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
 const LISTENER_FILTERS: &[&str] = &[
@@ -230,13 +231,18 @@ impl Chains {
             Some(matches) => chain_match(matches, &at.field("filter_chain_match"))?,
         };
         let filters_at = at.field("filters");
-        let (limit, at_first) = match value.filters.first() {
-            Some(filter) if is_connection_limit(filter) => {
+        let (limit, mut at_first) = match value.filters.first() {
+            Some(filter) if is_a(filter, CONNECTION_LIMIT) => {
                 let limit = connection_limit(filter, key, &filters_at.index(0))?;
                 (Some(limit), 1)
             }
             _ => (None, 0),
         };
+        let mut rbac = Vec::new();
+        while let Some(filter) = value.filters.get(at_first).filter(|of| is_a(of, rbac::NETWORK)) {
+            rbac.push(network_rbac(filter, &filters_at.index(at_first))?);
+            at_first += 1;
+        }
         let filter = match value.filters.get(at_first..).unwrap_or_default() {
             [] => return Err(filters_at.fault(Reason::Missing)),
             [filter] => self.filter(filter, &filters_at.index(at_first))?,
@@ -247,8 +253,8 @@ impl Chains {
                 return Err(at.fault(Reason::Conflict("this filter must be the last of its chain")));
             }
         };
-        let (name, rbac) = (value.name.as_str().into(), Arc::default());
-        Ok(FilterChain { name, matches, connection_limit: limit, rbac, tls, filter })
+        let name = value.name.as_str().into();
+        Ok(FilterChain { name, matches, connection_limit: limit, rbac: rbac.into(), tls, filter })
     }
 
     fn tls(
@@ -301,9 +307,17 @@ impl Chains {
     }
 }
 
-fn is_connection_limit(filter: &listener::Filter) -> bool {
+fn is_a(filter: &listener::Filter, type_name: &str) -> bool {
     use listener::filter::ConfigType;
-    matches!(&filter.config_type, Some(ConfigType::TypedConfig(any)) if fields::type_name(any) == CONNECTION_LIMIT)
+    matches!(&filter.config_type, Some(ConfigType::TypedConfig(any)) if fields::type_name(any) == type_name)
+}
+
+fn network_rbac(filter: &listener::Filter, at: &At<'_>) -> Result<NetworkRbac, Fault> {
+    let at = at.field("typed_config");
+    let Some(listener::filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
+        return Err(at.fault(Reason::Missing));
+    };
+    rbac::network_filter(any, &at)
 }
 
 fn connection_limit(filter: &listener::Filter, key: String, at: &At<'_>) -> Result<ConnectionLimit, Fault> {

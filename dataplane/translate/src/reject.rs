@@ -7,6 +7,7 @@ use std::fmt;
 
 use policy::{
     filter_chain::FilterChainError,
+    rbac::RulesError,
     regex::RegexError,
     route::{HeaderOpError, RouteTableError},
 };
@@ -69,6 +70,12 @@ pub enum Reason {
         /// The promised type.
         type_url: String,
     },
+    /// Something is set that this version does not know, where leaving it out could allow too much.
+    #[error("a field of {type_url} is not known to Ringway, or is there twice")]
+    UnknownFields {
+        /// The type of the message.
+        type_url: String,
+    },
     /// A value that is not what the field needs.
     #[error("`{value}` is not {expected}")]
     Invalid {
@@ -117,6 +124,9 @@ pub enum Reason {
     /// The filter chains do not make a listener.
     #[error(transparent)]
     FilterChains(FilterChainError),
+    /// The policies do not make rules.
+    #[error(transparent)]
+    Rules(RulesError),
     /// A cluster that does not exist and cannot come.
     #[error("there is no cluster `{name}`")]
     UnknownCluster {

@@ -1,13 +1,13 @@
 //! `RouteConfiguration` to a route table.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use policy::{
     Weighted,
-    http_filter::FilterOverrides,
+    http_filter::{FilterConfig, FilterOverride, FilterOverrides},
     limits,
     regex::RegexRewrite,
     route::{
@@ -18,10 +18,7 @@ use policy::{
 use prost::{Message, Name};
 use proto::pb::{
     envoy::{
-        config::{
-            core::v3 as core,
-            route::v3::{self as route, FilterConfig},
-        },
+        config::{core::v3 as core, route::v3 as route},
         r#type::matcher::v3::RegexMatchAndSubstitute,
     },
     google::protobuf::Any,
@@ -29,7 +26,7 @@ use proto::pb::{
 use wire::http1::encode;
 
 use crate::{
-    Origin, Referring, Rejected, Wanted, fields, header,
+    Origin, Referring, Rejected, Wanted, fields, header, rbac,
     reject::{At, Fault, Reason},
     route_match, route_timeouts,
     taken::TakenRoutes,
@@ -80,7 +77,6 @@ pub(crate) fn table(
         ("ignore_path_parameters_in_path_matching", value.ignore_path_parameters_in_path_matching),
         ("route_specifiers", !value.route_specifiers.is_empty()),
     ])?;
-    per_filter_config(&value.typed_per_filter_config, at)?;
     let body_bytes_max = match &value.max_direct_response_body_size_bytes {
         Some(max) => (max.value as usize).min(limits::DIRECT_RESPONSE_BODY_BYTES_MAX),
         None => limits::DIRECT_RESPONSE_BODY_BYTES_MAX,
@@ -99,7 +95,7 @@ pub(crate) fn table(
         most_specific_header_mutations_wins: value.most_specific_header_mutations_wins,
         request_headers: request_headers!(value, at)?,
         response_headers: response_headers!(value, at)?,
-        filters: FilterOverrides::default(),
+        filters: filters(&value.typed_per_filter_config, at)?,
     };
     let table = RouteTable::new(spec).map_err(|error| at.fault(Reason::RouteTable(error)))?;
     let clusters = table.clusters().cloned().collect();
@@ -112,27 +108,48 @@ struct Context {
     body_bytes_max: usize,
 }
 
-/// A domain may be there once in the whole table; the index would say so too, but not where.
-/// Configuration of filters at a virtual host, a route or a weighted cluster. Ringway has no such filter.
-fn per_filter_config(configs: &HashMap<String, Any>, at: &At<'_>) -> Result<(), Fault> {
+/// What a level of the table says of filters, by their names.
+fn filters(configs: &HashMap<String, Any>, at: &At<'_>) -> Result<FilterOverrides, Fault> {
     // In order of name, so that the same message is always refused for the same reason.
-    let mut names: Vec<_> = configs.iter().collect();
-    names.sort_unstable_by_key(|(name, _)| *name);
+    let mut named: Vec<_> = configs.iter().collect();
+    named.sort_unstable_by_key(|(name, _)| *name);
     let at = at.field("typed_per_filter_config");
-    for (name, any) in names {
+    let mut overrides = BTreeMap::new();
+    for (name, any) in named {
         let at = at.key(name);
-        if fields::type_name(any) != "envoy.config.route.v3.FilterConfig" {
-            return Err(fields::unknown_extension(&any.type_url, &[], &at));
-        }
-        let config: FilterConfig = fields::unpack(any, &at)?;
-        if !config.is_optional && !config.disabled {
-            let type_url = config.config.map(|config| config.type_url).unwrap_or_default();
-            return Err(fields::unknown_extension(&type_url, &[], &at.field("config")));
-        }
+        let of = match fields::type_name(any) {
+            WRAPPED => wrapped(&fields::unpack_known(any, &at)?, &at)?,
+            _ => Some(FilterOverride::Config(filter_config(any, &at)?)),
+        };
+        overrides.extend(of.map(|of| (name.as_str().into(), of)));
     }
-    Ok(())
+    Ok(FilterOverrides::new(overrides))
 }
 
+const WRAPPED: &str = "envoy.config.route.v3.FilterConfig";
+
+/// Configuration of a filter with whether it is on. `None` for a filter that Ringway does not have and may do without.
+fn wrapped(value: &route::FilterConfig, at: &At<'_>) -> Result<Option<FilterOverride>, Fault> {
+    let at = at.field("config");
+    match &value.config {
+        _ if value.disabled => Ok(Some(FilterOverride::Disabled)),
+        None if value.is_optional => Ok(None),
+        None => Err(at.fault(Reason::Missing)),
+        // Envoy: on, and no configuration of its own.
+        Some(any) if any.type_url.is_empty() => Ok(Some(FilterOverride::Enabled)),
+        Some(any) if value.is_optional && fields::type_name(any) != rbac::PER_ROUTE => Ok(None),
+        Some(any) => filter_config(any, &at).map(|config| Some(FilterOverride::Config(config))),
+    }
+}
+
+fn filter_config(any: &Any, at: &At<'_>) -> Result<FilterConfig, Fault> {
+    match fields::type_name(any) {
+        rbac::PER_ROUTE => rbac::per_route(any, at).map(FilterConfig::Rbac),
+        _ => Err(fields::unknown_extension(&any.type_url, &[rbac::PER_ROUTE], at)),
+    }
+}
+
+/// A domain may be there once in the whole table; the index would say so too, but not where.
 fn check_domains(hosts: &[route::VirtualHost], at: &At<'_>) -> Result<(), Fault> {
     let mut seen = BTreeSet::new();
     for (index, host) in hosts.iter().enumerate() {
@@ -167,7 +184,6 @@ fn virtual_host(
         ("request_mirror_policies", !value.request_mirror_policies.is_empty()),
         ("route_specifiers", !value.route_specifiers.is_empty()),
     ])?;
-    per_filter_config(&value.typed_per_filter_config, at)?;
     let domains_at = at.field("domains");
     if value.domains.is_empty() {
         return Err(domains_at.fault(Reason::Missing));
@@ -195,7 +211,7 @@ fn virtual_host(
         routes,
         request_headers: request_headers!(value, at)?,
         response_headers: response_headers!(value, at)?,
-        filters: FilterOverrides::default(),
+        filters: filters(&value.typed_per_filter_config, at)?,
     })
 }
 
@@ -208,7 +224,6 @@ fn route(
 ) -> Result<RouteSpec, Fault> {
     use route::route::Action;
     at.refuse("route_specifiers", !value.route_specifiers.is_empty())?;
-    per_filter_config(&value.typed_per_filter_config, at)?;
     let matches = at.field("match").require(value.r#match.as_ref())?;
     let action = match at.field("action").require(value.action.as_ref())? {
         Action::Route(action) => {
@@ -235,7 +250,7 @@ fn route(
         action,
         request_headers: request_headers!(value, at)?,
         response_headers: response_headers!(value, at)?,
-        filters: FilterOverrides::default(),
+        filters: filters(&value.typed_per_filter_config, at)?,
     })
 }
 
@@ -330,7 +345,6 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
             ("cluster_header", !cluster.cluster_header.is_empty()),
             ("metadata_match", cluster.metadata_match.is_some()),
         ])?;
-        per_filter_config(&cluster.typed_per_filter_config, &at)?;
         let host_rewrite = match &cluster.host_rewrite_specifier {
             None => None,
             Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(host_literal(host, &at)?),
@@ -340,7 +354,7 @@ fn weighted(value: &route::WeightedCluster, at: &At<'_>) -> Result<Weighted<Targ
             host_rewrite,
             request_headers: request_headers!(cluster, &at)?,
             response_headers: response_headers!(cluster, &at)?,
-            filters: FilterOverrides::default(),
+            filters: filters(&cluster.typed_per_filter_config, &at)?,
         };
         let weight = cluster.weight.map_or(0, |weight| weight.value);
         sum += u64::from(weight);

@@ -67,8 +67,9 @@ fn path(value: &route::RouteMatch, at: &At<'_>) -> Result<PathMatch, Fault> {
     }
 }
 
+/// One header condition.
 #[allow(deprecated, reason = "control planes still send the old matchers")]
-fn header(value: &route::HeaderMatcher, at: &At<'_>) -> Result<HeaderMatch, Fault> {
+pub(crate) fn header(value: &route::HeaderMatcher, at: &At<'_>) -> Result<HeaderMatch, Fault> {
     use route::header_matcher::HeaderMatchSpecifier;
     let name = header_name(&value.name, &at.field("name"))?;
     let wanted = |text: &str, field: &'static str| -> Result<_, Fault> {

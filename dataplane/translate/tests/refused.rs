@@ -179,7 +179,8 @@ fn a_listener_is_refused_where_it_is_wrong() {
             "web: filter_chains[0].filters[0].typed_config: type.googleapis.com/foreign.Filter is not supported by \
              Ringway; supported: envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
              envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
-             envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit" =>
+             envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit, \
+             envoy.extensions.filters.network.rbac.v3.RBAC" =>
                 |of: &mut Listener| {
                     of.filter_chains[0].filters[0].config_type = Some(ConfigType::TypedConfig(foreign()));
                 },
@@ -299,7 +300,7 @@ fn a_connection_manager_is_refused_where_it_is_wrong() {
             of.http_filters.push(router);
         },
         ".http_filters[0].typed_config: type.googleapis.com/foreign.Filter is not supported by Ringway; supported: \
-         envoy.extensions.filters.http.router.v3.Router, \
+         envoy.extensions.filters.http.router.v3.Router, envoy.extensions.filters.http.rbac.v3.RBAC, \
          envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig" => |of: &mut HttpConnectionManager| {
             of.http_filters[0].config_type = Some(
                 pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType::TypedConfig(
@@ -494,7 +495,8 @@ fn a_route_table_is_refused_where_it_is_wrong() {
             "r: virtual_hosts[0].routes[0].route.request_mirror_policies: not supported by Ringway" =>
                 |of: &mut RouteConfiguration| forward(of).request_mirror_policies.push(Default::default()),
             "r: virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"]: type.googleapis.com/foreign.Filter is not \
-             supported by Ringway; supported: none" => |of: &mut RouteConfiguration| {
+             supported by Ringway; supported: envoy.extensions.filters.http.rbac.v3.RBACPerRoute" =>
+                |of: &mut RouteConfiguration| {
                 of.virtual_hosts[0].routes[0].typed_per_filter_config.insert("f".into(), foreign());
             },
             "r: virtual_hosts[0].routes[1].redirect.port_redirect: 70000 is not between 0 and 65535" =>

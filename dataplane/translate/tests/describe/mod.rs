@@ -5,11 +5,13 @@ use std::fmt::Write;
 use policy::{
     cluster::Cluster,
     filter_chain::FilterChain,
+    http_filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter},
     http2::Http2Options,
     network_filter::{HttpConnectionManager, NetworkFilter, RouteSource},
+    rbac::{Condition, Conditions, Rbac},
     route::{
-        Edit, Forward, HeaderEdits, HeaderTest, PathMatch, PathRewrite, QueryTest, Redirect, RedirectPath,
-        Route, RouteAction, RouteMatch, RouteTable, StreamDuration,
+        Edit, Forward, HeaderEdits, HeaderMatch, HeaderTest, PathMatch, PathRewrite, QueryTest, Redirect,
+        RedirectPath, Route, RouteAction, RouteMatch, RouteTable, StreamDuration,
     },
     snapshot::Snapshot,
     string_match::{StringMatch, StringPattern},
@@ -90,6 +92,10 @@ fn cluster(out: &mut String, of: &Cluster) {
 
 fn filter_chain(out: &mut String, of: &FilterChain) {
     writeln!(out, "  chain {:?} {:?}", of.name, of.matches).unwrap();
+    for filter in of.rbac.iter() {
+        writeln!(out, "    may connect, {}, delayed {:?}", filter.stat_prefix, filter.delay_deny).unwrap();
+        rbac(out, "      ", &filter.rbac);
+    }
     match &of.filter {
         NetworkFilter::TcpProxy(proxy) => writeln!(out, "    {proxy:?}").unwrap(),
         NetworkFilter::HttpConnectionManager(manager) => connection_manager(out, manager),
@@ -128,6 +134,10 @@ fn connection_manager(out: &mut String, of: &HttpConnectionManager) {
         upgrades(&of.upgrades),
     )
     .unwrap();
+    for HttpFilter { name, is_disabled, config: FilterConfig::Rbac(config) } in &of.http_filters {
+        writeln!(out, "    filter {name}{}", if *is_disabled { " (off)" } else { "" }).unwrap();
+        rbac(out, "      ", config);
+    }
     match &of.routes {
         RouteSource::Named(name) => writeln!(out, "    routes by RDS: {name}").unwrap(),
         RouteSource::Inline(table) => route_table(out, table),
@@ -154,6 +164,7 @@ fn route(out: &mut String, of: &Route) {
         }
     }
     edits(out, "own response", &of.response_headers);
+    filters(out, "        ", &of.filters);
 }
 
 fn forward(out: &mut String, of: &Forward) {
@@ -181,6 +192,7 @@ fn forward(out: &mut String, of: &Forward) {
         writeln!(out, "        cluster {}{}", target.cluster, host.unwrap_or_default()).unwrap();
         edits(out, "request", &target.request_headers);
         edits(out, "response", &target.response_headers);
+        filters(out, "          ", &target.filters);
     }
 }
 
@@ -236,14 +248,7 @@ fn matches(of: &RouteMatch) -> String {
         write!(out, ", method {}", text(method)).unwrap();
     }
     for header in &of.headers {
-        let test = match &header.test {
-            HeaderTest::Present(is) => format!("present {is}"),
-            HeaderTest::Value(value) => string(value),
-            HeaderTest::Range(range) => format!("in {range:?}"),
-        };
-        let not = if header.invert { "not " } else { "" };
-        let missing = if header.missing_as_empty { " (missing is empty)" } else { "" };
-        write!(out, ", header {} {not}{test}{missing}", header.name).unwrap();
+        write!(out, ", {}", self::header(header)).unwrap();
     }
     for query in &of.query {
         let test = match &query.test {
@@ -256,6 +261,71 @@ fn matches(of: &RouteMatch) -> String {
         write!(out, ", {} of {}", fraction.numerator, fraction.denominator).unwrap();
     }
     out
+}
+
+fn header(of: &HeaderMatch) -> String {
+    let test = match &of.test {
+        HeaderTest::Present(is) => format!("present {is}"),
+        HeaderTest::Value(value) => string(value),
+        HeaderTest::Range(range) => format!("in {range:?}"),
+    };
+    let not = if of.invert { "not " } else { "" };
+    let missing = if of.missing_as_empty { " (missing is empty)" } else { "" };
+    format!("header {} {not}{test}{missing}", of.name)
+}
+
+/// What all levels say of filters.
+fn filters(out: &mut String, indent: &str, of: &FilterOverrides) {
+    for (name, says) in of.iter() {
+        match says {
+            FilterOverride::Disabled => writeln!(out, "{indent}filter {name} off").unwrap(),
+            FilterOverride::Enabled => writeln!(out, "{indent}filter {name} on").unwrap(),
+            FilterOverride::Config(FilterConfig::Rbac(config)) => {
+                writeln!(out, "{indent}filter {name} instead").unwrap();
+                rbac(out, &format!("{indent}  "), config);
+            }
+        }
+    }
+}
+
+fn rbac(out: &mut String, indent: &str, of: &Rbac) {
+    for (kind, rules) in [("", &of.rules), ("would ", &of.shadow_rules)] {
+        let Some(rules) = rules else { continue };
+        writeln!(out, "{indent}{kind}{:?}", rules.action()).unwrap();
+        for policy in rules.policies() {
+            writeln!(
+                out,
+                "{indent}  {}: {} by {}",
+                policy.name,
+                conditions(&policy.permissions, " or "),
+                conditions(&policy.principals, " or ")
+            )
+            .unwrap();
+        }
+    }
+}
+
+fn conditions(of: &Conditions, between: &str) -> String {
+    of.iter().map(condition).collect::<Vec<_>>().join(between)
+}
+
+fn condition(of: &Condition) -> String {
+    match of {
+        Condition::Always => "any".to_owned(),
+        Condition::All(of) => format!("({})", conditions(of, " and ")),
+        Condition::Any(of) => format!("({})", conditions(of, " or ")),
+        Condition::Not(of) => format!("not {}", condition(of)),
+        Condition::Header(of) => header(of),
+        Condition::Path(of) => format!("path {}", string(of)),
+        Condition::DestinationIp(of) => format!("to {of}"),
+        Condition::DestinationPort(of) => format!("to {of:?}"),
+        Condition::RequestedServerName(of) => format!("server name {}", string(of)),
+        Condition::Authenticated(None) => "authenticated".to_owned(),
+        Condition::Authenticated(Some(of)) => format!("authenticated {}", string(of)),
+        Condition::SourceIp(of) => format!("source {of}"),
+        Condition::DirectRemoteIp(of) => format!("direct remote {of}"),
+        Condition::RemoteIp(of) => format!("remote {of}"),
+    }
 }
 
 fn string(of: &StringMatch) -> String {
