@@ -103,6 +103,14 @@ fn first_that_denies<'a>(
     chain.iter().find(|filter| !filter.rbac.decide(&facts, &mut scratch).is_allowed())
 }
 
+/// The same for a connection of which only its origin is known. Where no filter chain takes it any more, nobody says that it may
+/// not be.
+pub(crate) fn has_a_place(bound: &Bound, origin: &Origin) -> bool {
+    let listener = bound.snapshot.listeners.get(&origin.listener);
+    let chain = listener.and_then(|listener| origin.pick(&listener.filter_chains));
+    chain.is_none_or(|chain| may_stay(bound, &chain.rbac, origin))
+}
+
 /// What is known of a request on a connection, or of the connection alone.
 fn facts<'a>(origin: &'a Origin, request: Option<(RequestView<'a>, ForwardedTrust)>) -> Facts<'a> {
     let server_name = origin.spoken.as_ref().and_then(|spoken| spoken.server_name.as_deref());

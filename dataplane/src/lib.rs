@@ -24,6 +24,7 @@ pub mod http2;
 pub mod identity;
 pub mod listener;
 mod listener_filters;
+pub mod live;
 pub mod memory;
 pub mod origin;
 pub mod relay;

@@ -25,6 +25,7 @@ use runtime::{Buffer, Deadline, Gather, Io};
 use wire::proxy_protocol;
 
 use crate::{
+    live::Live,
     origin::Origin,
     telemetry::metrics::{ClusterStats, Counter},
     transport::{self, Halves},
@@ -54,23 +55,28 @@ pub(crate) async fn serve<I: Io>(
         counters.downstream_cx_overload_close.inc();
         return refuse(worker, send, [first, down_first]);
     }
+    let entered = worker.live.enter(origin);
+    let live = &*entered.live;
     let connected = match connected {
         Some(upstream) => Some(upstream),
         None => connect(worker, proxy, origin).await,
     };
+    if live.is_over.get() {
+        return refuse(worker, send, [first, down_first]);
+    }
     let Some(Upstream { recv: up_recv, send: up_send, counted }) = connected else {
         counters.downstream_cx_no_route.inc();
         return refuse(worker, send, [first, down_first]);
     };
     let stats = &counted.stats;
-    let (moved, is_over) = (Cell::new(worker.io.now()), Cell::new(false));
+    let moved = Cell::new(worker.io.now());
     let mut up = Pump {
         worker,
         recv,
         send: up_send,
         buffer: first,
         moved: &moved,
-        is_over: &is_over,
+        is_over: &live.is_over,
         idle: proxy.idle_timeout,
         received: [&counters.downstream_cx_rx_bytes_total, &stats.counters.upstream_cx_tx_bytes_total],
     };
@@ -80,11 +86,17 @@ pub(crate) async fn serve<I: Io>(
         send,
         buffer: down_first,
         moved: &moved,
-        is_over: &is_over,
+        is_over: &live.is_over,
         idle: proxy.idle_timeout,
         received: [&stats.counters.upstream_cx_rx_bytes_total, &counters.downstream_cx_tx_bytes_total],
     };
-    if both(&mut up, &mut down).await == Ended::Idle {
+    *live.cancels.borrow_mut() = vec![
+        up.recv.cancel_handle(),
+        up.send.cancel_handle(),
+        down.recv.cancel_handle(),
+        down.send.cancel_handle(),
+    ];
+    if both(&mut up, &mut down, live).await == Ended::Idle {
         counters.idle_timeout.inc();
     }
 }
@@ -176,7 +188,7 @@ struct Pump<'a, I: Io> {
     buffer: Buffer,
     /// When a byte moved last, in either direction.
     moved: &'a Cell<u64>,
-    /// The other direction broke: this one begins no other wait.
+    /// The other direction broke, or rules end the connection: this one begins no other wait.
     is_over: &'a Cell<bool>,
     idle: Option<Duration>,
     received: [&'a Counter; 2],
@@ -266,14 +278,7 @@ impl<I: Io> Pump<'_, I> {
 }
 
 /// Runs both directions to their ends; the first that ends otherwise than by FIN breaks both connections.
-async fn both<I: Io>(up: &mut Pump<'_, I>, down: &mut Pump<'_, I>) -> Ended {
-    let cancels = [
-        up.recv.cancel_handle(),
-        up.send.cancel_handle(),
-        down.recv.cancel_handle(),
-        down.send.cancel_handle(),
-    ];
-    let is_over = up.is_over;
+async fn both<I: Io>(up: &mut Pump<'_, I>, down: &mut Pump<'_, I>, live: &Live) -> Ended {
     let (mut up_end, mut down_end) = (None, None);
     {
         let (mut up, mut down) = (pin!(up.run()), pin!(down.run()));
@@ -296,8 +301,7 @@ async fn both<I: Io>(up: &mut Pump<'_, I>, down: &mut Pump<'_, I>) -> Ended {
                     (Some(end), None) | (None, Some(end))
                         if end != Ended::Fin && before != (up_end, down_end) =>
                     {
-                        is_over.set(true);
-                        cancels.iter().for_each(runtime::timer::Alarm::cancel);
+                        live.end();
                     }
                     _ => return Poll::Pending,
                 }

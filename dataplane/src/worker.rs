@@ -32,6 +32,7 @@ use crate::{
     downstream::{idle::Waiting, streams::Exchanges},
     dynamic_host::{DynamicHosts, Wanted},
     listener,
+    live::LiveConnections,
     server_first::ServerFirst,
     telemetry::{
         access_log::AccessLog,
@@ -167,6 +168,8 @@ pub struct Worker<I: Io> {
     pub admission: Arc<Admission>,
     /// Its connections that speak HTTP, or of which it is not known yet what they speak.
     pub waiting: Connections,
+    /// Those that only carry bytes.
+    pub live: LiveConnections,
     bound: RefCell<Rc<Bound>>,
     listening: RefCell<HashMap<Arc<str>, Vec<ListenerClose>>>,
     draining: Cell<bool>,
@@ -210,6 +213,7 @@ impl<I: Io> Worker<I> {
             hosts: DynamicHosts::new(outlets.wanted),
             admission: outlets.admission,
             waiting: Connections::default(),
+            live: LiveConnections::default(),
             bound: RefCell::new(Rc::from(bound)),
             listening: RefCell::default(),
             draining: Cell::new(false),
@@ -304,6 +308,10 @@ impl<I: Io> Worker<I> {
         self.stream_pools.adopt(endpoints(&bound.snapshot));
         let before = self.bound.replace(Rc::from(bound));
         self.hosts.look_again();
+        let current = self.bound();
+        if !before.snapshot.shares_listeners_with(&current.snapshot) {
+            self.live.judge_again(&current);
+        }
         for name in closed {
             for close in self.listening.borrow_mut().remove(&name).unwrap_or_default() {
                 close.close();

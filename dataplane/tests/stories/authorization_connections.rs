@@ -6,11 +6,11 @@ use policy::{
     network_filter::NetworkRbac,
     rbac::{Action, Condition, Rules},
 };
-use sim::{Ask, Behaviour};
+use sim::{Ask, Behaviour, End};
 
 use crate::{
     authorization::{WEB, World, enforced, only, rules},
-    mesh::{Pairing, Setup, ok},
+    mesh::{Ground, Mesh, Pairing, Setup, ok},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,9 +41,13 @@ fn a_connection_is_allowed_by_who_makes_it() {
     }
 }
 
-/// Rules by which nobody may connect.
+/// Rules by which nobody may connect, or everybody.
 fn nobody() -> Rules {
     rules(Action::Deny, Condition::Always, Condition::Always)
+}
+
+fn everybody() -> Rules {
+    rules(Action::Allow, Condition::Always, Condition::Always)
 }
 
 #[test]
@@ -65,6 +69,24 @@ fn who_may_not_connect_is_kept_for_a_while_and_no_server_hears_of_it() {
             assert_eq!(mesh.connecting("denied"), 1);
         });
     }
+}
+
+pub(crate) async fn new_rules_for_what_lives<I: Ground>(mesh: &Mesh<I>) {
+    let (mut client, mut server) = (mesh.peer().await, mesh.accept().await);
+    client.send("hello").await;
+    assert_eq!(server.recv_exactly(5).await, b"hello");
+    mesh.adopt(|config| config.rbac = vec![connecting(everybody())]).await;
+    server.send("hello").await;
+    assert_eq!(client.recv_exactly(5).await, b"hello", "it is allowed, and lives on");
+    mesh.adopt(|config| config.rbac = vec![connecting(nobody())]).await;
+    assert_eq!(client.recv_to_end().await.end, End::Reset);
+    assert_eq!(server.recv_to_end().await.end, End::Reset);
+    assert_eq!(mesh.connecting("denied"), 1);
+}
+
+#[test]
+fn new_rules_end_a_connection_that_only_carries_bytes() {
+    Setup::new(Behaviour::default()).played(1).tcp(None).on_sim(new_rules_for_what_lives);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use sim::Behaviour;
 use wire::proxy_protocol::{Accepted, Version};
 
 use crate::{
-    adoption, authorization, bodies, connection_limits, departures, dynamic_forward, endings, keep_alive,
-    limits, mesh::Setup, proxy_protocol, refusals, tcp, timeouts,
+    adoption, authorization, authorization_connections, bodies, connection_limits, departures,
+    dynamic_forward, endings, keep_alive, limits, mesh::Setup, proxy_protocol, refusals, tcp, timeouts,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -63,6 +63,7 @@ on_kernel! {
     a_denied_request_reaches_no_origin: authorization::guarded([authorization::denying("/admin")]),
         authorization::denial;
     new_rules_bind_the_next_request: plain(), authorization::new_rules;
+    new_rules_end_what_only_carries_bytes: plain().played(1).tcp(None), authorization_connections::new_rules_for_what_lives;
     a_drain_ends_gently: plain(), adoption::drain;
     hosts_are_looked_up: dynamic_forward::mesh(), dynamic_forward::is_looked_up_once;
     a_proxy_before_us_tells_the_client: proxy_protocol::taking(Accepted::ALL), proxy_protocol::tells_the_client;
