@@ -138,8 +138,8 @@ impl Server {
     pub async fn start(options: Options) -> Result<Server, StartError> {
         let Options { config, socket, api, data_dir, lease, trust_domain, svid_life, authority } = options;
         check_loopback(api)?;
-        let directory = Directory::open(&config)?;
         let data_dir_lock = take_data_dir(&data_dir)?;
+        let directory = Directory::open(&config, &data_dir.join("documents"))?;
         let authority = Arc::new(CurrentAuthority::open(AuthoritySource {
             given: authority,
             data_dir: data_dir.clone(),

@@ -12,7 +12,9 @@ use proto::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, lb_endpoint:
 use proto::type_url::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
 use ringway::api::{DocumentList, ServiceRow};
 use ringway::report::SyncState;
-use support::{Ads, Plane, Workload, gateway, names, registration, route, service, subscribe, wildcard};
+use support::{
+    Ads, Plane, Workload, eventually, gateway, names, registration, route, service, subscribe, wildcard,
+};
 
 const GATEWAY: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -130,6 +132,19 @@ async fn a_poison_document_changes_nothing_that_runs() {
     plane.write("route.yaml", &route("pay"));
     plane.status(|status| status.document_errors == 0 && status.synced).await;
     ads.is_quiet().await;
+}
+
+#[tokio::test]
+async fn a_restart_finds_what_a_poison_document_was_before() {
+    let plane = shop().await;
+    let copy = plane.config().with_file_name("data").join("documents/route.yaml");
+    eventually(async || std::fs::metadata(&copy)).await;
+    plane.write("route.yaml", "]");
+    plane.status(|status| status.document_errors == 1).await;
+    let plane = plane.restart().await;
+    let list: DocumentList = plane.api().documents().await.unwrap();
+    assert!(list.errors[0].last_good_serves, "{:?}", list.errors);
+    assert!(list.documents.iter().any(|document| document.kind == "HTTPRoute"));
 }
 
 #[tokio::test]

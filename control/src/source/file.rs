@@ -2,7 +2,7 @@
 //! of their names, nothing hidden (so neither editors' swap files nor the `..data` of a mounted ConfigMap).
 //!
 //! A change settles within 100 ms. One document that is wrong, or half written, changes nothing of the others, and
-//! its last good version stays. File times never count: the same content means the same on every replica.
+//! its last good version stays, over a restart too. File times never count: the same content means the same on every replica.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::document::Documents;
+use kept::Kept;
 use state::{State, list};
 
+mod kept;
 mod state;
 
 /// A burst of changes is over when nothing happened for this long.
@@ -33,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub struct Directory {
     path: PathBuf,
     state: Arc<State>,
+    /// Taken by [`Directory::run`].
+    kept: Kept,
     changes: Arc<Notify>,
     /// A change was seen and is not read yet; survives a cancelled [`Directory::changed`].
     dirty: bool,
@@ -87,17 +91,18 @@ pub enum DirectoryError {
 }
 
 impl Directory {
-    /// Reads `path` and watches it from then on.
-    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+    /// Reads `path` and watches it from then on. What is broken in it is as it last was in `copies`, a folder of its own.
+    pub fn open(path: &Path, copies: &Path) -> Result<Self, DirectoryError> {
         let unreadable = |source| DirectoryError::Read { path: path.to_owned(), source };
         // Before anything is said of watching it.
         std::fs::read_dir(path).map_err(unreadable)?;
         // Watch first: what changes while we read is read again.
         let changes = Arc::new(Notify::new());
         let watcher = watch(path, &changes);
-        let state = State::default().next(path).map_err(unreadable)?;
+        let (kept, before) = Kept::open(copies.to_owned());
+        let state = before.next(path).map_err(unreadable)?;
         report(&state.documents, &Documents::default());
-        Ok(Self { path: path.to_owned(), state: Arc::new(state), changes, dirty: false, watcher })
+        Ok(Self { path: path.to_owned(), state: Arc::new(state), kept, changes, dirty: false, watcher })
     }
 
     /// The directory.
@@ -111,7 +116,18 @@ impl Directory {
     }
 
     /// Sends every change, and an answer to everyone who asks, until nobody receives.
-    pub async fn run(mut self, mut looks: mpsc::Receiver<oneshot::Sender<()>>, reads: mpsc::Sender<Read>) {
+    pub async fn run(mut self, looks: mpsc::Receiver<oneshot::Sender<()>>, reads: mpsc::Sender<Read>) {
+        let (sender, states) = watch::channel(Arc::clone(&self.state));
+        let kept = std::mem::take(&mut self.kept);
+        tokio::join!(self.send(looks, reads, sender), kept.keep(states));
+    }
+
+    async fn send(
+        mut self,
+        mut looks: mpsc::Receiver<oneshot::Sender<()>>,
+        reads: mpsc::Sender<Read>,
+        states: watch::Sender<Arc<State>>,
+    ) {
         loop {
             let mut asked = Vec::new();
             tokio::select! {
@@ -122,6 +138,7 @@ impl Directory {
             if reads.send(Read { documents: self.documents(), asked }).await.is_err() {
                 return;
             }
+            states.send_replace(Arc::clone(&self.state));
         }
     }
 
@@ -235,7 +252,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
         fs::write(path.join("a.yaml"), service("a", "1")).unwrap();
-        let mut source = Directory::open(&path).unwrap();
+        let mut source = Directory::open(&path, Path::new("/nowhere")).unwrap();
         assert_eq!(shown(&source.documents()), "a:1 errors=0");
 
         fs::write(path.join("a.yaml"), service("a", "2")).unwrap();
@@ -266,7 +283,7 @@ mod tests {
         let (path, away) = (parent.path().join("mesh"), parent.path().join("away"));
         fs::create_dir(&path).unwrap();
         fs::write(path.join("a.yaml"), service("a", "1")).unwrap();
-        let mut source = Directory::open(&path).unwrap();
+        let mut source = Directory::open(&path, Path::new("/nowhere")).unwrap();
 
         fs::rename(&path, &away).unwrap();
         assert_eq!(changed(&mut source).await, "a:1 errors=1");
@@ -288,7 +305,7 @@ mod tests {
             fs::write(parent.path().join(release).join("a.yaml"), service("a", release)).unwrap();
         }
         symlink("1", &path).unwrap();
-        let mut source = Directory::open(&path).unwrap();
+        let mut source = Directory::open(&path, Path::new("/nowhere")).unwrap();
 
         // No watch tells of this one; looking finds it.
         symlink("2", parent.path().join("next")).unwrap();
@@ -310,7 +327,7 @@ mod tests {
         version("..1", "1");
         symlink("..1", path.join("..data")).unwrap();
         symlink("..data/a.yaml", path.join("a.yaml")).unwrap();
-        let mut source = Directory::open(&path).unwrap();
+        let mut source = Directory::open(&path, Path::new("/nowhere")).unwrap();
         assert_eq!(shown(&source.documents()), "a:1 errors=0");
 
         version("..2", "2");

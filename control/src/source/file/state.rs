@@ -30,20 +30,27 @@ pub(super) struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) seen: BTreeMap<Arc<str>, Seen>,
-    files: ReadFiles,
+    pub(super) files: ReadFiles,
     pub(super) documents: Arc<Documents>,
     /// The directory could not be read.
     pub(super) lost: bool,
 }
 
 /// By name relative to the directory.
-type ReadFiles = BTreeMap<Arc<str>, Arc<ReadFile>>;
+pub(super) type ReadFiles = BTreeMap<Arc<str>, Arc<ReadFile>>;
 
 /// The documents of one file, and its text, by which an unchanged file is known.
 #[derive(Debug)]
-struct ReadFile {
-    text: String,
+pub(super) struct ReadFile {
+    pub(super) text: String,
     documents: Vec<Result<Arc<Document>, Box<DocumentError>>>,
+}
+
+impl ReadFile {
+    /// Whether every document of it is good.
+    pub(super) fn is_good(&self) -> bool {
+        self.documents.iter().all(Result::is_ok)
+    }
 }
 
 impl State {
