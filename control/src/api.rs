@@ -9,6 +9,7 @@
 //! | `/api/v1/services` | list of [`ServiceRow`] |
 //! | `/api/v1/registrations` | list of [`RegistrationRow`] |
 //! | `/api/v1/certificates` | list of [`CertificateRow`] |
+//! | `/api/v1/can` | [`Answer`](crate::authorize::Answer) to the [`Question`] in the query; what is wrong with it as [`Refusal`] |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,9 +31,11 @@ use crate::source::file::LookNow;
 use crate::store::Store;
 use crate::world::World;
 
+mod can;
 mod certificates;
 pub mod client;
 
+pub use can::{Question, Refusal};
 pub use certificates::CertificateRow;
 
 /// What the API reads.
@@ -48,6 +51,8 @@ pub struct Api {
     pub store: Arc<Store>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Of the identities of the mesh.
+    pub trust_domain: Arc<str>,
     /// Looks at the documents when it matters that nothing was missed.
     pub look_now: LookNow,
 }
@@ -159,6 +164,7 @@ pub fn router(api: Api) -> axum::Router {
         .route("/api/v1/services", get(services))
         .route("/api/v1/registrations", get(registrations))
         .route("/api/v1/certificates", get(certificates::list))
+        .route("/api/v1/can", get(can::answer))
         .with_state(api)
 }
 

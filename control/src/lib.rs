@@ -10,6 +10,7 @@
 mod address;
 pub mod ads;
 pub mod api;
+pub mod authorize;
 pub mod ca;
 mod caller;
 pub mod cli;

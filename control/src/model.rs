@@ -13,6 +13,7 @@ use crate::conditions::Conditions;
 use crate::document::{Documents, ObjectKey};
 
 mod attach;
+mod authorization;
 mod backend;
 mod gateway;
 mod host;
@@ -23,6 +24,7 @@ mod rule;
 mod service;
 mod virtual_host;
 
+pub use authorization::{Authorization, AuthorizationPolicy};
 pub use host::HostPattern;
 pub use rule::{
     Action, Backend, Forward, GrpcMethod, PathMatch, PathRewrite, RequestMatch, Rule, Target, ValueMatch,
@@ -36,6 +38,8 @@ pub struct Model {
     pub services: BTreeMap<Name, Service>,
     /// Every Gateway that we serve, by its name.
     pub gateways: BTreeMap<Name, Gateway>,
+    /// Who may call whom.
+    pub authorization: Authorization,
 }
 
 /// Asked of each rule of an HTTPRoute or a GRPCRoute: why the proxies would not take it, if they would not.
@@ -63,7 +67,8 @@ pub fn build(documents: &Documents, registrations: &Registrations, refusal: Refu
     }
     services.values_mut().flat_map(|service| &mut service.ports).for_each(ServicePort::sort_rules);
     let gateways = gateway::finish(gateways, &mut conditions);
-    (Model { services, gateways }, conditions)
+    let authorization = authorization::collect(documents, &services, &mut conditions);
+    (Model { services, gateways, authorization }, conditions)
 }
 
 /// Namespace and name of an object whose kind is clear.

@@ -163,11 +163,18 @@ impl Server {
         let (stop, _) = watch::channel(false);
 
         let identity = IdentityService::new(authority.clone(), store.clone(), metrics.clone());
-        let known =
-            api::Api { worlds: worlds.clone(), proxies: proxies.clone(), registry, store, metrics, look_now };
+        let known = api::Api {
+            worlds: worlds.clone(),
+            proxies: proxies.clone(),
+            registry,
+            store,
+            metrics,
+            trust_domain: trust_domain.into(),
+            look_now,
+        };
         let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
         let mut tasks = JoinSet::new();
-        let router = router(&known, identity, trust_domain, returning_from);
+        let router = router(&known, identity, returning_from);
         let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(workloads), stopped(&stop));
         tasks.spawn(async move {
             if let Err(error) = served.await {
@@ -229,20 +236,10 @@ impl Drop for Server {
 }
 
 /// What proxies and workloads call. Identities are for others too, who show a token.
-fn router(
-    known: &api::Api,
-    identity: IdentityService,
-    trust_domain: String,
-    returning_from: Option<Instant>,
-) -> Router {
-    let api::Api { worlds, proxies, registry, metrics, store: _, look_now: _ } = known.clone();
-    let ads = AdsServer {
-        worlds: worlds.clone(),
-        proxies: proxies.clone(),
-        metrics,
-        trust_domain: trust_domain.into(),
-        returning_from,
-    };
+fn router(known: &api::Api, identity: IdentityService, returning_from: Option<Instant>) -> Router {
+    let api::Api { worlds, proxies, registry, metrics, trust_domain, store: _, look_now: _ } = known.clone();
+    let ads =
+        AdsServer { worlds: worlds.clone(), proxies: proxies.clone(), metrics, trust_domain, returning_from };
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let reports = ReportService::new(proxies.clone(), worlds.clone());
     let registrations = RegistryService::new(registry, worlds, proxies);

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Uri;
+use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
-use super::DocumentList;
+use super::{DocumentList, Refusal};
 use crate::report::Status;
 
 /// How long one answer may take.
@@ -55,7 +55,13 @@ pub enum ApiError {
         /// What was asked.
         url: String,
         /// The HTTP status.
-        status: hyper::StatusCode,
+        status: StatusCode,
+    },
+    /// What was asked cannot be answered.
+    #[error("{error}")]
+    Refused {
+        /// Why.
+        error: String,
     },
     /// The answer broke off, or is too long.
     #[error("the answer of {url} broke off: {reason}")]
@@ -107,19 +113,23 @@ impl Api {
     pub async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
         let url = format!("{}{path}", self.base);
         let slow = |_| ApiError::Slow { url: url.clone() };
-        let body = tokio::time::timeout(ANSWER_WAIT, self.bytes(&url)).await.map_err(slow)??;
+        let (status, body) = tokio::time::timeout(ANSWER_WAIT, self.bytes(&url)).await.map_err(slow)??;
+        if !status.is_success() {
+            return Err(match serde_json::from_slice(&body) {
+                Ok(Refusal { error }) => ApiError::Refused { error },
+                Err(_) => ApiError::Status { url, status },
+            });
+        }
         serde_json::from_slice(&body).map_err(|source| ApiError::Json { url: url.clone(), source })
     }
 
-    async fn bytes(&self, url: &str) -> Result<Bytes, ApiError> {
+    async fn bytes(&self, url: &str) -> Result<(StatusCode, Bytes), ApiError> {
         let uri: Uri = url.parse().map_err(|_| ApiError::Address { url: url.to_owned() })?;
         let unreachable = |source| ApiError::Unreachable { url: self.base.clone(), source };
         let answer = self.client.get(uri).await.map_err(unreachable)?;
-        if !answer.status().is_success() {
-            return Err(ApiError::Status { url: url.to_owned(), status: answer.status() });
-        }
+        let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| ApiError::Body { url: url.to_owned(), reason: error.to_string() })?;
-        Ok(body.to_bytes())
+        Ok((status, body.to_bytes()))
     }
 }

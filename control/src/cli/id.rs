@@ -9,12 +9,14 @@ use super::output::{self, Cell, Format, Tone, age};
 use crate::api::CertificateRow;
 use crate::api::client::{Api, ApiError};
 
+mod can;
+
 /// What to show.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ringway id certs
-  ringway id certs -o json | jq '.[].identity'")]
+  ringway id can web orders GET /v1/orders")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +26,8 @@ pub(super) struct Args {
 enum Command {
     /// Show every certificate that was issued and is still good
     Certs(CertsArgs),
+    /// Say whether one workload may call another, and by which rule
+    Can(can::Args),
 }
 
 /// How to show certificates.
@@ -60,20 +64,27 @@ enum IdError {
 
 /// Asks and prints.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let Command::Certs(args) = &args.command;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let shown = match runtime {
-        Ok(runtime) => runtime.block_on(certs(args)),
+        Ok(runtime) => runtime.block_on(show(&args.command)),
         Err(error) => Err(IdError::Print(error)),
     };
     match shown {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         // Whoever read the output has seen enough.
         Err(IdError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(1),
         Err(error) => {
             output::print_error(&error);
             ExitCode::from(2)
         }
+    }
+}
+
+async fn show(command: &Command) -> Result<bool, IdError> {
+    match command {
+        Command::Certs(args) => certs(args).await.map(|()| true),
+        Command::Can(args) => can::run(args).await,
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::peer::SpiffeId;
 use prost::Message;
 use proto::pb::envoy::config::core::v3::TrafficDirection;
 use proto::pb::envoy::config::listener::v3::filter::ConfigType;
@@ -14,8 +15,8 @@ use proto::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
 use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use proto::pb::envoy::extensions::filters::http::router::v3::Router;
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
-    UpgradeConfig,
+    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+    SetCurrentClientCertDetails, UpgradeConfig,
 };
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
@@ -27,21 +28,27 @@ use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 use proto::pb::google::protobuf::BoolValue;
 use proto::well_known::to_duration;
 
+use super::authorization::{self, Application};
 use super::cluster::ads;
 use super::resource::any;
 use super::{Resource, Sidecar, dynamic_forward, endpoint, mesh_tls, name, route};
-use crate::model::{Backend, Name, Protocol, Target};
+use crate::model::{AuthorizationPolicy, Backend, Name, Protocol, Target};
 
 /// How long a head may take to arrive at a gateway, where anybody may connect.
 const GATEWAY_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// A cluster that never exists: what a broken reference of a TCPRoute leads to. Its connections are closed.
 const BROKEN_REFERENCE: &str = "broken-reference";
 
-/// Where other proxies reach the application of a sidecar.
-pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
+/// Where other proxies reach the application of a sidecar, and who may.
+pub(super) fn inbound(sidecar: &Sidecar, policies: &[&AuthorizationPolicy]) -> Arc<Resource> {
     let name = name::inbound(sidecar.inbound);
     let cluster = name::application(sidecar.app);
-    let filter = match sidecar.protocol() {
+    let application = Application {
+        trust_domain: sidecar.identity.as_ref().map(SpiffeId::trust_domain),
+        port: sidecar.app.port(),
+        is_http: sidecar.protocol().is_http(),
+    };
+    let filters = match sidecar.protocol() {
         Protocol::Http | Protocol::Http1 | Protocol::Http2 => {
             let routes = RouteConfiguration {
                 name: cluster.clone(),
@@ -60,17 +67,38 @@ pub(super) fn inbound(sidecar: &Sidecar) -> Arc<Resource> {
                 manager.set_current_client_cert_details =
                     Some(SetCurrentClientCertDetails { uri: true, ..SetCurrentClientCertDetails::default() });
             }
-            self::filter("http_connection_manager", &manager)
+            if authorization::asks_for_paths(policies) {
+                // What a rule is asked about, a route takes and the application gets is one and the same path.
+                manager.merge_slashes = true;
+                manager.path_with_escaped_slashes_action =
+                    PathWithEscapedSlashesAction::UnescapeAndForward as i32;
+            }
+            let guards = authorization::http_filters(policies, application);
+            let guards = guards.into_iter().map(|(name, config)| HttpFilter {
+                name: format!("envoy.filters.http.{name}"),
+                config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+                ..HttpFilter::default()
+            });
+            manager.http_filters.splice(0..0, guards);
+            vec![self::filter("http_connection_manager", &manager)]
         }
-        Protocol::Tcp => tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone())),
+        Protocol::Tcp => {
+            let guards = authorization::network_filters(policies, application, &cluster);
+            let guards = guards.into_iter().map(|(name, config)| Filter {
+                name: format!("envoy.filters.network.{name}"),
+                config_type: Some(ConfigType::TypedConfig(config)),
+            });
+            guards.chain([tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone()))]).collect()
+        }
     };
     let Some(own) = &sidecar.identity else {
-        return listener(name, sidecar.inbound, TrafficDirection::Inbound, filter);
+        let chain = FilterChain { filters, ..FilterChain::default() };
+        return encoded(name, sidecar.inbound, TrafficDirection::Inbound, vec![chain]);
     };
     // Who is somebody takes nobody who is not: what is not the mesh's TLS finds no chain.
     let chain = |matches| FilterChain {
         filter_chain_match: Some(matches),
-        filters: vec![filter.clone()],
+        filters: filters.clone(),
         transport_socket: Some(mesh_tls::inbound(own)),
         ..FilterChain::default()
     };

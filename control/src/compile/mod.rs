@@ -13,6 +13,7 @@ use policy::peer::SpiffeId;
 
 use crate::model::{GatewayPort, Model, Name, Rule, Target};
 
+mod authorization;
 mod carry;
 mod client;
 mod cluster;
@@ -27,6 +28,7 @@ mod route;
 mod route_table;
 mod shared;
 
+pub use authorization::{rule_name, rule_of_name};
 pub use carry::carry_over;
 pub use client::{Client, ClientError, GatewayClient, Sidecar, To};
 pub use mesh_tls::identity;
@@ -107,7 +109,8 @@ fn sidecar(model: &Model, shared: &Shared, sidecar: &Sidecar) -> View {
     let mut view = View::default();
     let mut targets = BTreeSet::new();
     let own = cluster::inbound(sidecar.app, sidecar.protocol());
-    view.add_listener(listener::inbound(sidecar));
+    let service = Name::new(sidecar.namespace.as_str(), sidecar.service.as_str());
+    view.add_listener(listener::inbound(sidecar, &model.authorization.of(&service)));
     view.clusters.insert(Arc::clone(&own.name), own);
 
     if let Some(address) = sidecar.outbound {

@@ -159,7 +159,7 @@ fn exact(value: &str) -> StringMatcher {
     StringMatcher { match_pattern: Some(MatchPattern::Exact(value.to_owned())), ..StringMatcher::default() }
 }
 
-fn regex(pattern: &str) -> RegexMatcher {
+pub(super) fn regex(pattern: &str) -> RegexMatcher {
     RegexMatcher { regex: pattern.to_owned(), ..RegexMatcher::default() }
 }
 

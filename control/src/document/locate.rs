@@ -7,7 +7,24 @@ use serde_saphyr::Spanned;
 /// value that exists where there is no such value; `None` if the text cannot be read.
 pub(super) fn locate(text: &str, path: &str) -> Option<(u64, u64)> {
     let root: Spanned<Node> = serde_saphyr::from_str(text).ok()?;
-    let mut at = &root;
+    let (at, _) = walk(&root, path);
+    Some((at.referenced.line(), at.referenced.column()))
+}
+
+/// Line and column of each element of the list at `path`; none where there is no such list.
+pub(super) fn elements(text: &str, path: &str) -> Vec<(u64, u64)> {
+    let Ok(root) = serde_saphyr::from_str::<Spanned<Node>>(text) else { return Vec::new() };
+    match walk(&root, path) {
+        (Spanned { value: Node::List(items), .. }, true) => {
+            items.iter().map(|item| (item.referenced.line(), item.referenced.column())).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The value at `path`, and true; or the nearest enclosing one that exists, and false.
+fn walk<'a>(root: &'a Spanned<Node>, path: &str) -> (&'a Spanned<Node>, bool) {
+    let mut at = root;
     for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
         let next = match &at.value {
             Node::List(items) => step.trim_end_matches(']').parse().ok().and_then(|i: usize| items.get(i)),
@@ -16,10 +33,10 @@ pub(super) fn locate(text: &str, path: &str) -> Option<(u64, u64)> {
         };
         match next {
             Some(next) => at = next,
-            None => break,
+            None => return (at, false),
         }
     }
-    Some((at.referenced.line(), at.referenced.column()))
+    (at, true)
 }
 
 /// The shape of a document with the place of each value.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+mod authorization;
 mod core;
 mod filter;
 mod gateway;
@@ -19,6 +20,11 @@ mod workload;
 pub use self::core::{
     AddressType, EndpointSlice, Namespace, PortOrName, ServicePort, ServiceSpec, ServiceType,
     SliceConditions, SliceEndpoint, SlicePort, Transport,
+};
+pub use authorization::{
+    AuthorizationAction, AuthorizationPolicySpec, AuthorizationRule, AuthorizationSource,
+    AuthorizationSourceType, AuthorizationTarget, AuthorizationTargetKind, CidrText, Enforcement,
+    HttpAttributes, IpBlock, NetworkAttributes, SourceServiceAccount,
 };
 pub use filter::{
     FilterType, Header, HeaderModifier, HttpRouteFilter, PathModifier, PathModifierType, RequestRedirect,
@@ -109,6 +115,8 @@ pub struct Document {
     pub object: Object,
     /// What of it Kubernetes defines and we do not use.
     pub unused: Vec<UnusedField>,
+    /// Where each of its rules starts, if it is a policy: what decides is shown with its place.
+    pub rules: Vec<Origin>,
 }
 
 /// The content of a document, by kind.
@@ -134,6 +142,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// `ringway.io/v1alpha1`.
     Workload(Envelope<WorkloadSpec>),
+    /// `ringway.io/v1alpha1`.
+    AuthorizationPolicy(Envelope<AuthorizationPolicySpec>),
     /// A kind that nothing is done with, yet or ever: accepted, and said so in its conditions.
     NotUsed(NotUsed),
 }
@@ -174,6 +184,7 @@ impl Object {
             Self::Service(object) => &object.api_version,
             Self::EndpointSlice(object) => &object.api_version,
             Self::Workload(object) => &object.api_version,
+            Self::AuthorizationPolicy(object) => &object.api_version,
             Self::NotUsed(object) => &object.api_version,
         }
     }
@@ -191,6 +202,7 @@ impl Object {
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Workload(object) => &object.metadata,
+            Self::AuthorizationPolicy(object) => &object.metadata,
             Self::NotUsed(object) => &object.metadata,
         }
     }

@@ -119,6 +119,7 @@ impl Reader<'_> {
             ("", "Service") => self.object(&key, Object::Service),
             ("discovery.k8s.io", "EndpointSlice") => self.object(&key, Object::EndpointSlice),
             (RINGWAY_GROUP, "Workload") => self.object(&key, Object::Workload),
+            (RINGWAY_GROUP, "AuthorizationPolicy") => self.object(&key, Object::AuthorizationPolicy),
             _ if is_not_used(&key) => {
                 self.typed::<NotUsed>(Some(&key)).map(|object| (Object::NotUsed(object), Vec::new()))
             }
@@ -135,7 +136,11 @@ impl Reader<'_> {
             return Err(self.refusal(Some(&key), &path, format!("{path}: {reason}")));
         }
         let origin = self.origin(self.part.first_line(), 1);
-        Ok(Document { key, origin, object, unused })
+        let rules = match &object {
+            Object::AuthorizationPolicy(_) => self.places("spec.rules"),
+            _ => Vec::new(),
+        };
+        Ok(Document { key, origin, object, unused, rules })
     }
 
     fn object<T: DeserializeOwned + Serialize>(
@@ -170,6 +175,12 @@ impl Reader<'_> {
         refused(origin, key, reason)
     }
 
+    /// Where each element of a list starts.
+    fn places(&self, list: &str) -> Vec<Origin> {
+        let places = super::locate::elements(self.part.text, list).into_iter();
+        places.map(|(line, column)| self.origin(u64::from(self.part.lines_before) + line, column)).collect()
+    }
+
     fn origin(&self, line: u64, column: u64) -> Origin {
         Origin { file: Arc::clone(self.file), line, column }
     }
@@ -199,12 +210,7 @@ fn is_not_used(key: &ObjectKey) -> bool {
         "gateway.networking.x-k8s.io" => true,
         RINGWAY_GROUP => matches!(
             &*key.kind,
-            "BackendPolicy"
-                | "TrafficPolicy"
-                | "AuthorizationPolicy"
-                | "MeshScope"
-                | "ProxyPolicy"
-                | "WorkloadGroup"
+            "BackendPolicy" | "TrafficPolicy" | "MeshScope" | "ProxyPolicy" | "WorkloadGroup"
         ),
         "" => {
             matches!(&*key.kind, "Secret" | "ConfigMap" | "ServiceAccount" | "Pod" | "PersistentVolumeClaim")

@@ -8,8 +8,8 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::{Value, json};
 
 use super::{
-    EndpointSlice, Envelope, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, Metadata,
-    Namespace, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, WorkloadSpec,
+    AuthorizationPolicySpec, EndpointSlice, Envelope, GatewayClassSpec, GatewaySpec, GrpcRouteSpec,
+    HttpRouteSpec, Metadata, Namespace, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, WorkloadSpec,
 };
 
 /// A kind of document.
@@ -33,6 +33,7 @@ pub fn kinds() -> Vec<Kind> {
         kind::<Envelope<HttpRouteSpec>>("HTTPRoute", GATEWAY),
         kind::<Envelope<GrpcRouteSpec>>("GRPCRoute", GATEWAY),
         kind::<Envelope<TcpRouteSpec>>("TCPRoute", GATEWAY),
+        kind::<Envelope<AuthorizationPolicySpec>>("AuthorizationPolicy", "ringway.io/v1alpha1"),
         kind::<Envelope<GatewaySpec>>("Gateway", GATEWAY),
         kind::<Envelope<GatewayClassSpec>>("GatewayClass", GATEWAY),
         kind::<Envelope<ReferenceGrantSpec>>("ReferenceGrant", GATEWAY),
@@ -217,13 +218,21 @@ impl<'a> Place<'a> {
     fn of(root: &'a Value, field: &'a Value, path: String) -> Self {
         let inner = without_null(field);
         match resolve(root, inner) {
-            list if list["type"] == "array" => Self { path: format!("{path}[]"), item: &list["items"] },
+            list if is_list(list) => Self { path: format!("{path}[]"), item: &list["items"] },
             _ => Self { path, item: inner },
         }
     }
 
     fn type_name(&self) -> Option<&'a str> {
         self.item["$ref"].as_str()
+    }
+}
+
+/// One that may be absent has two types.
+fn is_list(schema: &Value) -> bool {
+    match &schema["type"] {
+        Value::Array(types) => types.iter().any(|one| one == "array"),
+        one => one == "array",
     }
 }
 

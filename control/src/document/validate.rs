@@ -1,6 +1,8 @@
 //! What the types alone do not say: the rules that Kubernetes' API server would check before it stores an object.
 //! What needs other objects (references, conflicts) is not here but in the model, and shows as conditions.
 
+mod authorization;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -50,6 +52,7 @@ pub(super) fn validate(object: &Object) -> Verdict {
         Object::Service(object) => service(&object.spec),
         Object::EndpointSlice(slice) => endpoint_slice(slice),
         Object::Workload(object) => workload(&object.spec),
+        Object::AuthorizationPolicy(object) => authorization::policy(&object.spec),
         Object::GatewayClass(_) | Object::ReferenceGrant(_) | Object::Namespace(_) | Object::NotUsed(_) => {
             Ok(())
         }

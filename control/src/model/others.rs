@@ -40,7 +40,8 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             | Object::TcpRoute(_)
             | Object::Service(_)
             | Object::EndpointSlice(_)
-            | Object::Workload(_) => continue,
+            | Object::Workload(_)
+            | Object::AuthorizationPolicy(_) => continue,
         };
         conditions.objects.insert(key.clone(), status);
     }

@@ -148,6 +148,18 @@ impl Mesh {
         format!("unix:{}", self.server().socket().display())
     }
 
+    /// Where its API is.
+    pub(crate) fn api(&self) -> String {
+        format!("http://{}", self.server().api())
+    }
+
+    /// Writes the documents anew.
+    pub(crate) fn write(&self, documents: &str) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, documents).unwrap();
+        fs::rename(new, self.folder.path().join("mesh/mesh.yaml")).unwrap();
+    }
+
     /// Until so many proxies have written down everything that they have now.
     pub(crate) fn until_stored(&self, count: usize) {
         // A file with the last change in it has all that came before. Routes come behind what they lead to, and only they

@@ -250,3 +250,101 @@ fn a_gateway_that_is_not_among_the_documents_says_that_nothing_is_open() {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
 }
+
+/// Asks until the answer is what it should be.
+fn until_answered(web: &mut Run, target: &str, wanted: &str) {
+    let answer = format!("{target}: {wanted}");
+    web.say(target);
+    while web.until(&format!("{target}: ")) != answer {
+        web.say(target);
+    }
+}
+
+/// A policy of the workloads of pay.
+fn of_pay(action: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: ringway.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: of-pay}}\nspec:\n  \
+         targetRefs: [{{kind: Service, name: pay}}]\n  action: {action}\n  rules:\n  - {rules}\n"
+    )
+}
+
+/// What `ringway id can` answers, and its exit code.
+fn can(mesh: &Mesh, words: &str) -> (String, i32) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringway"));
+    let output =
+        command.args(["id", "can"]).args(words.split(' ')).args(["--api", &mesh.api()]).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    (said.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" "), output.status.code().unwrap())
+}
+
+#[test]
+fn who_may_call_is_what_the_documents_say_from_one_moment_to_the_next() {
+    let mesh = Mesh::with_proxy(proxy());
+    let (pay, mut web) = pair(&mesh);
+    let (home, admin) = ("http://pay.mesh/", "http://pay.mesh/admin/keys");
+    let by_port = format!("RINGWAY_PAY_{}_ADDR", pay.port);
+    until_answered(&mut web, home, "200 pay");
+    assert_eq!(
+        can(&mesh, "web pay"),
+        (
+            "allowed: no policy is about it, or none forbids it \
+        spiffe://mesh.local/ns/default/sa/web calls default/pay, port PORT, http"
+                .replace("PORT", &pay.port.to_string()),
+            0
+        )
+    );
+
+    let is_web = "sources: [{type: ServiceAccount, serviceAccount: {name: web}}]";
+    mesh.write(&of_pay("ALLOW", "sources: [{type: ServiceAccount, serviceAccount: {name: mobile}}]"));
+    until_answered(&mut web, home, "403 RBAC: access denied");
+    until_answered(&mut web, &by_port, "403 RBAC: access denied");
+    assert_eq!(can(&mesh, "web pay").1, 1);
+    assert_eq!(
+        can(&mesh, "mobile pay"),
+        (
+            "allowed: a rule allows it mesh.yaml:8:5: AuthorizationPolicy default/of-pay, spec.rules[0]"
+                .to_owned(),
+            0
+        )
+    );
+
+    mesh.write(&of_pay("ALLOW", is_web));
+    until_answered(&mut web, home, "200 pay");
+    until_answered(&mut web, admin, "200 pay");
+
+    let is_admin = "httpAttributes: {paths: [{type: PathPrefix, value: /admin}]}";
+    mesh.write(&of_pay("DENY", &format!("{is_web}\n    {is_admin}")));
+    until_answered(&mut web, admin, "403 RBAC: access denied");
+    until_answered(&mut web, home, "200 pay");
+    assert_eq!(
+        can(&mesh, "web pay GET /%61dmin//keys"),
+        (
+            "denied: a rule denies it mesh.yaml:8:5: AuthorizationPolicy default/of-pay, spec.rules[0]"
+                .to_owned(),
+            1
+        )
+    );
+
+    // What cannot be used changes nothing.
+    mesh.write(&of_pay("DENIED", is_admin));
+    assert_eq!(can(&mesh, "web pay GET /admin").1, 1);
+    until_answered(&mut web, admin, "403 RBAC: access denied");
+    mesh.write("");
+    until_answered(&mut web, admin, "200 pay");
+    assert_eq!(can(&mesh, "web nobody").1, 2);
+}
+
+#[test]
+fn a_connection_of_no_protocol_is_ended_when_a_policy_comes_that_does_not_allow_it() {
+    let mesh = Mesh::with_proxy(proxy());
+    let mut pay = pay_on(&mesh, mesh.port(), &["--protocol", "tcp"]);
+    pay.until("taking requests");
+    let mut web = web(&mesh, &pay);
+    let by_port = format!("RINGWAY_PAY_{}_ADDR", pay.port);
+    until_answered(&mut web, &by_port, "200 pay");
+    mesh.write(&of_pay("ALLOW", "sources: [{type: ServiceAccount, serviceAccount: {name: mobile}}]"));
+    until_answered(&mut web, &by_port, "no answer ");
+    mesh.write("");
+    until_answered(&mut web, &by_port, "200 pay");
+}

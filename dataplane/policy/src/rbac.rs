@@ -16,7 +16,13 @@ use core::net::{IpAddr, SocketAddr};
 use wire::head::RequestView;
 
 pub use self::condition::{Condition, Conditions, Ports};
-use crate::{forwarded::ForwardedTrust, limits, peer::Peer, route::RouteScratch};
+use crate::{
+    client_cert::FORWARDED_CLIENT_CERT,
+    forwarded::{FORWARDED_FOR, FORWARDED_PROTO, ForwardedTrust},
+    limits,
+    peer::Peer,
+    route::RouteScratch,
+};
 
 /// The rules of one filter (Envoy: `RBAC` of the HTTP and of the network filter). `None` decides nothing.
 #[derive(Clone, Debug, Default)]
@@ -130,6 +136,21 @@ pub enum RulesError {
         /// The limit.
         max: usize,
     },
+}
+
+/// Headers that a proxy writes or takes off before Envoy's filter would look at them.
+const WRITTEN_BY_PROXIES: &[&[u8]] = &[
+    FORWARDED_CLIENT_CERT,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    b"x-envoy-external-address",
+    b"x-envoy-internal",
+    b"x-request-id",
+];
+
+/// Whether a header is the proxy's own: of it a rule would believe what anybody says.
+pub fn is_written_by_proxies(name: &[u8]) -> bool {
+    WRITTEN_BY_PROXIES.iter().any(|own| name.eq_ignore_ascii_case(own))
 }
 
 impl Rbac {

@@ -11,10 +11,8 @@ use std::{sync::Arc, time::Duration};
 
 use policy::{
     cidr::Cidr,
-    client_cert::FORWARDED_CLIENT_CERT,
-    forwarded::{FORWARDED_FOR, FORWARDED_PROTO},
     network_filter::NetworkRbac,
-    rbac::{Action, Condition, Conditions, Policy, Ports, Rbac, Rules},
+    rbac::{Action, Condition, Conditions, Policy, Ports, Rbac, Rules, is_written_by_proxies},
     route::HeaderMatch,
     string_match::StringMatch,
 };
@@ -216,19 +214,9 @@ fn always(any: bool, at: &At<'_>) -> Result<Condition, Fault> {
     Err(at.field("any").fault(reason))
 }
 
-/// Headers that the proxy writes or takes off before Envoy's filter would look at them.
-const OWN_HEADERS: &[&[u8]] = &[
-    FORWARDED_CLIENT_CERT,
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
-    b"x-envoy-external-address",
-    b"x-envoy-internal",
-    b"x-request-id",
-];
-
 fn header(value: &HeaderMatcher, of: Of, at: &At<'_>) -> Result<HeaderMatch, Fault> {
     of_request(of, at)?;
-    if OWN_HEADERS.iter().any(|own| value.name.as_bytes().eq_ignore_ascii_case(own)) {
+    if is_written_by_proxies(value.name.as_bytes()) {
         return Err(at.field("name").unsupported());
     }
     route_match::header(value, at)
