@@ -1,6 +1,6 @@
 //! `ringway.control.v1.Identity`: signs what proxies and hosts ask for, if they may be that.
 //!
-//! Who asks is what is proved, by the kernel or by a host's token. Everybody else is refused, and every refusal is one line and
+//! Who asks is what is proved, by the kernel, by a host's certificate or by its token. Everybody else is refused, and every refusal is one line and
 //! one count. What was issued is in the store before it is given out.
 
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use proto::control::{SignRequest, SignResponse};
 use tonic::{Code, Request, Response, Status};
 
 use crate::ca::{CurrentAuthority, SignError, Signed};
-use crate::caller::{Caller, Unproved, Users};
+use crate::caller::{Caller, NotAllowed, SpeaksFor, Unproved, Users};
 use crate::metrics::Metrics;
 use crate::store::{Grant, Issue, Store, StoreError, Token};
+use crate::svid;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -42,13 +43,11 @@ pub(crate) enum Refused {
     #[error("the token is unknown, spent or expired; `ringway token` makes another")]
     Token,
     /// A user who may be nobody.
-    #[error("user {uid} may not ask for {id}; only root and the user who runs the control plane may")]
-    User {
-        /// Its number.
-        uid: u32,
-        /// What it asks for.
-        id: SpiffeId,
-    },
+    #[error("{0}")]
+    User(String),
+    /// A host asks for what may not run there.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     /// A token is for one host.
     #[error("this token is for the identity of host {host}, not for {id}")]
     OtherHost {
@@ -74,7 +73,7 @@ impl Refused {
             Refused::Sign(SignError::TrustDomain { .. }) => 1,
             Refused::Unproved(_) => 2,
             Refused::Token => 3,
-            Refused::User { .. } | Refused::OtherHost { .. } => 4,
+            Refused::User(_) | Refused::NotAllowed(_) | Refused::OtherHost { .. } => 4,
             Refused::Sign(SignError::Sign(_) | SignError::Ended) | Refused::Store(_) => 5,
         }
     }
@@ -84,7 +83,8 @@ impl Refused {
             Refused::Identity(_) | Refused::Sign(SignError::Request(_)) => Code::InvalidArgument,
             Refused::Unproved(_) | Refused::Token => Code::Unauthenticated,
             Refused::Sign(SignError::TrustDomain { .. })
-            | Refused::User { .. }
+            | Refused::User(_)
+            | Refused::NotAllowed(_)
             | Refused::OtherHost { .. } => Code::PermissionDenied,
             // Not the fault of who asks, and it may be better a moment later.
             Refused::Sign(SignError::Sign(_) | SignError::Ended) | Refused::Store(_) => Code::Unavailable,
@@ -138,30 +138,39 @@ impl IdentityService {
         identity: &str,
         now: SystemTime,
     ) -> Result<SignResponse, Refused> {
-        let id = SpiffeId::parse(identity);
-        let issued_to = match caller {
+        let authority = self.authority.get();
+        let (id, issued_to) = match caller {
             Caller::User(uid) => {
-                let id = id.clone()?;
                 if !self.users.may_be_anybody(*uid) {
-                    return Err(Refused::User { uid: *uid, id });
+                    return Err(Refused::User(self.users.refusal(*uid)));
                 }
-                format!("user {uid}")
+                (SpiffeId::parse(identity)?, format!("user {uid}"))
+            }
+            Caller::Host(name) => {
+                let id = SpiffeId::parse(identity)?;
+                // Its own it renews.
+                if id != svid::host(authority.trust_domain(), name)? {
+                    let allowed =
+                        self.store.grant_of_host(name)?.map(|grant| grant.allowed).unwrap_or_default();
+                    SpeaksFor::Host { name: Arc::clone(name), allowed: allowed.into() }.check(id.as_str())?;
+                }
+                (id, format!("host {name}"))
             }
             Caller::Token(token) => {
                 let Grant { host, .. } = self.store.look_at_token(token, now)?.ok_or(Refused::Token)?;
-                let id = id.clone()?;
-                if id.path().strip_prefix("/host/") != Some(&*host) {
+                let own = svid::host(authority.trust_domain(), &host)?;
+                // Who has a token need not know what it is for.
+                let id = if identity.is_empty() { own.clone() } else { SpiffeId::parse(identity)? };
+                if id != own {
                     return Err(Refused::OtherHost { host, id });
                 }
-                format!("token of host {host}")
+                (id, format!("token of host {host}"))
             }
         };
-        let id = id?;
-        let authority = self.authority.get();
         let signed = authority.sign(csr, &id, now)?;
         let token = match caller {
             Caller::Token(token) => Some(token),
-            Caller::User(_) => None,
+            Caller::User(_) | Caller::Host(_) => None,
         };
         self.keep(&id, &signed, issued_to, token, now)?;
         let not_after = signed.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub identities_issued: AtomicU64,
     /// Certificates refused, by reason.
     pub identities_refused: [AtomicU64; Refused::LABELS.len()],
+    /// Handshakes of other machines that came to nothing.
+    pub handshakes_refused: AtomicU64,
     /// From the moment a change was noticed until one proxy that it concerns had it active.
     pub apply_to_active: Histogram,
 }
@@ -127,6 +129,9 @@ impl Metrics {
     }
 
     fn render_identities(&self, out: &mut Text) {
+        let (name, refused) =
+            ("ringway_control_handshakes_refused_total", self.handshakes_refused.load(Relaxed));
+        out.single(name, "counter", "Handshakes of other machines that came to nothing", refused);
         let issued = self.identities_issued.load(Relaxed);
         out.single("ringway_control_identities_issued_total", "counter", "Certificates issued", issued);
         let name = "ringway_control_identities_refused_total";

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use proto::ads::server::AggregatedDiscoveryServiceServer;
 use proto::control::identity_server::IdentityServer;
@@ -15,20 +15,24 @@ use proto::control::registry_server::RegistryServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 
 use crate::ads::server::AdsServer;
 use crate::api;
 use crate::ca::{AuthorityError, AuthoritySource, CurrentAuthority, GivenFiles};
-use crate::caller::Users;
+use crate::caller::{Callers, Users};
+use crate::files::{self, Readers};
+use crate::host;
 use crate::identity::IdentityService;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryService};
 use crate::report::{Proxies, ReportService};
 use crate::source::file::{Directory, DirectoryError, LookNow};
 use crate::store::{Store, StoreError};
+use crate::transport::{self, Connection, TlsError, TlsIdentity};
 use crate::world::World;
 use crate::world_maker::WorldMaker;
 
@@ -46,6 +50,9 @@ const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(10);
 /// The unix socket in the data directory that proxies and workloads of this machine connect to, where nobody says another.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
+/// Roots of the mesh in the data directory, in PEM.
+pub(crate) const BUNDLE: &str = "bundle.pem";
+
 /// How long [`Server::stop`] waits for streams and requests to end.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 
@@ -56,6 +63,8 @@ pub struct Options {
     pub config: PathBuf,
     /// The unix socket that proxies and workloads connect to; see [`CONTROL_SOCKET`].
     pub socket: PathBuf,
+    /// Where other machines connect to, over TLS; nowhere if `None`.
+    pub listen: Option<SocketAddr>,
     /// Where the API is served; loopback only.
     pub api: SocketAddr,
     /// What survives a restart; created if missing.
@@ -79,6 +88,9 @@ pub enum StartError {
     /// There is no store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Other machines cannot be shown who this is.
+    #[error("cannot make an identity for other machines")]
+    Tls(#[from] TlsError),
     /// There is no certificate authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -109,9 +121,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// Two control planes would overwrite each other's files.
-    #[error(
-        "the data directory {path} belongs to another control plane that runs; --data-dir names another place"
-    )]
+    #[error("the data directory {path} belongs to another ringway that runs; --data-dir names another place")]
     DataDirInUse {
         /// The directory.
         path: PathBuf,
@@ -123,6 +133,7 @@ pub enum StartError {
 pub struct Server {
     /// Removed at the end.
     socket: PathBuf,
+    hosts: Option<SocketAddr>,
     api: SocketAddr,
     proxies: Arc<Proxies>,
     worlds: watch::Receiver<Arc<World>>,
@@ -136,7 +147,8 @@ impl Server {
     /// Reads the documents, binds both addresses and serves. Documents that are wrong are reported and the others
     /// serve; everything else that is wrong is an error here.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { config, socket, api, data_dir, lease, trust_domain, svid_life, authority } = options;
+        let Options { config, socket, listen, api, data_dir, lease, trust_domain, svid_life, authority } =
+            options;
         check_loopback(api)?;
         let data_dir_lock = take_data_dir(&data_dir)?;
         let directory = Directory::open(&config, &data_dir.join("documents"))?;
@@ -146,9 +158,27 @@ impl Server {
             trust_domain: trust_domain.clone(),
             svid_life,
         })?);
+        keep_bundle(&authority.get().bundle(), &data_dir)?;
         let store = Arc::new(Store::open(&data_dir)?);
-        let workloads = listen(&socket).await?;
+        let bind =
+            |source| StartError::Bind { option: "--socket", address: socket.display().to_string(), source };
+        let workloads = listen_on(&socket).await.map_err(bind)?;
         let bind = |source| StartError::Bind { option: "--api", address: api.to_string(), source };
+        let hosts = match listen {
+            None => None,
+            Some(address) => {
+                let bind =
+                    |source| StartError::Bind { option: "--listen", address: address.to_string(), source };
+                let identity = TlsIdentity::new(authority.clone(), SystemTime::now())?;
+                Some((TcpListener::bind(address).await.map_err(bind)?, Arc::new(identity)))
+            }
+        };
+        // An address by which other machines come is one by which they reach workloads, too.
+        if let Some(ip) = listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified()) {
+            let kept = host::advertise(&data_dir, ip);
+            kept.map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+        }
+        let hosts_address = hosts.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
         let api_listener = TcpListener::bind(api).await.map_err(bind)?;
         let api = api_listener.local_addr().map_err(bind)?;
 
@@ -175,7 +205,14 @@ impl Server {
         let returning_from = (!known.registry.is_restored()).then(|| Instant::now() + lease);
         let mut tasks = JoinSet::new();
         let router = router(&known, identity, returning_from);
-        let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(workloads), stopped(&stop));
+        let workloads = UnixListenerStream::new(workloads).map(|accepted| accepted.map(Connection::Unix));
+        let (accepted, remote) = mpsc::channel(1);
+        if let Some((listener, identity)) = hosts {
+            let accepting = transport::accept(listener, identity, known.metrics.clone(), accepted);
+            tasks.spawn(until(stopped(&stop), accepting));
+        }
+        let connections = workloads.merge(ReceiverStream::new(remote));
+        let served = router.serve_with_incoming_shutdown(connections, stopped(&stop));
         tasks.spawn(async move {
             if let Err(error) = served.await {
                 tracing::error!(%error, "the xDS server ended");
@@ -196,12 +233,26 @@ impl Server {
         tasks.spawn(until(stopped(&stop), async move {
             registry.expire(|instance| forgetting.forget_workload(instance)).await;
         }));
-        Ok(Server { socket, api, proxies, worlds, stop, tasks, _data_dir_lock: data_dir_lock })
+        Ok(Server {
+            socket,
+            hosts: hosts_address,
+            api,
+            proxies,
+            worlds,
+            stop,
+            tasks,
+            _data_dir_lock: data_dir_lock,
+        })
     }
 
     /// The unix socket that proxies and workloads connect to.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where other machines connect to; the port is the one that was bound.
+    pub fn hosts(&self) -> Option<SocketAddr> {
+        self.hosts
     }
 
     /// Where the API is; the port is the one that was bound.
@@ -237,20 +288,20 @@ impl Drop for Server {
 
 /// What proxies and workloads call. Identities are for others too, who show a token.
 fn router(known: &api::Api, identity: IdentityService, returning_from: Option<Instant>) -> Router {
-    let api::Api { worlds, proxies, registry, metrics, trust_domain, store: _, look_now: _ } = known.clone();
+    let api::Api { worlds, proxies, registry, metrics, trust_domain, store, look_now: _ } = known.clone();
     let ads =
         AdsServer { worlds: worlds.clone(), proxies: proxies.clone(), metrics, trust_domain, returning_from };
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let reports = ReportService::new(proxies.clone(), worlds.clone());
     let registrations = RegistryService::new(registry, worlds, proxies);
-    let users = Users::ours();
+    let callers = Callers::new(Users::ours(), store);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WAIT))
-        .add_service(InterceptedService::new(ads, users))
+        .add_service(InterceptedService::new(ads, callers.clone()))
         .add_service(IdentityServer::new(identity))
-        .add_service(ProxyServer::with_interceptor(reports, users))
-        .add_service(RegistryServer::with_interceptor(registrations, users))
+        .add_service(ProxyServer::with_interceptor(reports, callers.clone()))
+        .add_service(RegistryServer::with_interceptor(registrations, callers))
 }
 
 async fn until(stopped: impl Future<Output = ()>, task: impl Future<Output = ()>) {
@@ -275,8 +326,8 @@ fn check_loopback(api: SocketAddr) -> Result<(), StartError> {
     }
 }
 
-/// Creates the directory if it is missing, and takes it for this control plane alone.
-fn take_data_dir(path: &Path) -> Result<File, StartError> {
+/// Creates the directory if it is missing, and takes it for this process alone.
+pub(crate) fn take_data_dir(path: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::DataDir { path: path.to_owned(), source };
     std::fs::create_dir_all(path).map_err(failed)?;
     let lock = File::create(path.join("lock")).map_err(failed)?;
@@ -287,13 +338,18 @@ fn take_data_dir(path: &Path) -> Result<File, StartError> {
     }
 }
 
-async fn listen(socket: &Path) -> Result<UnixListener, StartError> {
-    let failed = |source| {
-        let address = socket.display().to_string();
-        StartError::Bind { option: "--socket", address, source }
-    };
-    remove_stale(socket).await.map_err(failed)?;
-    UnixListener::bind(socket).map_err(failed)
+/// Writes down whom the mesh trusts: a token names one of them, and tools take it as it is.
+fn keep_bundle(roots: &[Vec<u8>], data_dir: &Path) -> Result<(), StartError> {
+    let pem = |root: &Vec<u8>| pem::encode(&pem::Pem::new("CERTIFICATE", root.clone()));
+    let (path, content) = (data_dir.join(BUNDLE), roots.iter().map(pem).collect::<String>());
+    let written = files::replace(&path, content.as_bytes(), Readers::Any);
+    written.map_err(|source| StartError::DataDir { path: data_dir.to_owned(), source })
+}
+
+/// Listens on a unix socket that nobody else serves.
+pub(crate) async fn listen_on(socket: &Path) -> io::Result<UnixListener> {
+    remove_stale(socket).await?;
+    UnixListener::bind(socket)
 }
 
 /// Removes a socket that an earlier process left behind; one that somebody serves is left alone.

@@ -357,7 +357,7 @@ async fn a_data_directory_belongs_to_one_control_plane_at_a_time() {
         ringway::server::Server::start(support::options(plane.dir.path(), Duration::from_secs(60))).await;
     let data = plane.dir.path().join("data");
     let said = format!(
-        "the data directory {} belongs to another control plane that runs; --data-dir names another place",
+        "the data directory {} belongs to another ringway that runs; --data-dir names another place",
         data.display()
     );
     assert_eq!(second.unwrap_err().to_string(), said);

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::session::{self, Answer, Session};
 use super::view::View;
+use crate::caller::SpeaksFor;
 use crate::compile::{Client, ResourceType};
 use crate::metrics::Metrics;
 use crate::report::{Accepted, Connected, Proxies, UserAgent, Wanted};
@@ -54,6 +55,7 @@ impl AggregatedDiscoveryService for AdsServer {
         &self,
         requests: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let speaks_for = SpeaksFor::of(requests.extensions())?;
         // At most one response per type is unanswered, so a client that does not read fills nothing.
         let (responses, receiver) = mpsc::channel(2 * ResourceType::ALL.len());
         let server = AdsServer {
@@ -66,7 +68,7 @@ impl AggregatedDiscoveryService for AdsServer {
         self.metrics.streams.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let metrics = server.metrics.clone();
-            if let Err(status) = serve(server, requests.into_inner(), &responses).await {
+            if let Err(status) = serve(server, &speaks_for, requests.into_inner(), &responses).await {
                 metrics.refused_streams.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(reason = status.message(), "stream refused");
                 let _ = responses.send(Err(status)).await;
@@ -81,11 +83,14 @@ type Responses = mpsc::Sender<Result<EncodedDeltaResponse, Status>>;
 /// One stream from its first request to its end. An error is the client's fault.
 async fn serve(
     mut server: AdsServer,
+    speaks_for: &SpeaksFor,
     mut requests: Streaming<DeltaDiscoveryRequest>,
     responses: &Responses,
 ) -> Result<(), Status> {
     let Ok(Some(first)) = requests.message().await else { return Ok(()) };
     let (node, client, agent) = who(first.node.as_ref(), &server.trust_domain)?;
+    let identity = client.own_identity(&server.trust_domain);
+    speaks_for.check(&identity).map_err(|refused| Status::permission_denied(refused.to_string()))?;
     if let Some(from) = server.returning_from.filter(|_| !first.initial_resource_versions.is_empty()) {
         tokio::select! {
             () = tokio::time::sleep_until(from.into()) => {}

@@ -10,6 +10,7 @@ mod demo;
 mod exec_tied;
 mod gateway;
 mod id;
+mod join;
 mod output;
 mod progress;
 mod proxy;
@@ -50,6 +51,8 @@ enum Command {
     Run(run::Args),
     /// Run the proxy of a Gateway
     Gateway(gateway::Args),
+    /// Make this machine one of a mesh whose control plane is elsewhere
+    Join(join::Args),
     /// Make a token with which a host joins the mesh
     Token(token::Args),
     /// Show identities and their certificates
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Run(args) => run::run(args),
         Command::Gateway(args) => gateway::run(&args),
+        Command::Join(args) => join::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Id(args) => id::run(&args),
         Command::Demo(args) => demo::run(args),

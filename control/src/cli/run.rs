@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 
 use super::progress::{say, tell_life, tell_registration};
 use super::proxy::{self, ProxyArgs, ProxyError, drained_or_signal, log_filter, ready_or_signal};
+use crate::host;
 use crate::sidecar::environment::{Dependency, is_dns_label};
 use crate::sidecar::process::Life;
 use crate::sidecar::signals::{Received, Signals};
@@ -63,9 +64,9 @@ pub(super) struct Args {
     /// Namespace of the service
     #[arg(long, value_name = "NS", default_value = "default", value_parser = dns_label)]
     namespace: String,
-    /// Address of this machine on which other proxies reach the application
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    advertise: IpAddr,
+    /// Address of this machine on which other proxies reach the application [default: that by which it has joined, or 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    advertise: Option<IpAddr>,
     /// A service the application calls by a local port: SERVICE[.NAMESPACE]:PORT[=LOCALPORT]; may be repeated
     #[arg(long, value_name = "SERVICE:PORT[=LOCALPORT]")]
     to: Vec<Dependency>,
@@ -142,15 +143,17 @@ async fn story(args: Args) -> Result<u8, RunError> {
 }
 
 fn options(args: &Args) -> Result<SidecarOptions, ProxyError> {
+    let proxy = args.proxy.options(&args.proxy_log, args.drain_timeout)?;
+    let joined = host::advertised(&proxy.data_dir);
     Ok(SidecarOptions {
         namespace: args.namespace.clone(),
         service: args.name.clone(),
         port: args.port,
         app_protocol: args.protocol.clone(),
-        advertise: args.advertise,
+        advertise: args.advertise.or(joined).unwrap_or(Ipv4Addr::LOCALHOST.into()),
         dependencies: args.to.clone(),
         labels: args.label.iter().cloned().collect(),
-        proxy: args.proxy.options(&args.proxy_log, args.drain_timeout)?,
+        proxy,
     })
 }
 

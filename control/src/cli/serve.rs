@@ -24,6 +24,7 @@ Exit codes: 0 after Ctrl-C or SIGTERM, 1 if it cannot start.
 Examples:
   ringway serve --config ./mesh
   ringway serve --config ./mesh --data-dir ./state --api 127.0.0.1:0
+  ringway serve --config ./mesh --listen 0.0.0.0:15010
   ringway serve --config ./mesh --socket /run/ringway/control.sock
   ringway serve --config ./mesh --ca-cert mesh.pem --ca-key mesh.key --ca-root company.pem
 
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// Unix socket that proxies and workloads connect to [default: control.sock in the data directory]
     #[arg(long, value_name = "PATH", env = "RINGWAY_SOCKET")]
     socket: Option<PathBuf>,
+    /// Where other machines connect to (`ringway join`), over TLS: IP:PORT [default: nowhere]
+    #[arg(long, value_name = "ADDR", env = "RINGWAY_LISTEN", value_parser = address::parse)]
+    listen: Option<SocketAddr>,
     /// Where the API is served: IP:PORT on loopback
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080", env = "RINGWAY_API_LISTEN",
         value_parser = address::parse)]
@@ -112,6 +116,7 @@ async fn serve(args: Args) -> Result<(), ServeError> {
     let options = Options {
         config: args.config.clone(),
         socket: args.socket.unwrap_or_else(|| data_dir.join(server::CONTROL_SOCKET)),
+        listen: args.listen,
         api: args.api,
         data_dir: data_dir.clone(),
         lease: server::LEASE,
@@ -128,6 +133,9 @@ async fn serve(args: Args) -> Result<(), ServeError> {
     let world = server.worlds().borrow().clone();
     let (documents, errors) = (world.documents.objects.len(), world.documents.errors.len());
     println!("control plane  unix:{}", server.socket().display());
+    if let Some(address) = server.hosts() {
+        println!("other hosts    {address}");
+    }
     println!("api            http://{}", server.api());
     println!(
         "config         {}  {}  {documents} documents, {errors} errors",

@@ -1,16 +1,21 @@
 //! `ringway token`: a secret with which one host joins the mesh, once.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use policy::peer::SpiffeId;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
 use super::data_dir::{DataDir, NoDataDir};
 use super::output::{self, Format};
 use crate::ca::TRUST_DOMAIN_DEFAULT;
+use crate::host::{JoinToken, RootHash};
+use crate::server::BUNDLE;
 use crate::sidecar::environment::is_dns_label;
 use crate::store::{Grant, NoRandom, Store, StoreError, Token};
 
@@ -21,13 +26,14 @@ const HOST_BYTES_MAX: usize = 253;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 It is run where the control plane runs, by the user who runs it. The token is printed alone on standard output and kept \
-nowhere: who has lost it makes another. It buys the host's own identity, once; what --allow names is kept with it.
+nowhere: who has lost it makes another. It buys the host's own identity, once (`ringway join`). What --allow names may run \
+there from then on, and nothing that an earlier token of the host allowed.
 
 Exit codes: 0, or 1 if there is no token.
 
 Examples:
   ringway token --host vm1 --allow shop/web,shop/pay
-  ringway token --host vm1 --allow shop/web --ttl 10m > vm1.token
+  ringway token --host vm1 --allow shop/web --ttl 10m > vm1.token   # there: ringway join CONTROL:15010 --token-file vm1.token
   ringway token --host vm1 --allow shop/web -o json | jq -r .token")]
 pub(super) struct Args {
     /// Name of the host
@@ -97,6 +103,8 @@ enum TokenError {
     TrustDomain(String),
     #[error("{0:?} is too far away")]
     Ttl(Duration),
+    #[error("no root of a mesh is in {path}; `ringway serve` writes it there when it starts")]
+    NoRoot { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Random(#[from] NoRandom),
     #[error(transparent)]
@@ -136,9 +144,10 @@ fn make(args: &Args) -> Result<(), TokenError> {
     let host = identity(format!("/host/{}", args.host.0))?;
     let now = SystemTime::now();
     let expires_at = now.checked_add(args.ttl).ok_or(TokenError::Ttl(args.ttl))?;
-    let token = Token::new()?;
+    let data_dir = args.data_dir.path()?;
+    let token = JoinToken { token: Token::new()?, root: root(&data_dir.join(BUNDLE))? };
     let grant = Grant { host: args.host.0.clone(), allowed };
-    Store::open(&args.data_dir.path()?)?.add_token(&token, &grant, now, expires_at)?;
+    Store::open(&data_dir)?.add_token(&token.token, &grant, now, expires_at)?;
     let mut out = io::stdout().lock();
     match args.output {
         // Alone, so that it goes into a file or a variable as it is.
@@ -146,11 +155,19 @@ fn make(args: &Args) -> Result<(), TokenError> {
         Format::Json => {
             let allow = grant.allowed.iter().map(SpiffeId::as_str).collect();
             let ttl_seconds = args.ttl.as_secs();
-            let made = Made { token: token.reveal(), host: host.to_string(), allow, ttl_seconds };
+            let made = Made { token: &token.reveal(), host: host.to_string(), allow, ttl_seconds };
             writeln!(out, "{}", output::pretty(&made))?;
         }
     }
     Ok(())
+}
+
+/// The root by which a host knows the control plane.
+fn root(path: &Path) -> Result<RootHash, TokenError> {
+    let no_root = |source| TokenError::NoRoot { path: path.to_owned(), source };
+    let content = std::fs::read(path).map_err(no_root)?;
+    let root = CertificateDer::from_pem_slice(&content).map_err(|error| no_root(io::Error::other(error)))?;
+    Ok(RootHash::of(&root))
 }
 
 #[cfg(test)]

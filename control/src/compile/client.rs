@@ -137,13 +137,22 @@ impl Client {
         Ok(client)
     }
 
+    /// The identity of what it stands for.
+    pub(crate) fn own_identity(&self, trust_domain: &str) -> String {
+        let (namespace, name) = match self {
+            Self::Sidecar(of) => (&of.namespace, &of.service),
+            Self::Gateway(of) => (&of.namespace, &of.name),
+        };
+        identity_of(trust_domain, &Name::new(namespace.as_str(), name.as_str()))
+    }
+
     /// A proxy has the identity of what it stands for, or none.
     fn check_identity(&self, trust_domain: &str) -> Result<(), ClientError> {
-        let (namespace, name, is) = match self {
-            Self::Sidecar(of) => (&of.namespace, &of.service, &of.identity),
-            Self::Gateway(of) => (&of.namespace, &of.name, &of.identity),
+        let own = self.own_identity(trust_domain);
+        let is = match self {
+            Self::Sidecar(of) => &of.identity,
+            Self::Gateway(of) => &of.identity,
         };
-        let own = identity_of(trust_domain, &Name::new(namespace.as_str(), name.as_str()));
         match is {
             Some(is) if is.as_str() != own => Err(ClientError::Identity { is: is.clone(), own }),
             _ => Ok(()),

@@ -87,6 +87,7 @@ impl Mesh {
         let options = server::Options {
             config,
             socket,
+            listen: None,
             api: api.address(),
             data_dir,
             lease: LEASE,

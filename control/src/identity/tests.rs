@@ -55,6 +55,7 @@ fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted(
     let now = SystemTime::now();
     let user = |uid| Ok(Caller::User(uid));
     let with = |token: Token| Ok(Caller::Token(token));
+    let host = |name: &str| Ok(Caller::Host(name.into()));
     let good = token(&service, now);
     let late = token(&service, now - Duration::from_secs(60));
     let unknown = Token::new().unwrap();
@@ -64,12 +65,7 @@ fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted(
         (user(0), WEB, Code::Ok, ""),
         (user(1000), WEB, Code::Ok, ""),
         (user(1000), VM1, Code::Ok, ""),
-        (
-            user(1001),
-            WEB,
-            Code::PermissionDenied,
-            "user 1001 may not ask for spiffe://mesh.local/ns/shop/sa/web; ",
-        ),
+        (user(1001), WEB, Code::PermissionDenied, "user 1001 is not served; "),
         (Err(Unproved::Nobody), WEB, Code::Unauthenticated, "who asks is not proved: "),
         (user(0), "web", Code::InvalidArgument, "a SPIFFE ID begins with `spiffe://`"),
         (user(0), "spiffe://other/a", Code::PermissionDenied, "spiffe://other/a is not of the trust domain"),
@@ -88,14 +84,43 @@ fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted(
             "this token is for the identity of host vm1, not for ",
         ),
         (with(good.clone()), "spiffe://mesh.local/host/vm2", Code::PermissionDenied, "this token is for "),
+        (with(good.clone()), "spiffe://other/host/vm1", Code::PermissionDenied, "this token is for "),
+        // Before it has spent a token it may run nothing.
         (
-            with(good.clone()),
-            "spiffe://other/host/vm1",
+            host("vm1"),
+            WEB,
             Code::PermissionDenied,
-            "spiffe://other/host/vm1 is not of",
+            "spiffe://mesh.local/ns/shop/sa/web may not run on host vm1",
         ),
-        (with(good.clone()), VM1, Code::Ok, ""),
+        // What it is for need not be said.
+        (with(good.clone()), "", Code::Ok, ""),
         (with(good.clone()), VM1, Code::Unauthenticated, spent),
+        (host("vm1"), WEB, Code::Ok, ""),
+        (host("vm1"), VM1, Code::Ok, ""),
+        (
+            host("vm1"),
+            "spiffe://mesh.local/ns/shop/sa/pay",
+            Code::PermissionDenied,
+            "spiffe://mesh.local/ns/shop/sa/pay may",
+        ),
+        (
+            host("vm1"),
+            "spiffe://mesh.local/host/vm2",
+            Code::PermissionDenied,
+            "spiffe://mesh.local/host/vm2 may not",
+        ),
+        (
+            host("vm1"),
+            "spiffe://mesh.local/control-plane",
+            Code::PermissionDenied,
+            "spiffe://mesh.local/control-plane may",
+        ),
+        (
+            host("vm2"),
+            WEB,
+            Code::PermissionDenied,
+            "spiffe://mesh.local/ns/shop/sa/web may not run on host vm2",
+        ),
     ];
     for (row, (caller, id, code, said)) in table.into_iter().enumerate() {
         let (is, message) = told(&service, caller, &csr, id);
@@ -103,11 +128,17 @@ fn only_who_may_be_somebody_is_given_that_and_a_refusal_says_why_and_is_counted(
         assert!(message.starts_with(said), "row {row}: {message}");
     }
     let refused = service.metrics.identities_refused.each_ref().map(|count| count.load(Relaxed));
-    assert_eq!((service.metrics.identities_issued.load(Relaxed), refused), (4, [1, 2, 2, 3, 3, 0]));
+    assert_eq!((service.metrics.identities_issued.load(Relaxed), refused), (6, [1, 1, 2, 3, 9, 0]));
     let issues = service.store.valid_issues(SystemTime::now()).unwrap();
     let to: Vec<_> = issues.iter().map(|of| (&of.identity[..], &of.issued_to[..])).collect();
-    assert_eq!(to.len(), 4);
-    for row in [(VM1, "user 1000"), (VM1, "token of host vm1"), (WEB, "user 0"), (WEB, "user 1000")] {
+    assert_eq!(to.len(), 6);
+    for row in [
+        (VM1, "user 1000"),
+        (VM1, "token of host vm1"),
+        (WEB, "user 0"),
+        (WEB, "user 1000"),
+        (WEB, "host vm1"),
+    ] {
         assert!(to.contains(&row), "{row:?} in {to:?}");
     }
 }

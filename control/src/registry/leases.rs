@@ -7,6 +7,7 @@ use std::time::Instant;
 use proto::control;
 
 use super::RegistrationRow;
+use crate::caller::SpeaksFor;
 use crate::compile::identity;
 use crate::model::{Name, Registration, Registrations};
 
@@ -61,6 +62,15 @@ pub enum Refusal {
         /// `namespace/service` of that one.
         service: String,
     },
+    /// Another host has the instance.
+    #[error("an instance of this name is registered from host {host}")]
+    InstanceTaken {
+        /// The host.
+        host: String,
+    },
+    /// It may not run where it does.
+    #[error("{0}")]
+    NotAllowed(String),
     /// There are too many.
     #[error("{REGISTRATIONS_COUNT_MAX} workloads are registered, which is the limit")]
     TooMany,
@@ -70,6 +80,24 @@ impl Leases {
     /// None yet, of workloads of `trust_domain`.
     pub fn new(trust_domain: String) -> Leases {
         Leases { trust_domain, by_instance: BTreeMap::new(), by_address: BTreeMap::new(), next_order: 0 }
+    }
+
+    /// Refuses what the caller may not register. Where a workload is, the certificate of its host says, whatever it calls itself.
+    pub(crate) fn admit(
+        &self,
+        message: &mut control::Registration,
+        speaks_for: &SpeaksFor,
+    ) -> Result<(), Refusal> {
+        let SpeaksFor::Host { name: host, .. } = speaks_for else { return Ok(()) };
+        let service = Name::new(message.namespace.as_str(), message.service.as_str());
+        let allowed = speaks_for.check(&identity(&self.trust_domain, &service));
+        allowed.map_err(|refused| Refusal::NotAllowed(refused.to_string()))?;
+        let holder = self.by_instance.get(&message.instance).map(|lease| &*lease.registration.host);
+        if let Some(other) = holder.filter(|holder| *holder != &**host) {
+            return Err(Refusal::InstanceTaken { host: other.to_owned() });
+        }
+        message.host = host.to_string();
+        Ok(())
     }
 
     /// Registers or renews. The registration counts until `ends`, whether refused for a conflict or not.
@@ -284,6 +312,8 @@ fn is_dns_label(text: &str) -> bool {
 pub(super) mod tests {
     use std::time::Duration;
 
+    use policy::peer::SpiffeId;
+
     use super::*;
 
     pub(in crate::registry) fn message(instance: &str, address: &str) -> control::Registration {
@@ -308,6 +338,31 @@ pub(super) mod tests {
     }
 
     pub(in crate::registry) const LEASE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_host_registers_what_may_run_there_and_takes_nothing_from_others() {
+        let mut leases = leases();
+        let ends = Instant::now() + LEASE;
+        let own = SpiffeId::parse(&identity("mesh.local", &Name::new("shop", "pay"))).unwrap();
+        let host = |name: &str| SpeaksFor::Host { name: name.into(), allowed: [own.clone()].into() };
+        let mut admit = |instance: &str, service: &str, from: &SpeaksFor| {
+            let mut message = message(instance, "10.0.0.1:80");
+            message.service = service.to_owned();
+            message.identity = identity("mesh.local", &Name::new("shop", service));
+            leases.admit(&mut message, from)?;
+            let said = message.host.clone();
+            leases.register(message, Some(1), ends).map(|()| said)
+        };
+        assert_eq!(admit("a", "pay", &host("vm1")), Ok("vm1".to_owned()));
+        assert_eq!(admit("a", "pay", &host("vm1")), Ok("vm1".to_owned()), "again");
+        assert_eq!(admit("a", "pay", &host("vm2")), Err(Refusal::InstanceTaken { host: "vm1".to_owned() }));
+        let refused = admit("b", "web", &host("vm1")).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("spiffe://mesh.local/ns/shop/sa/web may not run on host vm1"),
+            "{refused}"
+        );
+        assert!(admit("b", "web", &SpeaksFor::Everybody).is_ok());
+    }
 
     #[test]
     fn a_lease_ends_unless_it_is_renewed() {

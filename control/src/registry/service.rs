@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Refusal, Registry};
+use crate::caller::SpeaksFor;
 use crate::report::Proxies;
 use crate::world::World;
 
@@ -41,8 +42,10 @@ impl registry_server::Registry for RegistryService {
         &self,
         requests: Request<Streaming<RegisterRequest>>,
     ) -> Result<Response<Self::RegisterStream>, Status> {
+        let speaks_for = SpeaksFor::of(requests.extensions())?;
         let (responses, receiver) = mpsc::channel(4);
         let workload = Workload {
+            speaks_for,
             registry: self.registry.clone(),
             proxies: self.proxies.clone(),
             stream: self.next_stream.fetch_add(1, Ordering::Relaxed),
@@ -66,6 +69,7 @@ struct Told {
 
 /// One workload's stream.
 struct Workload {
+    speaks_for: SpeaksFor,
     registry: Arc<Registry>,
     proxies: Arc<Proxies>,
     stream: u64,
@@ -117,7 +121,12 @@ impl Workload {
                     return false;
                 }
                 let stream = Some(self.stream);
-                match self.registry.change(|leases| leases.register(registration, stream, ends)) {
+                let mut registration = registration;
+                let registered = self.registry.change(|leases| {
+                    leases.admit(&mut registration, &self.speaks_for)?;
+                    leases.register(registration, stream, ends)
+                });
+                match registered {
                     Ok(()) => {
                         if self.instance.is_none() {
                             tracing::info!(instance, "registered");

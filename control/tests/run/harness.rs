@@ -62,6 +62,7 @@ impl Mesh {
         let options = Options {
             config,
             socket: folder.path().join("control.sock"),
+            listen: Some(any),
             api: any,
             data_dir,
             lease: LEASE,
@@ -146,6 +147,11 @@ impl Mesh {
     /// Where it is.
     pub(crate) fn control(&self) -> String {
         format!("unix:{}", self.server().socket().display())
+    }
+
+    /// Where other machines connect to.
+    pub(crate) fn hosts(&self) -> String {
+        self.server().hosts().unwrap().to_string()
     }
 
     /// Where its API is.

@@ -16,6 +16,7 @@ use self::harness::{Mesh, Run, files_below};
 use self::process::{children_of, is_gone, until_gone};
 
 mod harness;
+mod hosts;
 #[path = "../support/process.rs"]
 mod process;
 mod real;

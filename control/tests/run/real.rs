@@ -14,7 +14,7 @@ use super::process::{Port, children_of, until, until_gone};
 use super::stand_in::serve;
 
 /// The proxy of this build: beside the folder of this executable.
-fn proxy() -> PathBuf {
+pub(super) fn proxy() -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let proxy = this.parent().and_then(|deps| deps.parent()).unwrap().join("ringway-proxy");
     assert!(proxy.exists(), "{} is missing; `cargo build -p dataplane` makes it", proxy.display());
@@ -28,7 +28,7 @@ fn pay(mesh: &Mesh) -> Run {
     run
 }
 
-fn pay_on(mesh: &Mesh, port: u16, options: &[&str]) -> Run {
+pub(super) fn pay_on(mesh: &Mesh, port: u16, options: &[&str]) -> Run {
     pay_by(mesh, port, options, &[])
 }
 
@@ -51,7 +51,7 @@ fn pay_by(mesh: &Mesh, port: u16, options: &[&str], words: &[&str]) -> Run {
 }
 
 /// Service `web`, that calls pay.
-fn web(mesh: &Mesh, pay: &Run) -> Run {
+pub(super) fn web(mesh: &Mesh, pay: &Run) -> Run {
     web_to(mesh, &format!("pay:{}", pay.port))
 }
 
@@ -252,7 +252,7 @@ fn a_gateway_that_is_not_among_the_documents_says_that_nothing_is_open() {
 }
 
 /// Asks until the answer is what it should be.
-fn until_answered(web: &mut Run, target: &str, wanted: &str) {
+pub(super) fn until_answered(web: &mut Run, target: &str, wanted: &str) {
     let answer = format!("{target}: {wanted}");
     web.say(target);
     while web.until(&format!("{target}: ")) != answer {

@@ -121,6 +121,7 @@ pub fn options(dir: &Path, lease: Duration) -> Options {
     Options {
         config: dir.join("config"),
         socket: dir.join("control.sock"),
+        listen: None,
         api: ([127, 0, 0, 1], 0).into(),
         data_dir: dir.join("data"),
         lease,
