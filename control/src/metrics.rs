@@ -35,7 +35,7 @@ pub struct Metrics {
 
 /// One counter per resource type.
 #[derive(Debug, Default)]
-pub struct PerType([AtomicU64; 4]);
+pub struct PerType([AtomicU64; ResourceType::COUNT]);
 
 impl PerType {
     /// Adds `count`.

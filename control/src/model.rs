@@ -10,12 +10,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::conditions::Conditions;
-use crate::document::{Documents, ObjectKey};
+use crate::document::{Documents, KeyPair, ObjectKey};
 
 mod attach;
 mod authorization;
 mod backend;
+mod certificate;
 mod gateway;
+mod grant;
 mod host;
 mod http_route;
 mod others;
@@ -51,8 +53,11 @@ pub fn build(documents: &Documents, registrations: &Registrations, refusal: Refu
     let mut conditions = Conditions::default();
     others::judge(documents, &mut conditions);
     let mut services = service::collect(documents, registrations, &mut conditions);
-    let mut gateways = gateway::collect(documents);
-    let routes = attach::attach(documents, &services, &mut gateways, refusal, &mut conditions);
+    let grants = grant::Grants::new(documents);
+    let certificates = certificate::Certificates::new(documents, &grants);
+    let mut gateways = gateway::collect(documents, &certificates);
+    let backends = backend::Backends::new(&services, &grants);
+    let routes = attach::attach(documents, &services, &backends, &mut gateways, refusal, &mut conditions);
     for target in routes.called_by_grpc {
         let port = services.get_mut(&target.service).and_then(|service| service.port_mut(target.port));
         if let Some(port) = port.filter(|port| port.protocol == Protocol::Http) {
@@ -197,6 +202,47 @@ pub enum GatewayPort {
     Http(Vec<VirtualHost>),
     /// Connections, in proportion of the weights. Connections for a broken reference are closed.
     Tcp(Vec<Backend>),
+    /// TLS, by the host that a connection asks for: the listener that means the least besides takes it alone. A
+    /// connection that asks for a host of none is closed.
+    Tls(Vec<TlsListener>),
+}
+
+/// What is served to connections that ask for certain hosts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsListener {
+    /// Its name, unique in the Gateway.
+    pub name: Arc<str>,
+    /// The hosts. No two listeners of a port have the same pattern.
+    pub host: HostPattern,
+    /// What is shown; with several, each to whom it suits. None if TLS is ended by those behind.
+    pub certificates: Vec<Certificate>,
+    /// What is in it.
+    pub traffic: TlsTraffic,
+}
+
+/// What is done with TLS connections.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TlsTraffic {
+    /// Requests.
+    Http {
+        /// By host and rule.
+        hosts: Vec<VirtualHost>,
+        /// The hosts of the other listeners of the port, as far as they are in none of `hosts`: a connection asked for one
+        /// of ours, and this request should not have come on it (RFC 9110 §15.5.20).
+        misdirected: Vec<HostPattern>,
+    },
+    /// Connections, by the host they ask for and in proportion of the weights. One that asks for none of these hosts is
+    /// closed.
+    Tcp(Vec<(HostPattern, Vec<Backend>)>),
+}
+
+/// A certificate with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Where it is from.
+    pub secret: Name,
+    /// The certificate and the key.
+    pub pair: KeyPair,
 }
 
 /// What a port of a service carries, as far as we tell protocols apart.

@@ -100,6 +100,8 @@ fn shown(view: &View) -> Value {
         "endpoints": list(&view.endpoints),
         "listeners": list(&view.listeners),
         "routes": list(&view.routes),
+        // What is in them is for nobody's eyes.
+        "secrets": view.secrets.keys().map(|name| &**name).collect::<Vec<_>>(),
     })
 }
 
@@ -117,8 +119,9 @@ fn cases() -> Vec<(PathBuf, Case)> {
         .collect()
 }
 
-/// A view as the bootstrap file of an Envoy that asks nobody: its routes where its listeners name them.
-fn bootstrap(view: &Value) -> Value {
+/// A view as the bootstrap file of an Envoy that asks nobody: its routes where its listeners name them, and its secrets.
+fn bootstrap(compiled: &View) -> Value {
+    let view = shown(compiled);
     let mut listeners = view["listeners"].clone();
     let chains =
         listeners.as_array_mut().unwrap().iter_mut().flat_map(|l| l["filterChains"].as_array_mut().unwrap());
@@ -154,21 +157,26 @@ fn bootstrap(view: &Value) -> Value {
             "transportApiVersion": "V3",
             "grpcServices": [{ "envoyGrpc": { "clusterName": "control" } }],
         } },
-        "staticResources": { "listeners": listeners, "clusters": clusters, "secrets": secrets() },
+        "staticResources": { "listeners": listeners, "clusters": clusters, "secrets": secrets(compiled) },
     })
 }
 
-/// What a proxy has by itself: a certificate of its own and whom to trust.
-fn secrets() -> Value {
+/// What a proxy gets, and what it has by itself: a certificate of its own and whom to trust.
+fn secrets(compiled: &View) -> Value {
+    let sent = compiled.secrets.values().map(|resource| {
+        let any = Any::decode(&resource.bytes[..]).unwrap();
+        proto::json::of(&any.type_url, &any.value).unwrap()
+    });
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
-    json!([
-        { "name": "default", "tlsCertificate": {
+    let own = [
+        json!({ "name": "default", "tlsCertificate": {
             "certificateChain": { "inlineString": certificate },
             "privateKey": { "inlineString": key.serialize_pem() },
-        } },
-        { "name": "ROOTCA", "validationContext": { "trustedCa": { "inlineString": certificate } } },
-    ])
+        } }),
+        json!({ "name": "ROOTCA", "validationContext": { "trustedCa": { "inlineString": certificate } } }),
+    ];
+    own.into_iter().chain(sent).collect()
 }
 
 #[test]
@@ -178,8 +186,7 @@ fn envoy_accepts_everything_that_is_compiled() {
         let (model, _) = model::build(&case.documents, &case.registrations, refusal);
         for (line, client) in &case.clients {
             let file = directory.path().join("envoy.json");
-            fs::write(&file, bootstrap(&shown(&compile(&model, &Shared::default(), client))).to_string())
-                .unwrap();
+            fs::write(&file, bootstrap(&compile(&model, &Shared::default(), client)).to_string()).unwrap();
             let mut envoy = Command::new(support::envoy_program::envoy_program());
             let output = envoy.args(["--mode", "validate", "-l", "error", "-c"]).arg(&file).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);

@@ -4,7 +4,7 @@
 //! hostile here: every collection a client can grow has a bound.
 //!
 //! Order (make before break): clusters, their endpoints, listeners, their routes, each type only after the client
-//! took the former; then removals of clusters and endpoints. Endpoints of clusters the client already has never
+//! took the former; then removals of clusters, endpoints and secrets. Secrets go as soon as they are asked for. Endpoints of clusters the client already has never
 //! wait: that is the fast lane. Removed listeners and routes go with the updates of their type (nothing refers to
 //! them any more, and a new listener may need the removed one's address).
 //!
@@ -42,7 +42,7 @@ pub struct Session {
     reopening: Option<Instant>,
     /// Nonces count up over all types and are never used twice in a stream.
     nonce: u64,
-    types: [Subscription; 4],
+    types: [Subscription; ResourceType::COUNT],
     /// Endpoints that have to be there before listeners and routes of the same configuration may go.
     barrier: BTreeSet<Arc<str>>,
 }
@@ -145,8 +145,11 @@ impl Session {
 
     /// The next response to send, if one may go now. Call until `None` after every input and at [`Self::deadline`].
     pub fn next_response(&mut self, now: Instant) -> Option<Response> {
-        use ResourceType::{Cluster, Endpoint, Listener, Route};
+        use ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
         self.stop_waiting(now);
+        if let Some(response) = self.respond(Secret, Part::Updates, now) {
+            return Some(response);
+        }
         if let Some(response) = self.respond(Cluster, Part::Updates, now) {
             return Some(response);
         }
@@ -173,7 +176,10 @@ impl Session {
             return Some(response);
         }
         // A client that took the removal of a cluster drops its endpoints by itself.
-        if self.is_in_flight(Cluster) { None } else { self.respond(Endpoint, Part::Removals, now) }
+        if self.is_in_flight(Cluster) {
+            return None;
+        }
+        self.respond(Endpoint, Part::Removals, now).or_else(|| self.respond(Secret, Part::Removals, now))
     }
 
     /// When to call [`Self::next_response`] although nothing came in.

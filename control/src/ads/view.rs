@@ -50,17 +50,18 @@ fn active_hash<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> u64 {
 pub struct View {
     /// Identifier of the configuration this was made from, sent as `system_version_info`.
     pub revision: Arc<str>,
-    types: [Arc<TypeView>; 4],
+    types: [Arc<TypeView>; ResourceType::COUNT],
 }
 
 impl View {
     /// The view of what was compiled for one client, its parts taken from `before` where they are equal.
     pub fn new(revision: Arc<str>, compiled: compile::View, before: Option<&View>) -> View {
-        let compile::View { clusters, endpoints, listeners, routes } = compiled;
+        let compile::View { clusters, endpoints, listeners, routes, secrets } = compiled;
         let endpoints = TypeView::new(endpoints, Some(&clusters));
         let routes = TypeView::new(routes, Some(&listeners));
         let (clusters, listeners) = (TypeView::new(clusters, None), TypeView::new(listeners, None));
-        let mut types = [clusters, endpoints, listeners, routes].map(Arc::new);
+        let secrets = TypeView::new(secrets, None);
+        let mut types = [clusters, endpoints, listeners, routes, secrets].map(Arc::new);
         if let Some(before) = before {
             for (new, old) in types.iter_mut().zip(&before.types) {
                 if new.hash == old.hash && new.active_hash == old.active_hash {
@@ -95,7 +96,7 @@ impl View {
     }
 
     /// See [`TypeView::active_hash`], by type.
-    pub fn active_hashes(&self) -> [String; 4] {
+    pub fn active_hashes(&self) -> [String; ResourceType::COUNT] {
         ResourceType::ALL.map(|kind| self.of(kind).active_hash.clone())
     }
 

@@ -1,4 +1,4 @@
-//! Listeners: where a sidecar or a gateway takes connections, and what it does with them.
+//! Listeners: where a sidecar takes connections, and what it does with them; and what these have in common with a gateway's.
 //!
 //! A changed listener drains the connections it had, so nothing that changes often is in one: routes are resources of
 //! their own.
@@ -11,9 +11,12 @@ use policy::peer::SpiffeId;
 use prost::Message;
 use proto::pb::envoy::config::core::v3::TrafficDirection;
 use proto::pb::envoy::config::listener::v3::filter::ConfigType;
-use proto::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
+use proto::pb::envoy::config::listener::v3::{
+    Filter, FilterChain, Listener, ListenerFilter, listener_filter,
+};
 use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use proto::pb::envoy::extensions::filters::http::router::v3::Router;
+use proto::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
     SetCurrentClientCertDetails, UpgradeConfig,
@@ -22,9 +25,7 @@ use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3:
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
 use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
-use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
-};
+use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use proto::pb::google::protobuf::BoolValue;
 use proto::well_known::to_duration;
 
@@ -32,12 +33,7 @@ use super::authorization::{self, Application};
 use super::cluster::ads;
 use super::resource::any;
 use super::{Resource, Sidecar, dynamic_forward, endpoint, mesh_tls, name, route};
-use crate::model::{AuthorizationPolicy, Backend, Name, Protocol, Target};
-
-/// How long a head may take to arrive at a gateway, where anybody may connect.
-const GATEWAY_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// A cluster that never exists: what a broken reference of a TCPRoute leads to. Its connections are closed.
-const BROKEN_REFERENCE: &str = "broken-reference";
+use crate::model::{AuthorizationPolicy, Protocol, Target};
 
 /// Where other proxies reach the application of a sidecar, and who may.
 pub(super) fn inbound(sidecar: &Sidecar, policies: &[&AuthorizationPolicy]) -> Arc<Resource> {
@@ -129,54 +125,32 @@ pub(super) fn dependency_tcp(address: SocketAddr, target: &Target) -> Arc<Resour
     listener(name::dependency(target), address, TrafficDirection::Outbound, filter)
 }
 
-/// A port of a gateway that takes requests.
-pub(super) fn gateway_http(address: SocketAddr, gateway: &Name) -> Arc<Resource> {
-    let name = name::gateway_port(gateway, address.port());
-    let manager = HttpConnectionManager {
-        // The downstream is the client itself: what it says of who it is does not count.
-        use_remote_address: Some(BoolValue { value: true }),
-        request_headers_timeout: Some(to_duration(GATEWAY_HEAD_TIMEOUT)),
-        ..manager(&name, rds(&name))
-    };
-    listener(name, address, TrafficDirection::Inbound, filter("http_connection_manager", &manager))
-}
-
-/// A port of a gateway that takes connections.
-pub(super) fn gateway_tcp(address: SocketAddr, gateway: &Name, backends: &[Backend]) -> Arc<Resource> {
-    let name = name::gateway_port(gateway, address.port());
-    let cluster = |backend: &Backend| match &backend.target {
-        Some(target) => name::service_port(target),
-        None => BROKEN_REFERENCE.to_owned(),
-    };
-    let to = match backends {
-        [] => ClusterSpecifier::Cluster(BROKEN_REFERENCE.to_owned()),
-        [one] => ClusterSpecifier::Cluster(cluster(one)),
-        several => {
-            let weight = |backend: &Backend| ClusterWeight {
-                name: cluster(backend),
-                weight: backend.weight,
-                metadata_match: None,
-            };
-            ClusterSpecifier::WeightedClusters(WeightedCluster {
-                clusters: several.iter().map(weight).collect(),
-            })
-        }
-    };
-    listener(name.clone(), address, TrafficDirection::Inbound, tcp(&name, to))
-}
-
-fn listener(name: String, address: SocketAddr, direction: TrafficDirection, filter: Filter) -> Arc<Resource> {
+pub(super) fn listener(
+    name: String,
+    address: SocketAddr,
+    direction: TrafficDirection,
+    filter: Filter,
+) -> Arc<Resource> {
     let chain = FilterChain { filters: vec![filter], ..FilterChain::default() };
     encoded(name, address, direction, vec![chain])
 }
 
-fn encoded(
+pub(super) fn encoded(
     name: String,
     address: SocketAddr,
     direction: TrafficDirection,
     filter_chains: Vec<FilterChain>,
 ) -> Arc<Resource> {
+    let asks_tls = |chain: &FilterChain| {
+        chain.filter_chain_match.as_ref().is_some_and(|matches| !matches.transport_protocol.is_empty())
+    };
+    let inspector = filter_chains.iter().any(asks_tls).then(|| ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
+        ..ListenerFilter::default()
+    });
     let listener = Listener {
+        listener_filters: inspector.into_iter().collect(),
         name: name.clone(),
         address: Some(endpoint::address(address)),
         filter_chains,
@@ -190,7 +164,7 @@ fn http(stat_prefix: &str, routes: RouteSpecifier) -> Filter {
     filter("http_connection_manager", &manager(stat_prefix, routes))
 }
 
-fn manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
+pub(super) fn manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
     let router = Router { suppress_envoy_headers: true, ..Router::default() };
     HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
@@ -210,11 +184,11 @@ fn manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
     }
 }
 
-fn rds(name: &str) -> RouteSpecifier {
+pub(super) fn rds(name: &str) -> RouteSpecifier {
     RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name.to_owned() })
 }
 
-fn tcp(stat_prefix: &str, to: ClusterSpecifier) -> Filter {
+pub(super) fn tcp(stat_prefix: &str, to: ClusterSpecifier) -> Filter {
     let proxy = TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
         cluster_specifier: Some(to),
@@ -225,7 +199,7 @@ fn tcp(stat_prefix: &str, to: ClusterSpecifier) -> Filter {
     filter("tcp_proxy", &proxy)
 }
 
-fn filter<M: Message + prost::Name>(name: &str, config: &M) -> Filter {
+pub(super) fn filter<M: Message + prost::Name>(name: &str, config: &M) -> Filter {
     Filter {
         name: format!("envoy.filters.network.{name}"),
         config_type: Some(ConfigType::TypedConfig(any(config))),

@@ -1,8 +1,7 @@
 //! Mutual TLS between the proxies of a mesh: what one shows, whom it believes, and how it tells the mesh's TLS from an
 //! application's.
 //!
-//! Certificates and trust are secrets that a proxy has by these names, wherever it gets them from; Istio's names, so that its
-//! agents fit.
+//! Certificates and trust are secrets that a proxy has by these names, wherever it gets them from.
 
 use policy::{alpn, peer::SpiffeId};
 use proto::pb::envoy::config::cluster::v3::cluster::TransportSocketMatch;
@@ -127,13 +126,13 @@ fn uri(pattern: MatchPattern) -> CertificateValidationContext {
     }
 }
 
-fn socket(config: proto::pb::google::protobuf::Any) -> TransportSocket {
+pub(super) fn socket(config: proto::pb::google::protobuf::Any) -> TransportSocket {
     TransportSocket {
         name: "tls".to_owned(),
         config_type: Some(transport_socket::ConfigType::TypedConfig(config)),
     }
 }
 
-fn text(protocol: &[u8]) -> String {
+pub(super) fn text(protocol: &[u8]) -> String {
     String::from_utf8_lossy(protocol).into_owned()
 }

@@ -6,12 +6,11 @@
 //! clusters of its own routes, however large the mesh is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::peer::SpiffeId;
 
-use crate::model::{GatewayPort, Model, Name, Rule, Target};
+use crate::model::{Model, Name, Rule, Target};
 
 mod authorization;
 mod carry;
@@ -19,6 +18,7 @@ mod client;
 mod cluster;
 mod dynamic_forward;
 mod endpoint;
+mod gateway;
 mod listener;
 mod mesh_tls;
 mod name;
@@ -51,6 +51,8 @@ pub struct View {
     pub listeners: Resources,
     /// `envoy.config.route.v3.RouteConfiguration`.
     pub routes: Resources,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret`: what the listeners show.
+    pub secrets: Resources,
 }
 
 impl View {
@@ -61,6 +63,7 @@ impl View {
             ResourceType::Endpoint => &self.endpoints,
             ResourceType::Listener => &self.listeners,
             ResourceType::Route => &self.routes,
+            ResourceType::Secret => &self.secrets,
         }
     }
 
@@ -91,7 +94,7 @@ impl View {
 pub fn compile(model: &Model, shared: &Shared, client: &Client) -> View {
     match client {
         Client::Sidecar(sidecar) => self::sidecar(model, shared, sidecar),
-        Client::Gateway(client) => gateway(model, shared, client),
+        Client::Gateway(client) => gateway::view(model, shared, client),
     }
 }
 
@@ -145,23 +148,4 @@ fn dependency(model: &Model, sidecar: &Sidecar, to: &To, view: &mut View, target
             targets.insert(target);
         }
     }
-}
-
-fn gateway(model: &Model, shared: &Shared, client: &GatewayClient) -> View {
-    let mut view = View::default();
-    let name = Name::new(client.namespace.as_str(), client.name.as_str());
-    let Some(gateway) = model.gateways.get(&name) else { return view };
-    for (number, port) in &gateway.ports {
-        let address = SocketAddr::new(client.bind, *number);
-        match port {
-            GatewayPort::Http(_) => view.add_listener(listener::gateway_http(address, &name)),
-            GatewayPort::Tcp(backends) => view.add_listener(listener::gateway_tcp(address, &name, backends)),
-        }
-    }
-    let tables = shared.gateway(&name, gateway);
-    for routes in &tables.0 {
-        view.add_routes(Arc::clone(routes));
-    }
-    view.add_targets(model, shared, client.identity.as_ref(), &tables.1);
-    view
 }

@@ -9,6 +9,8 @@
 //! | a sidecar's HTTP proxy | `outbound\|http`, with routes `outbound\|http\|NAMESPACE` |
 //! | a sidecar's port for a dependency | `outbound\|tcp\|SERVICE.NAMESPACE:PORT`, with routes `outbound\|PORT\|SERVICE.NAMESPACE\|CALLER-NAMESPACE` |
 //! | a port of a gateway, and its routes | `gateway\|NAMESPACE/NAME\|PORT` |
+//! | the routes of one listener of a port with TLS | `gateway\|NAMESPACE/NAME\|PORT\|LISTENER` |
+//! | a certificate that listeners show | `certificate\|NAMESPACE/SECRET` |
 
 use std::net::SocketAddr;
 
@@ -53,4 +55,14 @@ pub(super) fn dependency_routes(target: &Target, namespace: &str) -> String {
 /// The listener of a port of a gateway, and its routes.
 pub(super) fn gateway_port(gateway: &Name, port: u16) -> String {
     format!("gateway|{gateway}|{port}")
+}
+
+/// The routes of one listener of a port of a gateway on which TLS begins.
+pub(super) fn gateway_listener(gateway: &Name, port: u16, listener: &str) -> String {
+    format!("{}|{listener}", gateway_port(gateway, port))
+}
+
+/// A certificate that listeners show.
+pub(super) fn certificate(secret: &Name) -> String {
+    format!("certificate|{secret}")
 }

@@ -13,6 +13,7 @@ use proto::pb::envoy::config::{
 use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, http_connection_manager::RouteSpecifier,
 };
+use proto::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use proto::pb::google::protobuf::Any;
 
 /// One encoded xDS resource.
@@ -94,6 +95,8 @@ impl Served for Listener {
 }
 
 impl Served for RouteConfiguration {}
+
+impl Served for Secret {}
 
 /// A message as the configuration of an extension.
 pub(super) fn any<M: Message + Name>(message: &M) -> Any {

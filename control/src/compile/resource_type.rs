@@ -2,7 +2,8 @@
 
 use proto::type_url;
 
-/// The four types Ringway serves, in the order in which they are made known: what is referred to comes first.
+/// The types Ringway serves, in the order in which they are made known: what is referred to comes first. Secrets are known
+/// whenever they are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
     /// `envoy.config.cluster.v3.Cluster` (CDS).
@@ -13,12 +14,22 @@ pub enum ResourceType {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration` (RDS).
     Route,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
+    Secret,
 }
 
 impl ResourceType {
+    /// How many there are.
+    pub const COUNT: usize = 5;
+
     /// Every type, in order.
-    pub const ALL: [ResourceType; 4] =
-        [ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Listener, ResourceType::Route];
+    pub const ALL: [ResourceType; ResourceType::COUNT] = [
+        ResourceType::Cluster,
+        ResourceType::Endpoint,
+        ResourceType::Listener,
+        ResourceType::Route,
+        ResourceType::Secret,
+    ];
 
     /// The type URL on the wire.
     pub fn type_url(self) -> &'static str {
@@ -27,6 +38,7 @@ impl ResourceType {
             ResourceType::Endpoint => type_url::CLUSTER_LOAD_ASSIGNMENT,
             ResourceType::Listener => type_url::LISTENER,
             ResourceType::Route => type_url::ROUTE_CONFIGURATION,
+            ResourceType::Secret => type_url::SECRET,
         }
     }
 
@@ -35,22 +47,24 @@ impl ResourceType {
         ResourceType::ALL.into_iter().find(|kind| kind.type_url() == type_url)
     }
 
-    /// Short name for logs, metrics and tables: `cds`, `eds`, `lds`, `rds`.
+    /// Short name for logs, metrics and tables: `cds`, `eds`, `lds`, `rds`, `sds`.
     pub fn short(self) -> &'static str {
         match self {
             ResourceType::Cluster => "cds",
             ResourceType::Endpoint => "eds",
             ResourceType::Listener => "lds",
             ResourceType::Route => "rds",
+            ResourceType::Secret => "sds",
         }
     }
 
-    /// The type of the resources that a resource of this type refers to by name and a client then asks for.
+    /// The type of the resources that a resource of this type refers to by name and a client then asks for. Secrets are not
+    /// among them: nothing waits for these but the listener that the client asks them for.
     pub fn child(self) -> Option<ResourceType> {
         match self {
             ResourceType::Cluster => Some(ResourceType::Endpoint),
             ResourceType::Listener => Some(ResourceType::Route),
-            ResourceType::Endpoint | ResourceType::Route => None,
+            ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => None,
         }
     }
 }

@@ -8,7 +8,9 @@ use proto::pb::envoy::config::core::v3::data_source::Specifier;
 use proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 
 use super::{Resource, name, route};
-use crate::model::{self, Action, Model, Name, Rule, ServicePort, Target};
+use crate::model::{
+    self, Action, HostPattern, Model, Name, Rule, ServicePort, Target, TlsListener, TlsTraffic,
+};
 
 /// A form of a service's name, and whether only callers of its own namespace may use it.
 type Form = (bool, fn(&Name) -> String);
@@ -22,19 +24,49 @@ pub(super) fn gateway(
     port: u16,
     hosts: &[model::VirtualHost],
 ) -> (Arc<Resource>, BTreeSet<Target>) {
-    let name = name::gateway_port(gateway, port);
-    let virtual_hosts = hosts
-        .iter()
-        .map(|host| VirtualHost {
-            name: host.host.to_string(),
-            domains: vec![host.host.to_string()],
-            routes: host.rules.iter().flat_map(|rule| route::routes(rule, port)).collect(),
-            ..VirtualHost::default()
-        })
-        .collect();
+    of_hosts(name::gateway_port(gateway, port), port, hosts, &[])
+}
+
+/// The routes of a listener of a gateway on which TLS begins, if it takes requests, and where it leads.
+pub(super) fn gateway_listener(
+    gateway: &Name,
+    port: u16,
+    listener: &TlsListener,
+) -> (Option<Arc<Resource>>, BTreeSet<Target>) {
+    match &listener.traffic {
+        TlsTraffic::Http { hosts, misdirected } => {
+            let name = name::gateway_listener(gateway, port, &listener.name);
+            let (table, targets) = of_hosts(name, port, hosts, misdirected);
+            (Some(table), targets)
+        }
+        TlsTraffic::Tcp(routes) => {
+            let backends = routes.iter().flat_map(|(_, backends)| backends);
+            (None, backends.filter_map(|backend| backend.target.clone()).collect())
+        }
+    }
+}
+
+fn of_hosts(
+    name: String,
+    port: u16,
+    hosts: &[model::VirtualHost],
+    misdirected: &[HostPattern],
+) -> (Arc<Resource>, BTreeSet<Target>) {
+    let virtual_host = |host: &HostPattern, routes| VirtualHost {
+        name: host.to_string(),
+        domains: vec![host.to_string()],
+        routes,
+        ..VirtualHost::default()
+    };
+    let own = hosts.iter().map(|of| {
+        let routes = of.rules.iter().flat_map(|rule| route::routes(rule, port)).collect();
+        virtual_host(&of.host, routes)
+    });
+    let elsewhere = misdirected.iter().filter(|host| !hosts.iter().any(|own| own.host == **host));
+    let elsewhere = elsewhere.map(|host| virtual_host(host, vec![route::everything_answered(421, None)]));
     let table = RouteConfiguration {
         name: name.clone(),
-        virtual_hosts,
+        virtual_hosts: own.chain(elsewhere).collect(),
         // A gateway is reached on ports it does not know of; hosts are meant without.
         ignore_port_in_host_matching: true,
         ..RouteConfiguration::default()

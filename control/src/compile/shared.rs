@@ -102,6 +102,13 @@ impl Shared {
                 GatewayPort::Tcp(backends) => {
                     targets.extend(backends.iter().filter_map(|backend| backend.target.clone()));
                 }
+                GatewayPort::Tls(listeners) => {
+                    for listener in listeners {
+                        let (table, used) = route_table::gateway_listener(name, *number, listener);
+                        routes.extend(table);
+                        targets.extend(used);
+                    }
+                }
             }
         }
         let tables = Arc::new((routes, targets));

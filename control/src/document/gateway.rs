@@ -1,5 +1,7 @@
 //! GatewayClass, Gateway and ReferenceGrant of Gateway API v1.6.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,13 +64,52 @@ pub struct Listener {
     pub hostname: Option<String>,
     /// The port.
     pub port: Port,
-    /// `HTTP` or `TCP`; `HTTPS`, `TLS` and `UDP` are not served yet, and the listener's conditions say so.
+    /// `HTTP`, `HTTPS`, `TLS` or `TCP`; `UDP` is not served yet, and the listener's conditions say so.
     pub protocol: String,
-    /// TLS of the listener; not yet.
-    pub tls: Unused,
+    /// How TLS is ended, for `HTTPS` and `TLS`.
+    pub tls: Option<ListenerTls>,
     /// Which routes may attach.
     #[serde(default, deserialize_with = "absent_if_null")]
     pub allowed_routes: AllowedRoutes,
+}
+
+/// How a listener ends TLS, or that it does not.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Who ends it.
+    #[serde(default, deserialize_with = "absent_if_null")]
+    pub mode: TlsMode,
+    /// What is shown, for `Terminate`. A client that cannot take the first is shown another.
+    #[serde(default, deserialize_with = "absent_if_null")]
+    pub certificate_refs: Vec<SecretRef>,
+    /// Options of implementations; there are none, so a listener with one is not served.
+    #[serde(default, deserialize_with = "absent_if_null")]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Who ends the TLS of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TlsMode {
+    /// The gateway.
+    #[default]
+    Terminate,
+    /// Who is behind it; the gateway looks at the name that is asked for and at nothing else.
+    Passthrough,
+}
+
+/// Names a Secret of type `kubernetes.io/tls`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRef {
+    /// API group; Kubernetes' core if absent.
+    pub group: Option<String>,
+    /// `Secret` if absent.
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its namespace, that of the Gateway if absent; another one has to agree by a ReferenceGrant.
+    pub namespace: Option<String>,
 }
 
 /// Which routes may attach to a listener.

@@ -14,6 +14,7 @@ mod meta;
 mod parse;
 pub mod reference;
 mod route;
+mod secret;
 mod validate;
 mod workload;
 
@@ -32,7 +33,8 @@ pub use filter::{
 };
 pub use gateway::{
     AllowedRoutes, FromNamespaces, GatewayClassSpec, GatewayInfrastructure, GatewaySpec, Listener,
-    ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
+    ListenerTls, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
+    SecretRef, TlsMode,
 };
 pub use grpc_route::{
     GrpcBackendRef, GrpcFilterType, GrpcMethodMatch, GrpcRouteFilter, GrpcRouteMatch, GrpcRouteRule,
@@ -45,8 +47,9 @@ pub use parse::parse;
 pub use route::{
     BackendRef, GatewayDuration, HttpBackendRef, HttpMethod, HttpPathMatch, HttpRouteMatch, HttpRouteRule,
     HttpRouteSpec, HttpRouteTimeouts, HttpValueMatch, ParentRef, PathMatchType, TcpRouteRule, TcpRouteSpec,
-    ValueMatchType,
+    TlsRouteSpec, ValueMatchType,
 };
+pub use secret::{Hidden, KeyPair, Secret};
 pub use workload::{WorkloadPort, WorkloadSpec};
 
 /// API group of Gateway API.
@@ -133,9 +136,13 @@ pub enum Object {
     /// `gateway.networking.k8s.io/v1`.
     TcpRoute(Envelope<TcpRouteSpec>),
     /// `gateway.networking.k8s.io/v1`.
+    TlsRoute(Envelope<TlsRouteSpec>),
+    /// `gateway.networking.k8s.io/v1`.
     ReferenceGrant(Envelope<ReferenceGrantSpec>),
     /// `v1`.
     Namespace(Namespace),
+    /// `v1`.
+    Secret(Secret),
     /// `v1`.
     Service(Envelope<ServiceSpec>),
     /// `discovery.k8s.io/v1`.
@@ -179,8 +186,10 @@ impl Object {
             Self::HttpRoute(object) => &object.api_version,
             Self::GrpcRoute(object) => &object.api_version,
             Self::TcpRoute(object) => &object.api_version,
+            Self::TlsRoute(object) => &object.api_version,
             Self::ReferenceGrant(object) => &object.api_version,
             Self::Namespace(object) => &object.api_version,
+            Self::Secret(object) => &object.api_version,
             Self::Service(object) => &object.api_version,
             Self::EndpointSlice(object) => &object.api_version,
             Self::Workload(object) => &object.api_version,
@@ -197,8 +206,10 @@ impl Object {
             Self::HttpRoute(object) => &object.metadata,
             Self::GrpcRoute(object) => &object.metadata,
             Self::TcpRoute(object) => &object.metadata,
+            Self::TlsRoute(object) => &object.metadata,
             Self::ReferenceGrant(object) => &object.metadata,
             Self::Namespace(object) => &object.metadata,
+            Self::Secret(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Workload(object) => &object.metadata,

@@ -114,8 +114,10 @@ impl Reader<'_> {
             (GATEWAY_GROUP, "HTTPRoute") => self.object(&key, Object::HttpRoute),
             (GATEWAY_GROUP, "GRPCRoute") => self.object(&key, Object::GrpcRoute),
             (GATEWAY_GROUP, "TCPRoute") => self.object(&key, Object::TcpRoute),
+            (GATEWAY_GROUP, "TLSRoute") => self.object(&key, Object::TlsRoute),
             (GATEWAY_GROUP, "ReferenceGrant") => self.object(&key, Object::ReferenceGrant),
             ("", "Namespace") => self.object(&key, Object::Namespace),
+            ("", "Secret") => self.object(&key, Object::Secret),
             ("", "Service") => self.object(&key, Object::Service),
             ("discovery.k8s.io", "EndpointSlice") => self.object(&key, Object::EndpointSlice),
             (RINGWAY_GROUP, "Workload") => self.object(&key, Object::Workload),
@@ -205,7 +207,7 @@ fn versions(group: &str) -> Option<&'static [&'static str]> {
 fn is_not_used(key: &ObjectKey) -> bool {
     match &*key.group {
         GATEWAY_GROUP => {
-            matches!(&*key.kind, "TLSRoute" | "UDPRoute" | "BackendTLSPolicy" | "ListenerSet")
+            matches!(&*key.kind, "UDPRoute" | "BackendTLSPolicy" | "ListenerSet")
         }
         "gateway.networking.x-k8s.io" => true,
         RINGWAY_GROUP => matches!(
@@ -213,7 +215,7 @@ fn is_not_used(key: &ObjectKey) -> bool {
             "BackendPolicy" | "TrafficPolicy" | "MeshScope" | "ProxyPolicy" | "WorkloadGroup"
         ),
         "" => {
-            matches!(&*key.kind, "Secret" | "ConfigMap" | "ServiceAccount" | "Pod" | "PersistentVolumeClaim")
+            matches!(&*key.kind, "ConfigMap" | "ServiceAccount" | "Pod" | "PersistentVolumeClaim")
         }
         "apps" | "batch" | "autoscaling" | "policy" | "networking.k8s.io" | "rbac.authorization.k8s.io" => {
             true
@@ -408,7 +410,7 @@ status: {loadBalancer: {}}
 
     #[test]
     fn a_kind_of_a_later_version_is_accepted_as_it_is() {
-        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\n\
+        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\nmetadata: {name: a}\n\
                     spec: {parentRefs: [{name: edge}], rules: [{anything: {at: all}}]}\n";
         let Some(Ok(Document { object: Object::NotUsed(object), .. })) = read(text).pop() else { panic!() };
         assert_eq!(object.spec.parent_refs[0].name, "edge");

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{
     AuthorizationPolicySpec, EndpointSlice, Envelope, GatewayClassSpec, GatewaySpec, GrpcRouteSpec,
-    HttpRouteSpec, Metadata, Namespace, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, WorkloadSpec,
+    HttpRouteSpec, Metadata, Namespace, ReferenceGrantSpec, Secret, ServiceSpec, TcpRouteSpec, TlsRouteSpec,
+    WorkloadSpec,
 };
 
 /// A kind of document.
@@ -33,9 +34,11 @@ pub fn kinds() -> Vec<Kind> {
         kind::<Envelope<HttpRouteSpec>>("HTTPRoute", GATEWAY),
         kind::<Envelope<GrpcRouteSpec>>("GRPCRoute", GATEWAY),
         kind::<Envelope<TcpRouteSpec>>("TCPRoute", GATEWAY),
+        kind::<Envelope<TlsRouteSpec>>("TLSRoute", GATEWAY),
         kind::<Envelope<AuthorizationPolicySpec>>("AuthorizationPolicy", "ringway.io/v1alpha1"),
         kind::<Envelope<GatewaySpec>>("Gateway", GATEWAY),
         kind::<Envelope<GatewayClassSpec>>("GatewayClass", GATEWAY),
+        kind::<Secret>("Secret", "v1"),
         kind::<Envelope<ReferenceGrantSpec>>("ReferenceGrant", GATEWAY),
         kind::<Namespace>("Namespace", "v1"),
     ]

@@ -224,6 +224,23 @@ pub struct TcpRouteSpec {
     pub rules: Vec<TcpRouteRule>,
 }
 
+/// Where TLS connections go that ask for certain hosts and arrive at a listener of protocol `TLS`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsRouteSpec {
+    /// The Gateways the rules are for.
+    #[serde(default, deserialize_with = "absent_if_null")]
+    pub parent_refs: Vec<ParentRef>,
+    /// Attach to default Gateways; there are none.
+    pub use_default_gateways: Unused,
+    /// The hosts that connections ask for (SNI), `*.` in front for all below; all of the listener if there are none.
+    #[serde(default, deserialize_with = "absent_if_null")]
+    pub hostnames: Vec<String>,
+    /// The rule: exactly one.
+    #[serde(default, deserialize_with = "absent_if_null")]
+    pub rules: Vec<TcpRouteRule>,
+}
+
 /// Where connections go.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

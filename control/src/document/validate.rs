@@ -2,15 +2,16 @@
 //! What needs other objects (references, conflicts) is not here but in the model, and shows as conditions.
 
 mod authorization;
+mod gateway;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{
-    AddressType, EndpointSlice, GatewaySpec, GrpcFilterType, GrpcMethodMatch, GrpcRouteFilter, GrpcRouteRule,
+    AddressType, EndpointSlice, GrpcFilterType, GrpcMethodMatch, GrpcRouteFilter, GrpcRouteRule,
     GrpcRouteSpec, HeaderModifier, HttpPathMatch, HttpRouteFilter, HttpRouteRule, HttpRouteSpec,
     HttpValueMatch, Metadata, Object, PathMatchType, PathModifier, PathModifierType, Port, ServiceSpec,
-    ServiceType, TcpRouteSpec, ValueMatchType, WorkloadSpec,
+    ServiceType, TcpRouteRule, TlsRouteSpec, ValueMatchType, WorkloadSpec,
 };
 use crate::document::FilterType;
 
@@ -35,8 +36,6 @@ const GRPC_NAME_BYTES_MAX: usize = 1024;
 const MATCHES_MAX: usize = 128;
 /// Most entries of a list of filters or backends, as Gateway API bounds it.
 const LIST_MAX: usize = 16;
-/// Most listeners of one Gateway, as Gateway API bounds it.
-const LISTENERS_MAX: usize = 64;
 /// Largest weight of a backend, as Gateway API bounds it.
 const WEIGHT_MAX: u32 = 1_000_000;
 /// Longest path, header value or regular expression, in bytes; Gateway API allows 1024 for paths and 4096 for values.
@@ -45,17 +44,20 @@ const VALUE_BYTES_MAX: usize = 4096;
 pub(super) fn validate(object: &Object) -> Verdict {
     metadata(object.metadata())?;
     match object {
-        Object::Gateway(object) => gateway(&object.spec),
+        Object::Gateway(object) => gateway::gateway(&object.spec),
         Object::HttpRoute(object) => http_route(&object.spec),
         Object::GrpcRoute(object) => grpc_route(&object.spec),
-        Object::TcpRoute(object) => tcp_route(&object.spec),
+        Object::TcpRoute(object) => connection_rules(&object.spec.rules, "TCPRoute"),
+        Object::TlsRoute(object) => tls_route(&object.spec),
         Object::Service(object) => service(&object.spec),
         Object::EndpointSlice(slice) => endpoint_slice(slice),
         Object::Workload(object) => workload(&object.spec),
         Object::AuthorizationPolicy(object) => authorization::policy(&object.spec),
-        Object::GatewayClass(_) | Object::ReferenceGrant(_) | Object::Namespace(_) | Object::NotUsed(_) => {
-            Ok(())
-        }
+        Object::GatewayClass(_)
+        | Object::ReferenceGrant(_)
+        | Object::Namespace(_)
+        | Object::Secret(_)
+        | Object::NotUsed(_) => Ok(()),
     }
 }
 
@@ -69,26 +71,6 @@ fn metadata(metadata: &Metadata) -> Verdict {
         }),
         None => Ok(()),
     }
-}
-
-fn gateway(spec: &GatewaySpec) -> Verdict {
-    bound(spec.listeners.len(), LISTENERS_MAX, "spec.listeners")?;
-    check(!spec.listeners.is_empty(), "spec.listeners", || "a Gateway needs a listener".to_owned())?;
-    distinct(spec.listeners.iter().map(|listener| Some(&listener.name)), "spec.listeners", "name")?;
-    for (i, listener) in spec.listeners.iter().enumerate() {
-        let at = format!("spec.listeners[{i}]");
-        check(is_dns_name(&listener.name), &format!("{at}.name"), || {
-            format!("`{}` is not a name of lower-case letters, digits, `-` and `.`", listener.name)
-        })?;
-        if let Some(name) = &listener.hostname {
-            let has_hosts = !matches!(listener.protocol.as_str(), "TCP" | "UDP");
-            check(has_hosts, &format!("{at}.hostname"), || {
-                format!("protocol {} has no hostnames", listener.protocol)
-            })?;
-            hostname(name, &format!("{at}.hostname"))?;
-        }
-    }
-    Ok(())
 }
 
 fn http_route(spec: &HttpRouteSpec) -> Verdict {
@@ -366,9 +348,16 @@ fn grpc_filters(filters: &[GrpcRouteFilter], at: &str) -> Verdict {
     Ok(())
 }
 
-fn tcp_route(spec: &TcpRouteSpec) -> Verdict {
-    check(spec.rules.len() == 1, "spec.rules", || "a TCPRoute has exactly one rule".to_owned())?;
-    for (i, backend) in spec.rules.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
+fn tls_route(spec: &TlsRouteSpec) -> Verdict {
+    for (i, name) in spec.hostnames.iter().enumerate() {
+        hostname(name, &format!("spec.hostnames[{i}]"))?;
+    }
+    connection_rules(&spec.rules, "TLSRoute")
+}
+
+fn connection_rules(rules: &[TcpRouteRule], kind: &str) -> Verdict {
+    check(rules.len() == 1, "spec.rules", || format!("a {kind} has exactly one rule"))?;
+    for (i, backend) in rules.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
         let at = format!("spec.rules[0].backendRefs[{i}]");
         weight(backend.weight, &at)?;
         has_port(backend.kind.as_deref(), backend.group.as_deref(), backend.port, &at)?;

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::backend::{Backends, Broken, Reference, Referrer, Side};
-use super::gateway::{Draft, ListenerDraft, TcpAttached};
+use super::backend::{Backends, Broken, Referrer, Side};
+use super::gateway::{Draft, ListenerDraft};
 use super::host::HostPattern;
 use super::http_route::Rules;
 use super::request_route::{GRPC_ROUTE, HTTP_ROUTE, RequestRoute};
-use super::rule::{Action, Backend, Rule, Target, older_first};
+use super::rule::{Action, Rule, Target, older_first};
 use super::{Name, Refusal, Scope, Service};
 use crate::conditions::{CONTROLLER, Condition, Conditions, Say};
-use crate::document::{
-    Documents, Envelope, FromNamespaces, GATEWAY_GROUP, HeaderModifier, Object, ObjectKey, ParentRef, Port,
-    TcpRouteSpec,
-};
+use crate::document::{Documents, FromNamespaces, GATEWAY_GROUP, ObjectKey, ParentRef};
+
+mod connection;
+
+use connection::ConnectionRoute;
 
 /// What routes mean beside what is attached to Gateways.
 #[derive(Default)]
@@ -36,15 +37,24 @@ struct Refused {
     message: String,
 }
 
+impl Refused {
+    fn no_hostname() -> Self {
+        Self {
+            reason: "NoMatchingListenerHostname",
+            message: "no listener has a hostname in common with the route".to_owned(),
+        }
+    }
+}
+
 /// Attaches every route to its parents; says the conditions of the routes.
 pub(super) fn attach(
     documents: &Documents,
     services: &BTreeMap<Name, Service>,
+    backends: &Backends<'_>,
     gateways: &mut BTreeMap<Name, Draft<'_>>,
     refusal: Refusal,
     conditions: &mut Conditions,
 ) -> Routed {
-    let backends = Backends::new(documents, services);
     let mut routes: Vec<_> = documents
         .objects
         .iter()
@@ -65,13 +75,13 @@ pub(super) fn attach(
         routed: Routed::default(),
         ports_of_grpc: BTreeSet::new(),
     };
-    attacher.ports_of_grpc = attacher.ports_of_grpc(&routes, &backends);
+    attacher.ports_of_grpc = attacher.ports_of_grpc(&routes, backends);
     for (key, route) in routes {
-        conditions.objects.insert(key.clone(), attacher.request_route(key, route, &backends));
+        conditions.objects.insert(key.clone(), attacher.request_route(key, route, backends));
     }
     for (key, document) in &documents.objects {
-        if let Object::TcpRoute(route) = &document.object {
-            conditions.objects.insert(key.clone(), attacher.tcp_route(key, route, &backends));
+        if let Some(route) = ConnectionRoute::of(&document.object) {
+            conditions.objects.insert(key.clone(), attacher.connection_route(key, route, backends));
         }
     }
     attacher.routed
@@ -195,12 +205,8 @@ impl<'d> Attacher<'_, 'd> {
         let Some(listeners) = self.listeners(route, parent)? else { return Ok(None) };
         let mut is_attached = false;
         let mut taken_by = None;
-        let own: Vec<_> = route.hostnames.iter().map(|name| HostPattern::parse(Some(name))).collect();
         for listener in listeners {
-            let common: Vec<HostPattern> = match own.is_empty() {
-                true => vec![listener.host.clone()],
-                false => own.iter().filter_map(|host| listener.host.intersect(host).cloned()).collect(),
-            };
+            let common = hosts_in_common(route, listener);
             if common.is_empty() {
                 continue;
             }
@@ -221,72 +227,8 @@ impl<'d> Attacher<'_, 'd> {
                 );
                 Err(Refused { reason: CONFLICT, message })
             }
-            (false, None) => Err(Refused {
-                reason: "NoMatchingListenerHostname",
-                message: "no listener has a hostname in common with the route".to_owned(),
-            }),
+            (false, None) => Err(Refused::no_hostname()),
         }
-    }
-
-    fn tcp_route(
-        &mut self,
-        key: &ObjectKey,
-        document: &Envelope<TcpRouteSpec>,
-        backends: &Backends<'_>,
-    ) -> Value {
-        let route = Route { name: key.into(), kind: "TCPRoute", hostnames: &[] };
-        let referrer = Referrer { route: &route.name, kind: route.kind, side: Side::Gateway };
-        let mut broken = Vec::new();
-        let resolved: Vec<Backend> = document
-            .spec
-            .rules
-            .iter()
-            .flat_map(|rule| &rule.backend_refs)
-            .map(|backend| {
-                let reference = Reference {
-                    group: backend.group.as_deref(),
-                    kind: backend.kind.as_deref(),
-                    namespace: backend.namespace.as_deref(),
-                    name: &backend.name,
-                    port: backend.port.map(Port::get),
-                };
-                let target = backends.resolve(&reference, referrer);
-                Backend {
-                    target: target.map_err(|error| broken.push(error)).ok(),
-                    weight: backend.weight,
-                    request_headers: HeaderModifier::default(),
-                    response_headers: HeaderModifier::default(),
-                }
-            })
-            .filter(|backend| backend.weight > 0)
-            .collect();
-        let mut statuses = Vec::new();
-        for parent in &document.spec.parent_refs {
-            let attached = match is_service(parent) {
-                true => Err(Refused {
-                    reason: "UnsupportedValue",
-                    message: "a TCPRoute of a Service is not served yet".to_owned(),
-                }),
-                false => self.listeners(&route, parent).map(|listeners| {
-                    listeners.map(|listeners| {
-                        for listener in listeners {
-                            listener.attached.insert((route.kind, route.name.clone()));
-                            listener.tcp.push(TcpAttached {
-                                created: document.metadata.creation_timestamp,
-                                route: route.name.clone(),
-                                backends: resolved.clone(),
-                            });
-                        }
-                        "attached".to_owned()
-                    })
-                }),
-            };
-            if let Some(attached) = attached.transpose() {
-                let conditions = route_conditions(Say::of(&document.metadata), attached, &broken);
-                statuses.push(parent_status(parent, &conditions));
-            }
-        }
-        json!({ "parents": statuses })
     }
 
     /// The listeners that `parent` names and that let the route attach. `None` for another controller's Gateway.
@@ -394,6 +336,15 @@ fn targets(rules: &[Rule]) -> impl Iterator<Item = Target> {
         Action::Redirect { .. } | Action::Fail => None,
     });
     forwards.flat_map(|forward| &forward.backends).filter_map(|backend| backend.target.clone())
+}
+
+/// The hosts of a listener that a route is for.
+fn hosts_in_common(route: &Route<'_>, listener: &ListenerDraft<'_>) -> Vec<HostPattern> {
+    if route.hostnames.is_empty() {
+        return vec![listener.host.clone()];
+    }
+    let own = route.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
+    own.filter_map(|host| listener.host.intersect(&host).cloned()).collect()
 }
 
 fn is_service(parent: &ParentRef) -> bool {

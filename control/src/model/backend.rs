@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::grant::Grants;
 use super::rule::Target;
 use super::{Name, Service};
-use crate::document::{
-    DEFAULT_NAMESPACE, Documents, GATEWAY_GROUP, Object, ReferenceGrantFrom, ReferenceGrantTo,
-};
+use crate::document::DEFAULT_NAMESPACE;
 
 /// A reference to a backend as a route writes it.
 pub(super) struct Reference<'a> {
@@ -47,20 +46,11 @@ pub(super) struct Broken {
 /// Everything that decides where references lead.
 pub(super) struct Backends<'a> {
     services: &'a BTreeMap<Name, Service>,
-    /// Who may refer to what, with the namespace of the grant.
-    grants: Vec<(&'a str, &'a [ReferenceGrantFrom], &'a [ReferenceGrantTo])>,
+    grants: &'a Grants<'a>,
 }
 
 impl<'a> Backends<'a> {
-    pub(super) fn new(documents: &'a Documents, services: &'a BTreeMap<Name, Service>) -> Self {
-        let grants = documents
-            .objects
-            .iter()
-            .filter_map(|(key, document)| match &document.object {
-                Object::ReferenceGrant(grant) => Some((&*key.namespace, &*grant.spec.from, &*grant.spec.to)),
-                _ => None,
-            })
-            .collect();
+    pub(super) fn new(services: &'a BTreeMap<Name, Service>, grants: &'a Grants<'a>) -> Self {
         Self { services, grants }
     }
 
@@ -81,8 +71,8 @@ impl<'a> Backends<'a> {
             return broken("InvalidKind", format!("a backend of kind {kind} cannot be forwarded to"));
         }
         // Before anything is said of what is there: without a grant that is nobody's business.
-        let abroad = service.namespace != referrer.route.namespace;
-        if abroad && referrer.side == Side::Gateway && !self.granted(&service, referrer) {
+        let from = (referrer.kind, &*referrer.route.namespace);
+        if referrer.side == Side::Gateway && !self.grants.allow(from, ("Service", &service)) {
             let message =
                 format!("no ReferenceGrant in {namespace} lets this route refer to Service {service}");
             return broken("RefNotPermitted", message);
@@ -100,22 +90,6 @@ impl<'a> Backends<'a> {
             return broken("BackendNotFound", format!("Service {service} has no port {port}"));
         }
         Ok(Target { service, port })
-    }
-
-    fn granted(&self, service: &Name, referrer: Referrer<'_>) -> bool {
-        self.grants.iter().any(|(namespace, from, to)| {
-            **namespace == *service.namespace
-                && from.iter().any(|from| {
-                    from.group == GATEWAY_GROUP
-                        && from.kind == referrer.kind
-                        && *from.namespace == *referrer.route.namespace
-                })
-                && to.iter().any(|to| {
-                    to.group.is_empty()
-                        && to.kind == "Service"
-                        && to.name.as_deref().is_none_or(|name| name == &*service.name)
-                })
-        })
     }
 }
 

@@ -4,17 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::backend::Broken;
+use super::certificate::Certificates;
 use super::host::HostPattern;
 use super::request_route::{GRPC_ROUTE, HTTP_ROUTE};
-use super::rule::{Backend, older_first};
-use super::virtual_host::{Attached, virtual_hosts};
-use super::{Gateway, GatewayPort, Name};
-use crate::conditions::{CONTROLLER, Condition, Conditions, Say};
+use super::rule::Backend;
+use super::virtual_host::Attached;
+use super::{Certificate, Gateway, Name};
+use crate::conditions::{CONTROLLER, Conditions, Say};
 use crate::document::{
-    Documents, Envelope, GATEWAY_GROUP, GatewaySpec, Listener, Object, ObjectKey, RouteGroupKind,
+    Documents, Envelope, GATEWAY_GROUP, GatewaySpec, Listener, Object, ObjectKey, RouteGroupKind, TlsMode,
 };
+
+mod ports;
+mod status;
 
 /// The class that exists without a document.
 const BUILT_IN_CLASS: &str = "ringway";
@@ -48,23 +53,31 @@ pub(super) struct ListenerDraft<'a> {
     pub(super) http: Attached,
     /// The kind of each of those, and these hosts.
     pub(super) taken: Vec<(&'static str, Vec<HostPattern>)>,
-    /// TCPRoutes, of which the first serves.
-    pub(super) tcp: Vec<TcpAttached>,
+    /// TCPRoutes and TLSRoutes; of those for one host the first serves.
+    pub(super) connections: Vec<ConnectionsAttached>,
+    /// What it shows of what it should.
+    certificates: Vec<Certificate>,
+    /// What it should show and cannot.
+    broken: Vec<Broken>,
     /// Kinds in `allowedRoutes` that the protocol cannot carry.
     invalid_kinds: Vec<String>,
     problem: Option<Problem>,
 }
 
-/// A TCPRoute at a listener.
-pub(super) struct TcpAttached {
+/// A TCPRoute or a TLSRoute at a listener.
+pub(super) struct ConnectionsAttached {
     pub(super) created: Option<Timestamp>,
     pub(super) route: Name,
+    /// What it has in common with the listener.
+    pub(super) hosts: Vec<HostPattern>,
     pub(super) backends: Vec<Backend>,
 }
 
 /// Why a listener is not served.
 enum Problem {
     Protocol,
+    /// Options that nobody knows may mean anything.
+    Options(String),
     Conflict {
         reason: &'static str,
         with: String,
@@ -86,12 +99,17 @@ impl Draft<'_> {
 }
 
 /// Every Gateway with its listeners judged.
-pub(super) fn collect(documents: &Documents) -> BTreeMap<Name, Draft<'_>> {
+pub(super) fn collect<'a>(
+    documents: &'a Documents,
+    certificates: &Certificates<'_>,
+) -> BTreeMap<Name, Draft<'a>> {
     let mut drafts = BTreeMap::new();
     for (key, document) in &documents.objects {
         let Object::Gateway(gateway) = &document.object else { continue };
         let class = class(documents, &gateway.spec.gateway_class_name);
-        let mut listeners: Vec<_> = gateway.spec.listeners.iter().map(ListenerDraft::new).collect();
+        let listeners = gateway.spec.listeners.iter();
+        let mut listeners: Vec<_> =
+            listeners.map(|listener| ListenerDraft::new(listener, &key.namespace, certificates)).collect();
         mark_conflicts(&mut listeners);
         let mut draft = Draft { key, document: gateway, class, listeners };
         if draft.wants_parameters() {
@@ -121,11 +139,12 @@ fn class(documents: &Documents, name: &str) -> Class {
 }
 
 impl<'a> ListenerDraft<'a> {
-    fn new(listener: &'a Listener) -> Self {
+    fn new(listener: &'a Listener, namespace: &str, certificates: &Certificates<'_>) -> Self {
         let (possible, served): (&[&'static str], bool) = match listener.protocol.as_str() {
             "HTTP" => (&[HTTP_ROUTE, GRPC_ROUTE], true),
+            "HTTPS" => (&[HTTP_ROUTE, GRPC_ROUTE], true),
             "TCP" => (&["TCPRoute"], true),
-            "HTTPS" => (&[HTTP_ROUTE, GRPC_ROUTE], false),
+            "TLS" => (&["TLSRoute"], true),
             _ => (&[], false),
         };
         let wanted = &listener.allowed_routes.kinds;
@@ -143,6 +162,16 @@ impl<'a> ListenerDraft<'a> {
             .map(|wanted| wanted.kind.clone())
             .collect();
         let host = HostPattern::parse(listener.hostname.as_deref());
+        let tls = listener.tls.as_ref();
+        let option = tls.and_then(|tls| tls.options.keys().next().cloned());
+        let refs = tls.filter(|tls| tls.mode == TlsMode::Terminate).map(|tls| &tls.certificate_refs);
+        let (mut found, mut broken) = (Vec::new(), Vec::new());
+        for reference in refs.into_iter().flatten() {
+            match certificates.resolve(reference, namespace) {
+                Ok(certificate) => found.push(certificate),
+                Err(error) => broken.push(error),
+            }
+        }
         Self {
             listener,
             http: Attached { host: Some(host.clone()), routes: Vec::new() },
@@ -150,9 +179,15 @@ impl<'a> ListenerDraft<'a> {
             kinds,
             attached: BTreeSet::new(),
             taken: Vec::new(),
-            tcp: Vec::new(),
+            connections: Vec::new(),
+            certificates: found,
+            broken,
             invalid_kinds,
-            problem: (!served).then_some(Problem::Protocol),
+            problem: match (served, option) {
+                (false, _) => Some(Problem::Protocol),
+                (true, Some(option)) => Some(Problem::Options(option)),
+                (true, None) => None,
+            },
         }
     }
 
@@ -166,13 +201,19 @@ impl<'a> ListenerDraft<'a> {
     }
 
     fn is_served(&self) -> bool {
-        self.problem.is_none() && self.invalid_kinds.len() < self.listener.allowed_routes.kinds.len().max(1)
+        self.problem.is_none()
+            && self.invalid_kinds.len() < self.listener.allowed_routes.kinds.len().max(1)
+            && (self.broken.is_empty() || !self.certificates.is_empty())
+    }
+
+    fn is_valid(&self) -> bool {
+        self.problem.is_none() && self.invalid_kinds.is_empty() && self.broken.is_empty()
     }
 }
 
 /// Listeners of one port must differ in what a connection or a request shows before any route is looked at. All of
 /// those that do not are out; none is picked as the winner.
-fn mark_conflicts(listeners: &mut [ListenerDraft<'_>]) {
+fn mark_conflicts<'a>(listeners: &mut [ListenerDraft<'a>]) {
     let mut problems = Vec::new();
     for (i, one) in listeners.iter().enumerate() {
         let conflict = listeners.iter().enumerate().find_map(|(j, other)| {
@@ -180,8 +221,10 @@ fn mark_conflicts(listeners: &mut [ListenerDraft<'_>]) {
             if i == j || a.port != b.port || (a.protocol == "UDP") != (b.protocol == "UDP") {
                 return None;
             }
-            let by_host = matches!(a.protocol.as_str(), "HTTP" | "HTTPS" | "TLS");
-            let reason = if a.protocol != b.protocol {
+            // Where TLS begins with the host that is asked for, what is in it may differ.
+            let family = |protocol: &'a str| if protocol == "HTTPS" { "TLS" } else { protocol };
+            let by_host = matches!(family(&a.protocol), "HTTP" | "TLS");
+            let reason = if family(&a.protocol) != family(&b.protocol) {
                 "ProtocolConflict"
             } else if !by_host || one.host == other.host {
                 "HostnameConflict"
@@ -217,105 +260,10 @@ pub(super) fn finish(
                 conditions.objects.insert(draft.key.clone(), json!({ "conditions": [accepted, programmed] }));
             }
             Class::Ours => {
-                conditions.objects.insert(draft.key.clone(), status(&draft));
-                gateways.insert(name, Gateway { ports: ports(draft.listeners) });
+                conditions.objects.insert(draft.key.clone(), status::of(&draft));
+                gateways.insert(name, Gateway { ports: ports::of(draft.listeners) });
             }
         }
     }
     gateways
-}
-
-fn ports(listeners: Vec<ListenerDraft<'_>>) -> BTreeMap<u16, GatewayPort> {
-    let mut http: BTreeMap<u16, Vec<Attached>> = BTreeMap::new();
-    let mut ports = BTreeMap::new();
-    for mut listener in listeners.into_iter().filter(ListenerDraft::is_served) {
-        let port = listener.listener.port.get();
-        if listener.listener.protocol == "HTTP" {
-            http.entry(port).or_default().push(listener.http);
-        } else {
-            listener
-                .tcp
-                .sort_by(|a, b| older_first(a.created, b.created).then_with(|| a.route.cmp(&b.route)));
-            let backends = listener.tcp.into_iter().next().map(|first| first.backends).unwrap_or_default();
-            ports.insert(port, GatewayPort::Tcp(backends));
-        }
-    }
-    ports.extend(
-        http.into_iter().map(|(port, listeners)| (port, GatewayPort::Http(virtual_hosts(&listeners)))),
-    );
-    ports
-}
-
-fn status(draft: &Draft<'_>) -> Value {
-    let say = Say::of(&draft.document.metadata);
-    let served = draft.listeners.iter().filter(|listener| listener.is_served()).count();
-    let valid = draft.listeners.iter().filter(|l| l.problem.is_none() && l.invalid_kinds.is_empty()).count();
-    let unserved: Vec<_> = draft
-        .listeners
-        .iter()
-        .filter(|listener| !listener.is_served())
-        .map(|listener| listener.listener.name.as_str())
-        .collect();
-    let unserved = format!("not served: {}", unserved.join(", "));
-    let accepted = match (served, valid == draft.listeners.len()) {
-        _ if draft.wants_parameters() => {
-            say.no("Accepted", "InvalidParameters", "there are no parameters for a Gateway".to_owned())
-        }
-        (0, _) => say.no("Accepted", "ListenersNotValid", unserved),
-        (_, true) => say.yes("Accepted", "Accepted", "every listener is valid"),
-        (_, false) => say.yes("Accepted", "ListenersNotValid", &unserved),
-    };
-    let programmed = match served {
-        0 => say.no("Programmed", "Invalid", "no listener can be served".to_owned()),
-        _ => say.yes("Programmed", "Programmed", "the configuration for its proxies is made"),
-    };
-    let listeners: Vec<_> = draft.listeners.iter().map(|listener| listener_status(listener, say)).collect();
-    json!({ "conditions": [accepted, programmed], "listeners": listeners })
-}
-
-fn listener_status(draft: &ListenerDraft<'_>, say: Say) -> Value {
-    let kinds: Vec<_> = match draft.problem {
-        Some(Problem::Protocol) => Vec::new(),
-        _ => draft.kinds.iter().map(|kind| json!({ "group": GATEWAY_GROUP, "kind": kind })).collect(),
-    };
-    json!({
-        "name": draft.listener.name,
-        "supportedKinds": kinds,
-        "attachedRoutes": draft.attached.len(),
-        "conditions": listener_conditions(draft, say),
-    })
-}
-
-fn listener_conditions(draft: &ListenerDraft<'_>, say: Say) -> Vec<Condition> {
-    let (accepted, conflicted) = match &draft.problem {
-        None | Some(Problem::Gateway) => (
-            say.yes("Accepted", "Accepted", "the listener is valid"),
-            say.no("Conflicted", "NoConflicts", String::new()),
-        ),
-        Some(Problem::Protocol) => (
-            say.no(
-                "Accepted",
-                "UnsupportedProtocol",
-                format!("protocol {} is not served yet", draft.listener.protocol),
-            ),
-            say.no("Conflicted", "NoConflicts", String::new()),
-        ),
-        Some(Problem::Conflict { reason, with }) => {
-            let message = format!("port {} cannot tell it from listener {with}", draft.listener.port);
-            (say.no("Accepted", reason, message.clone()), say.yes("Conflicted", reason, &message))
-        }
-    };
-    let resolved = match draft.invalid_kinds.is_empty() {
-        true => say.yes("ResolvedRefs", "ResolvedRefs", "every kind of route is supported"),
-        false => say.no(
-            "ResolvedRefs",
-            "InvalidRouteKinds",
-            format!("protocol {} has no {}", draft.listener.protocol, draft.invalid_kinds.join(", ")),
-        ),
-    };
-    let programmed = match draft.is_served() {
-        true => say.yes("Programmed", "Programmed", "the configuration for its proxies is made"),
-        false => say.no("Programmed", "Invalid", "the listener is not served".to_owned()),
-    };
-    vec![accepted, resolved, programmed, conflicted]
 }

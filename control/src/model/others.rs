@@ -19,6 +19,10 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             Object::ReferenceGrant(_) | Object::Namespace(_) => {
                 status(&[say.yes("Accepted", "Accepted", "")])
             }
+            Object::Secret(secret) => status(&[match secret.key_pair() {
+                Ok(_) => say.yes("Accepted", "Accepted", "a certificate that listeners may show"),
+                Err(what) => say.no("Accepted", "UnsupportedValue", format!("the Secret {what}")),
+            }]),
             Object::NotUsed(object) => {
                 let message = match &*key.group {
                     GATEWAY_GROUP | RINGWAY_GROUP => format!("{} is not served yet", key.kind),
@@ -38,6 +42,7 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
             | Object::TcpRoute(_)
+            | Object::TlsRoute(_)
             | Object::Service(_)
             | Object::EndpointSlice(_)
             | Object::Workload(_)

@@ -1,6 +1,6 @@
 //! Which rules answer for which host on one port of a Gateway.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::host::HostPattern;
 use super::rule::Rule;
@@ -30,26 +30,44 @@ pub(super) struct Attached {
 /// wants it. Within the listener, rules of routes with more specific hostnames come first, and rules of routes with
 /// less specific ones are still there for what those leave.
 pub(super) fn virtual_hosts(listeners: &[Attached]) -> Vec<VirtualHost> {
-    let mut hosts = BTreeMap::new();
-    for (i, listener) in listeners.iter().enumerate() {
-        let own = listener.host.clone().unwrap_or(HostPattern::Any);
-        let mut patterns: BTreeSet<&HostPattern> =
-            listener.routes.iter().flat_map(|(patterns, _)| patterns).collect();
-        if listeners.len() > 1 {
-            // Even without routes the listener keeps its hosts from the others.
-            patterns.insert(&own);
-        }
-        for pattern in patterns {
-            let belongs_elsewhere = listeners.iter().enumerate().any(|(j, other)| {
-                let other = other.host.as_ref().unwrap_or(&HostPattern::Any);
-                i != j && other.specificity() > own.specificity() && other.covers(pattern)
-            });
-            if !belongs_elsewhere {
-                hosts.insert(pattern.clone(), rules_for(pattern, listener));
-            }
-        }
+    let own: Vec<_> =
+        listeners.iter().map(|listener| listener.host.as_ref().unwrap_or(&HostPattern::Any)).collect();
+    let each = listeners.iter().enumerate();
+    let mut hosts: Vec<_> = each.flat_map(|(i, listener)| virtual_hosts_of(listener, i, &own)).collect();
+    hosts.sort_by(|a, b| a.host.cmp(&b.host));
+    hosts
+}
+
+/// Those of one listener alone, which is at `position` among the patterns of all listeners of its port.
+pub(super) fn virtual_hosts_of(
+    listener: &Attached,
+    position: usize,
+    listeners: &[&HostPattern],
+) -> Vec<VirtualHost> {
+    let patterns = hosts_of(listener.routes.iter().flat_map(|(patterns, _)| patterns), position, listeners);
+    let host = |host: &HostPattern| VirtualHost { host: host.clone(), rules: rules_for(host, listener) };
+    patterns.into_iter().map(host).collect()
+}
+
+/// The patterns that are told apart of a listener with these attached: each once, without those that another listener means
+/// more narrowly.
+pub(super) fn hosts_of<'a>(
+    attached: impl Iterator<Item = &'a HostPattern>,
+    position: usize,
+    listeners: &[&'a HostPattern],
+) -> BTreeSet<&'a HostPattern> {
+    let own = listeners[position];
+    let mut patterns: BTreeSet<_> = attached.collect();
+    if listeners.len() > 1 {
+        // Even without routes the listener keeps its hosts from the others.
+        patterns.insert(own);
     }
-    hosts.into_iter().map(|(host, rules)| VirtualHost { host, rules }).collect()
+    patterns.retain(|pattern| {
+        !listeners.iter().enumerate().any(|(other_position, other)| {
+            other_position != position && other.specificity() > own.specificity() && other.covers(pattern)
+        })
+    });
+    patterns
 }
 
 fn rules_for(pattern: &HostPattern, listener: &Attached) -> Vec<Rule> {

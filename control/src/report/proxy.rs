@@ -34,7 +34,7 @@ pub struct Wanted {
     /// The revision of that world.
     pub revision: Arc<str>,
     /// What it reports as `ActiveType.hash` once all of it is active, by type in the order of [`ResourceType::ALL`].
-    pub hashes: [String; 4],
+    pub hashes: [String; ResourceType::COUNT],
 }
 
 /// What the ADS stream saw.

@@ -48,6 +48,7 @@ var (
 var extended = []features.FeatureName{
 	features.SupportGatewayPort8080,
 	features.SupportGatewayHTTPListenerIsolation,
+	features.SupportGatewayHTTPSListenerDetectMisdirectedRequests,
 	features.SupportHTTPRouteBackendRequestHeaderModification,
 	features.SupportHTTPRouteBackendTimeout,
 	features.SupportHTTPRouteDestinationPortMatching,
@@ -73,6 +74,9 @@ var extended = []features.FeatureName{
 	features.SupportMeshHTTPRouteRedirectPort,
 	features.SupportMeshHTTPRouteRewritePath,
 	features.SupportMeshHTTPRouteSchemeRedirect,
+	features.SupportTLSRoute,
+	features.SupportTLSRouteModeMixed,
+	features.SupportTLSRouteModeTerminate,
 }
 
 // TestMain judges; the tests run in a process inside of a network of their own.
@@ -137,7 +141,7 @@ func TestConformance(t *testing.T) {
 			SupportedFeatures:    extended,
 			ConformanceProfiles: []suite.ConformanceProfileName{
 				suite.GatewayHTTPConformanceProfileName, suite.GatewayTCPConformanceProfileName,
-				suite.MeshHTTPConformanceProfileName,
+				suite.GatewayTLSConformanceProfileName, suite.MeshHTTPConformanceProfileName,
 			},
 			TimeoutConfig:  timeouts(),
 			RunTest:        *only,

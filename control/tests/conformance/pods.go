@@ -1,8 +1,8 @@
 // What a cluster does with Deployments and Services, as far as the suite needs it: a Deployment's pods are processes
 // of the suite's own echo server, reached at an address of their own; a Service's EndpointSlice names them.
 //
-// Limits: nothing is rolled out when a Deployment changes, volumes are not mounted (so no echo server has a
-// certificate), and pods of any other image are ready in name only.
+// Limits: nothing is rolled out when a Deployment or what its volumes hold changes, and pods of any other image are ready
+// in name only.
 
 package conformance
 
@@ -70,8 +70,12 @@ func (p *Pods) Reconcile() error {
 			replicas = int(*deployment.Spec.Replicas)
 		}
 		for len(p.running[at]) < replicas {
-			if err := p.start(at, &deployment); err != nil {
+			started, err := p.start(at, &deployment)
+			if err != nil {
 				return err
+			}
+			if !started {
+				break
 			}
 		}
 	}
@@ -101,29 +105,35 @@ func (p *Pods) log(namespace, name string) string {
 	return filepath.Join(p.cluster.directory, "pods", namespace, name+".log")
 }
 
-func (p *Pods) start(at key, deployment *apps.Deployment) error {
+// start is false while something that the pod's volumes need is not there yet.
+func (p *Pods) start(at key, deployment *apps.Deployment) (bool, error) {
+	spec := deployment.Spec.Template.Spec
+	volumes := filepath.Join(p.cluster.directory, "volumes", at.namespace, at.name)
+	mounts, ready, err := p.cluster.mount(at.namespace, spec, volumes)
+	if err != nil || !ready {
+		return false, err
+	}
 	p.count++
 	address := fmt.Sprintf("127.2.%d.%d", p.count/250, p.count%250+1)
 	// As in a cluster: the Deployment, its ReplicaSet, the pod. The suite takes names apart.
 	one := &pod{name: fmt.Sprintf("%s-conformance-%d", at.name, len(p.running[at]))}
 	behind := 20000 + p.count*len(podPorts)
-	var err error
-	switch container := deployment.Spec.Template.Spec.Containers[0]; {
+	switch container := spec.Containers[0]; {
 	case strings.Contains(container.Image, "/echo-basic:"):
-		err = p.echoPod(at, one, container.Env, address, behind)
+		err = p.echoPod(at, one, container.Env, mounts, address, behind)
 	case strings.Contains(container.Image, "/echo-advanced:"):
 		err = p.meshPod(at, one, address, behind)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	p.running[at] = append(p.running[at], one)
-	return p.cluster.create(&core.Pod{
+	return true, p.cluster.create(&core.Pod{
 		TypeMeta: meta.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: meta.ObjectMeta{
 			Namespace: at.namespace, Name: one.name, Labels: deployment.Spec.Template.Labels,
 		},
-		Spec: deployment.Spec.Template.Spec,
+		Spec: spec,
 		Status: core.PodStatus{
 			Phase: core.PodRunning, PodIP: address, PodIPs: []core.PodIP{{IP: address}},
 			Conditions: []core.PodCondition{{Type: core.PodReady, Status: core.ConditionTrue}},
@@ -132,11 +142,13 @@ func (p *Pods) start(at key, deployment *apps.Deployment) error {
 }
 
 // echoPod starts an echo server whose ports are in a row from the one given.
-func (p *Pods) echoPod(at key, one *pod, variables []core.EnvVar, address string, behind int) error {
+func (p *Pods) echoPod(
+	at key, one *pod, variables []core.EnvVar, mounts mounts, address string, behind int,
+) error {
 	environment := []string{"POD_NAME=" + one.name, "NAMESPACE=" + at.namespace}
 	for _, variable := range variables {
-		if variable.ValueFrom == nil && !strings.HasPrefix(variable.Name, "TLS_") {
-			environment = append(environment, variable.Name+"="+variable.Value)
+		if variable.ValueFrom == nil {
+			environment = append(environment, variable.Name+"="+mounts.of(variable.Value))
 		}
 	}
 	for i, ports := range podPorts {

@@ -96,8 +96,12 @@ fn a_listener_that_cannot_be_served_says_why_and_the_others_serve() {
             "Accepted=True/Accepted ResolvedRefs=False/InvalidRouteKinds Programmed=True/Programmed Conflicted=False/NoConflicts",
         ),
         (
-            "{name: a, port: 443, protocol: HTTPS}",
+            "{name: a, port: 443, protocol: UDP}",
             "Accepted=False/UnsupportedProtocol ResolvedRefs=True/ResolvedRefs Programmed=False/Invalid Conflicted=False/NoConflicts",
+        ),
+        (
+            "{name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}",
+            "Accepted=True/Accepted ResolvedRefs=False/InvalidCertificateRef Programmed=False/Invalid Conflicted=False/NoConflicts",
         ),
         (
             "{name: a, port: 80, protocol: example.com/soup}",

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use self::harness::{Mesh, Run, files_below};
 use self::process::{children_of, is_gone, until_gone};
 
+mod gateways;
 mod harness;
 mod hosts;
 #[path = "../support/process.rs"]

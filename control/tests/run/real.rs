@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::PathBuf;
 
 use ringway::ca::SVID_LIFE_MIN;
 use rustix::process::{Signal, kill_process};
 
 use super::harness::{Mesh, Run, files_below};
-use super::process::{Port, children_of, until, until_gone};
+use super::process::{children_of, until_gone};
 use super::stand_in::serve;
 
 /// The proxy of this build: beside the folder of this executable.
@@ -22,7 +21,7 @@ pub(super) fn proxy() -> PathBuf {
 }
 
 /// Service `pay`, that says so.
-fn pay(mesh: &Mesh) -> Run {
+pub(super) fn pay(mesh: &Mesh) -> Run {
     let mut run = pay_on(mesh, mesh.port(), &[]);
     run.until("taking requests");
     run
@@ -202,53 +201,6 @@ fn no_call_is_lost_when_one_of_two_replicas_is_ended() {
     while first.child.try_wait().unwrap().is_none() {
         call();
     }
-}
-
-#[test]
-fn a_gateway_serves_its_routes_survives_its_proxy_and_ends_when_told() {
-    let reserved = Port::any();
-    let port = reserved.number();
-    let documents = format!(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: front, namespace: default}}\n\
-         spec: {{gatewayClassName: ringway, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}\n---\n\
-         apiVersion: v1\nkind: Service\nmetadata: {{name: pay, namespace: default}}\n\
-         spec: {{ports: [{{name: http, port: 80, targetPort: http}}]}}\n---\n\
-         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: pay, namespace: default}}\n\
-         spec: {{parentRefs: [{{name: front}}], rules: [{{backendRefs: [{{name: pay, port: 80}}]}}]}}\n"
-    );
-    let mesh = Mesh::with_documents(proxy(), &documents);
-    let _pay = pay(&mesh);
-    let mut gateway = Run::start(mesh.gateway("default/front"), port);
-    gateway.until(&format!("open on 127.0.0.1:{port}"));
-    until(|| get(port).ends_with("\r\n\r\npay"));
-    kill_process(gateway.proxy(), Signal::KILL).unwrap();
-    gateway.until("proxy ready again");
-    until(|| get(port).ends_with("\r\n\r\npay"));
-    gateway.signal(Signal::TERM);
-    assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens any more");
-    until(|| mesh.proxies() == ["default/pay"]);
-
-    let mut twice = Run::start(mesh.gateway("default"), 0);
-    assert_eq!(twice.wait(), 2);
-    assert!(twice.rest().contains("expected NAMESPACE/NAME"));
-}
-
-fn get(port: u16) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-#[test]
-fn a_gateway_that_is_not_among_the_documents_says_that_nothing_is_open() {
-    let mesh = Mesh::with_documents(proxy(), "");
-    let mut gateway = Run::start(mesh.gateway("default/fornt"), 0);
-    gateway.until("nothing is open");
-    gateway.signal(Signal::TERM);
-    assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
 }
 
 /// Asks until the answer is what it should be.

@@ -9,6 +9,7 @@ use crate::compile::{self, Resources};
 use ResourceType::{Cluster, Endpoint, Listener, Route};
 
 mod random;
+mod secrets;
 
 /// A client, its session and the clock.
 struct Stream {
@@ -37,6 +38,7 @@ fn view([clusters, endpoints, listeners, routes]: [&str; 4], before: Option<&Vie
         endpoints: resources(endpoints),
         listeners: resources(listeners),
         routes: resources(routes),
+        secrets: Resources::new(),
     };
     Arc::new(View::new("r1".into(), compiled, before))
 }

@@ -70,9 +70,9 @@ fn no_sequence_of_requests_confuses_a_session() {
     for seed in 1..500 {
         let mut random = Random(seed);
         let mut stream = Stream::new(SHOP, seed.is_multiple_of(2));
-        let (mut unanswered, mut nonces) = ([0; 4], BTreeSet::new());
+        let (mut unanswered, mut nonces) = ([0; ResourceType::COUNT], BTreeSet::new());
         for _ in 0..100 {
-            let kind = ResourceType::ALL[random.below(4) as usize];
+            let kind = ResourceType::ALL[random.below(5) as usize];
             let names = ["*", "cart", "pay", "http", "in", "no", ""];
             let some = |random: &mut Random| -> Vec<String> {
                 let count = random.below(3);
@@ -106,8 +106,8 @@ fn no_sequence_of_requests_confuses_a_session() {
 
 #[derive(Default)]
 struct Client {
-    has: [BTreeMap<String, String>; 4],
-    asked: [BTreeSet<String>; 4],
+    has: [BTreeMap<String, String>; ResourceType::COUNT],
+    asked: [BTreeSet<String>; ResourceType::COUNT],
 }
 
 impl Client {

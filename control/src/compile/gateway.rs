@@ -1,0 +1,182 @@
+//! What the proxy of a gateway gets: a listener for each of its ports, what these show to clients, and where their requests
+//! and connections go.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::alpn;
+use proto::pb::envoy::config::core::v3::data_source::Specifier;
+use proto::pb::envoy::config::core::v3::{DataSource, TrafficDirection, TransportSocket};
+use proto::pb::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
+use proto::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+};
+use proto::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, secret,
+};
+use proto::pb::google::protobuf::BoolValue;
+use proto::well_known::to_duration;
+
+use super::cluster::ads;
+use super::resource::any;
+use super::{GatewayClient, Resource, Resources, Shared, View, listener, mesh_tls, name};
+use crate::model::{
+    Backend, Certificate, Gateway, GatewayPort, HostPattern, Model, Name, TlsListener, TlsTraffic,
+};
+
+/// How long a head may take to arrive at a gateway, where anybody may connect.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A cluster that never exists: what a broken reference of a route of connections leads to. They are closed.
+const BROKEN_REFERENCE: &str = "broken-reference";
+
+pub(super) fn view(model: &Model, shared: &Shared, client: &GatewayClient) -> View {
+    let mut view = View::default();
+    let name = Name::new(client.namespace.as_str(), client.name.as_str());
+    let Some(gateway) = model.gateways.get(&name) else { return view };
+    for (number, port) in &gateway.ports {
+        let address = SocketAddr::new(client.bind, *number);
+        view.add_listener(match port {
+            GatewayPort::Http(_) => http(address, &name),
+            GatewayPort::Tcp(backends) => tcp(address, &name, backends),
+            GatewayPort::Tls(listeners) => tls(address, &name, listeners),
+        });
+    }
+    let tables = shared.gateway(&name, gateway);
+    for routes in &tables.0 {
+        view.add_routes(Arc::clone(routes));
+    }
+    view.secrets = secrets(gateway);
+    view.add_targets(model, shared, client.identity.as_ref(), &tables.1);
+    view
+}
+
+fn http(address: SocketAddr, gateway: &Name) -> Arc<Resource> {
+    let name = name::gateway_port(gateway, address.port());
+    let filter = requests(&name);
+    listener::listener(name, address, TrafficDirection::Inbound, filter)
+}
+
+fn tcp(address: SocketAddr, gateway: &Name, backends: &[Backend]) -> Arc<Resource> {
+    let name = name::gateway_port(gateway, address.port());
+    let filter = connections(&name, backends);
+    listener::listener(name, address, TrafficDirection::Inbound, filter)
+}
+
+fn tls(address: SocketAddr, gateway: &Name, listeners: &[TlsListener]) -> Arc<Resource> {
+    let chains = listeners.iter().flat_map(|of| {
+        let name = name::gateway_listener(gateway, address.port(), &of.name);
+        let socket = (!of.certificates.is_empty()).then(|| of_listener(of));
+        let chain = move |name: String, host: &HostPattern, filter: Filter| FilterChain {
+            name,
+            filter_chain_match: Some(asking_for(host)),
+            filters: vec![filter],
+            transport_socket: socket.clone(),
+            ..FilterChain::default()
+        };
+        match &of.traffic {
+            TlsTraffic::Http { .. } => vec![chain(name.clone(), &of.host, requests(&name))],
+            TlsTraffic::Tcp(routes) => {
+                let of_route = |(host, backends): &(HostPattern, Vec<Backend>)| {
+                    chain(format!("{name}|{host}"), host, connections(&name, backends))
+                };
+                routes.iter().map(of_route).collect()
+            }
+        }
+    });
+    let name = name::gateway_port(gateway, address.port());
+    listener::encoded(name, address, TrafficDirection::Inbound, chains.collect())
+}
+
+/// Requests of whoever can connect.
+fn requests(name: &str) -> Filter {
+    let manager = HttpConnectionManager {
+        // The downstream is the client itself: what it says of who it is does not count.
+        use_remote_address: Some(BoolValue { value: true }),
+        request_headers_timeout: Some(to_duration(HEAD_TIMEOUT)),
+        ..listener::manager(name, listener::rds(name))
+    };
+    listener::filter("http_connection_manager", &manager)
+}
+
+fn connections(name: &str, backends: &[Backend]) -> Filter {
+    let cluster = |backend: &Backend| match &backend.target {
+        Some(target) => name::service_port(target),
+        None => BROKEN_REFERENCE.to_owned(),
+    };
+    let to = match backends {
+        [] => ClusterSpecifier::Cluster(BROKEN_REFERENCE.to_owned()),
+        [one] => ClusterSpecifier::Cluster(cluster(one)),
+        several => {
+            let weight = |backend: &Backend| ClusterWeight {
+                name: cluster(backend),
+                weight: backend.weight,
+                metadata_match: None,
+            };
+            ClusterSpecifier::WeightedClusters(WeightedCluster {
+                clusters: several.iter().map(weight).collect(),
+            })
+        }
+    };
+    listener::tcp(name, to)
+}
+
+/// Connections with TLS that ask for such a host.
+fn asking_for(host: &HostPattern) -> FilterChainMatch {
+    let server_names = match host {
+        HostPattern::Any => Vec::new(),
+        HostPattern::Below(_) | HostPattern::Exact(_) => vec![host.to_string()],
+    };
+    FilterChainMatch { transport_protocol: "tls".to_owned(), server_names, ..FilterChainMatch::default() }
+}
+
+/// TLS as a listener ends it.
+fn of_listener(of: &TlsListener) -> TransportSocket {
+    let secret = |certificate: &Certificate| SdsSecretConfig {
+        name: name::certificate(&certificate.secret),
+        sds_config: Some(ads()),
+    };
+    let protocols: &[&[u8]] = match of.traffic {
+        TlsTraffic::Http { .. } => &[alpn::HTTP2, alpn::HTTP1],
+        // What is in it is for client and server to agree on.
+        TlsTraffic::Tcp(_) => &[],
+    };
+    let common = CommonTlsContext {
+        tls_certificate_sds_secret_configs: of.certificates.iter().map(secret).collect(),
+        alpn_protocols: protocols.iter().map(|protocol| mesh_tls::text(protocol)).collect(),
+        ..CommonTlsContext::default()
+    };
+    let tls = DownstreamTlsContext { common_tls_context: Some(common), ..DownstreamTlsContext::default() };
+    mesh_tls::socket(any(&tls))
+}
+
+/// What the listeners of a gateway show. They are resources of their own, so that a new certificate ends no connection.
+fn secrets(gateway: &Gateway) -> Resources {
+    let listeners = gateway.ports.values().flat_map(|port| match port {
+        GatewayPort::Tls(listeners) => listeners.as_slice(),
+        GatewayPort::Http(_) | GatewayPort::Tcp(_) => &[],
+    });
+    // A certificate of several listeners is one.
+    let certificates: BTreeMap<_, _> = listeners
+        .flat_map(|of| &of.certificates)
+        .map(|certificate| (&certificate.secret, certificate))
+        .collect();
+    let encode = |(secret, certificate): (&Name, &Certificate)| {
+        let name = name::certificate(secret);
+        let bytes = |bytes: &[u8]| DataSource {
+            specifier: Some(Specifier::InlineBytes(bytes.to_vec())),
+            watched_directory: None,
+        };
+        let certificate = TlsCertificate {
+            certificate_chain: Some(bytes(certificate.pair.chain.reveal())),
+            private_key: Some(bytes(certificate.pair.key.reveal())),
+            ..TlsCertificate::default()
+        };
+        let secret = Secret { name: name.clone(), r#type: Some(secret::Type::TlsCertificate(certificate)) };
+        let resource = Resource::encode(name, &secret);
+        (Arc::clone(&resource.name), resource)
+    };
+    certificates.into_iter().map(encode).collect()
+}
