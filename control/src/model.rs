@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::conditions::Conditions;
-use crate::document::{Documents, KeyPair, ObjectKey};
+use crate::document::{Documents, FrontendValidationMode, KeyPair, ObjectKey};
 
 mod attach;
+mod authorities;
 mod authorization;
 mod backend;
 mod certificate;
@@ -55,7 +56,8 @@ pub fn build(documents: &Documents, registrations: &Registrations, refusal: Refu
     let mut services = service::collect(documents, registrations, &mut conditions);
     let grants = grant::Grants::new(documents);
     let certificates = certificate::Certificates::new(documents, &grants);
-    let mut gateways = gateway::collect(documents, &certificates);
+    let authorities = authorities::Authorities::new(documents, &grants);
+    let mut gateways = gateway::collect(documents, &certificates, &authorities);
     let backends = backend::Backends::new(&services, &grants);
     let routes = attach::attach(documents, &services, &backends, &mut gateways, refusal, &mut conditions);
     for target in routes.called_by_grpc {
@@ -216,8 +218,26 @@ pub struct TlsListener {
     pub host: HostPattern,
     /// What is shown; with several, each to whom it suits. None if TLS is ended by those behind.
     pub certificates: Vec<Certificate>,
+    /// What clients have to show.
+    pub clients: Option<ClientValidation>,
     /// What is in it.
     pub traffic: TlsTraffic,
+}
+
+/// What clients have to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientValidation {
+    /// Who vouches for them: certificates in PEM.
+    pub authorities: Arc<str>,
+    /// What becomes of clients that nobody vouches for.
+    pub mode: FrontendValidationMode,
+}
+
+impl ClientValidation {
+    /// Whether clients that nobody vouches for are refused.
+    pub fn is_strict(&self) -> bool {
+        self.mode == FrontendValidationMode::AllowValidOnly
+    }
 }
 
 /// What is done with TLS connections.

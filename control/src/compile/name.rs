@@ -11,6 +11,7 @@
 //! | a port of a gateway, and its routes | `gateway\|NAMESPACE/NAME\|PORT` |
 //! | the routes of one listener of a port with TLS | `gateway\|NAMESPACE/NAME\|PORT\|LISTENER` |
 //! | a certificate that listeners show | `certificate\|NAMESPACE/SECRET` |
+//! | who vouches for clients of a port of a gateway | `authorities\|NAMESPACE/NAME\|PORT` |
 
 use std::net::SocketAddr;
 
@@ -65,4 +66,9 @@ pub(super) fn gateway_listener(gateway: &Name, port: u16, listener: &str) -> Str
 /// A certificate that listeners show.
 pub(super) fn certificate(secret: &Name) -> String {
     format!("certificate|{secret}")
+}
+
+/// Who vouches for clients of a port of a gateway.
+pub(super) fn authorities(gateway: &Name, port: u16) -> String {
+    format!("authorities|{gateway}|{port}")
 }

@@ -1,10 +1,9 @@
 //! GatewayClass, Gateway and ReferenceGrant of Gateway API v1.6.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::gateway_tls::{GatewayTls, ListenerTls};
 use super::meta::{LabelSelector, Port, Unused, absent_if_null};
 
 /// Which controller serves the Gateways of a class. Ringway serves classes whose `controllerName` is
@@ -35,8 +34,8 @@ pub struct GatewaySpec {
     pub infrastructure: Option<GatewayInfrastructure>,
     /// Which ListenerSets may add listeners; none can yet.
     pub allowed_listeners: Unused,
-    /// TLS of the whole gateway; not yet.
-    pub tls: Unused,
+    /// TLS of all listeners.
+    pub tls: Option<GatewayTls>,
     /// Which routes without parents attach; none do.
     pub default_scope: Unused,
 }
@@ -71,45 +70,6 @@ pub struct Listener {
     /// Which routes may attach.
     #[serde(default, deserialize_with = "absent_if_null")]
     pub allowed_routes: AllowedRoutes,
-}
-
-/// How a listener ends TLS, or that it does not.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ListenerTls {
-    /// Who ends it.
-    #[serde(default, deserialize_with = "absent_if_null")]
-    pub mode: TlsMode,
-    /// What is shown, for `Terminate`. A client that cannot take the first is shown another.
-    #[serde(default, deserialize_with = "absent_if_null")]
-    pub certificate_refs: Vec<SecretRef>,
-    /// Options of implementations; there are none, so a listener with one is not served.
-    #[serde(default, deserialize_with = "absent_if_null")]
-    pub options: BTreeMap<String, String>,
-}
-
-/// Who ends the TLS of a connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum TlsMode {
-    /// The gateway.
-    #[default]
-    Terminate,
-    /// Who is behind it; the gateway looks at the name that is asked for and at nothing else.
-    Passthrough,
-}
-
-/// Names a Secret of type `kubernetes.io/tls`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SecretRef {
-    /// API group; Kubernetes' core if absent.
-    pub group: Option<String>,
-    /// `Secret` if absent.
-    pub kind: Option<String>,
-    /// Its name.
-    pub name: String,
-    /// Its namespace, that of the Gateway if absent; another one has to agree by a ReferenceGrant.
-    pub namespace: Option<String>,
 }
 
 /// Which routes may attach to a listener.

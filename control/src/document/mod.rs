@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 mod authorization;
+mod config_map;
 mod core;
 mod filter;
 mod gateway;
+mod gateway_tls;
 mod grpc_route;
 mod locate;
 mod meta;
@@ -27,14 +29,18 @@ pub use authorization::{
     AuthorizationSourceType, AuthorizationTarget, AuthorizationTargetKind, CidrText, Enforcement,
     HttpAttributes, IpBlock, NetworkAttributes, SourceServiceAccount,
 };
+pub use config_map::ConfigMap;
 pub use filter::{
     FilterType, Header, HeaderModifier, HttpRouteFilter, PathModifier, PathModifierType, RequestRedirect,
     Scheme, UrlRewrite,
 };
 pub use gateway::{
     AllowedRoutes, FromNamespaces, GatewayClassSpec, GatewayInfrastructure, GatewaySpec, Listener,
-    ListenerTls, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
-    SecretRef, TlsMode,
+    ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo, RouteGroupKind, RouteNamespaces,
+};
+pub use gateway_tls::{
+    FrontendTls, FrontendTlsConfig, FrontendTlsOfPort, FrontendValidation, FrontendValidationMode,
+    GatewayTls, ListenerTls, ObjectRef, SecretRef, TlsMode,
 };
 pub use grpc_route::{
     GrpcBackendRef, GrpcFilterType, GrpcMethodMatch, GrpcRouteFilter, GrpcRouteMatch, GrpcRouteRule,
@@ -144,6 +150,8 @@ pub enum Object {
     /// `v1`.
     Secret(Secret),
     /// `v1`.
+    ConfigMap(ConfigMap),
+    /// `v1`.
     Service(Envelope<ServiceSpec>),
     /// `discovery.k8s.io/v1`.
     EndpointSlice(EndpointSlice),
@@ -190,6 +198,7 @@ impl Object {
             Self::ReferenceGrant(object) => &object.api_version,
             Self::Namespace(object) => &object.api_version,
             Self::Secret(object) => &object.api_version,
+            Self::ConfigMap(object) => &object.api_version,
             Self::Service(object) => &object.api_version,
             Self::EndpointSlice(object) => &object.api_version,
             Self::Workload(object) => &object.api_version,
@@ -210,6 +219,7 @@ impl Object {
             Self::ReferenceGrant(object) => &object.metadata,
             Self::Namespace(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,
+            Self::ConfigMap(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::Workload(object) => &object.metadata,

@@ -118,6 +118,7 @@ impl Reader<'_> {
             (GATEWAY_GROUP, "ReferenceGrant") => self.object(&key, Object::ReferenceGrant),
             ("", "Namespace") => self.object(&key, Object::Namespace),
             ("", "Secret") => self.object(&key, Object::Secret),
+            ("", "ConfigMap") => self.object(&key, Object::ConfigMap),
             ("", "Service") => self.object(&key, Object::Service),
             ("discovery.k8s.io", "EndpointSlice") => self.object(&key, Object::EndpointSlice),
             (RINGWAY_GROUP, "Workload") => self.object(&key, Object::Workload),
@@ -215,7 +216,7 @@ fn is_not_used(key: &ObjectKey) -> bool {
             "BackendPolicy" | "TrafficPolicy" | "MeshScope" | "ProxyPolicy" | "WorkloadGroup"
         ),
         "" => {
-            matches!(&*key.kind, "ConfigMap" | "ServiceAccount" | "Pod" | "PersistentVolumeClaim")
+            matches!(&*key.kind, "ServiceAccount" | "Pod" | "PersistentVolumeClaim")
         }
         "apps" | "batch" | "autoscaling" | "policy" | "networking.k8s.io" | "rbac.authorization.k8s.io" => {
             true

@@ -57,6 +57,7 @@ pub(super) fn validate(object: &Object) -> Verdict {
         | Object::ReferenceGrant(_)
         | Object::Namespace(_)
         | Object::Secret(_)
+        | Object::ConfigMap(_)
         | Object::NotUsed(_) => Ok(()),
     }
 }

@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::authorities::Authorities;
 use super::backend::Broken;
 use super::certificate::Certificates;
 use super::host::HostPattern;
 use super::request_route::{GRPC_ROUTE, HTTP_ROUTE};
 use super::rule::Backend;
 use super::virtual_host::Attached;
-use super::{Certificate, Gateway, Name};
+use super::{Certificate, ClientValidation, Gateway, Name};
 use crate::conditions::{CONTROLLER, Conditions, Say};
 use crate::document::{
-    Documents, Envelope, GATEWAY_GROUP, GatewaySpec, Listener, Object, ObjectKey, RouteGroupKind, TlsMode,
+    Documents, Envelope, FrontendValidation, GATEWAY_GROUP, GatewaySpec, Listener, Object, ObjectKey,
+    RouteGroupKind, TlsMode,
 };
 
 mod ports;
@@ -57,7 +59,9 @@ pub(super) struct ListenerDraft<'a> {
     pub(super) connections: Vec<ConnectionsAttached>,
     /// What it shows of what it should.
     certificates: Vec<Certificate>,
-    /// What it should show and cannot.
+    /// What its clients have to show.
+    clients: Option<ClientValidation>,
+    /// What it should show or believe, and cannot.
     broken: Vec<Broken>,
     /// Kinds in `allowedRoutes` that the protocol cannot carry.
     invalid_kinds: Vec<String>,
@@ -78,6 +82,8 @@ enum Problem {
     Protocol,
     /// Options that nobody knows may mean anything.
     Options(String),
+    /// Nobody is left to vouch for clients.
+    Authorities,
     Conflict {
         reason: &'static str,
         with: String,
@@ -102,14 +108,23 @@ impl Draft<'_> {
 pub(super) fn collect<'a>(
     documents: &'a Documents,
     certificates: &Certificates<'_>,
+    authorities: &Authorities<'_>,
 ) -> BTreeMap<Name, Draft<'a>> {
     let mut drafts = BTreeMap::new();
     for (key, document) in &documents.objects {
         let Object::Gateway(gateway) = &document.object else { continue };
         let class = class(documents, &gateway.spec.gateway_class_name);
-        let listeners = gateway.spec.listeners.iter();
-        let mut listeners: Vec<_> =
-            listeners.map(|listener| ListenerDraft::new(listener, &key.namespace, certificates)).collect();
+        let frontend = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
+        let draft = |listener| {
+            let mut draft = ListenerDraft::new(listener);
+            draft.show(&key.namespace, certificates);
+            let validation = frontend.and_then(|frontend| frontend.validation(listener.port));
+            if let (Some(validation), true) = (validation, draft.ends_tls()) {
+                draft.ask_clients(validation, &key.namespace, authorities);
+            }
+            draft
+        };
+        let mut listeners: Vec<_> = gateway.spec.listeners.iter().map(draft).collect();
         mark_conflicts(&mut listeners);
         let mut draft = Draft { key, document: gateway, class, listeners };
         if draft.wants_parameters() {
@@ -139,7 +154,7 @@ fn class(documents: &Documents, name: &str) -> Class {
 }
 
 impl<'a> ListenerDraft<'a> {
-    fn new(listener: &'a Listener, namespace: &str, certificates: &Certificates<'_>) -> Self {
+    fn new(listener: &'a Listener) -> Self {
         let (possible, served): (&[&'static str], bool) = match listener.protocol.as_str() {
             "HTTP" => (&[HTTP_ROUTE, GRPC_ROUTE], true),
             "HTTPS" => (&[HTTP_ROUTE, GRPC_ROUTE], true),
@@ -162,16 +177,7 @@ impl<'a> ListenerDraft<'a> {
             .map(|wanted| wanted.kind.clone())
             .collect();
         let host = HostPattern::parse(listener.hostname.as_deref());
-        let tls = listener.tls.as_ref();
-        let option = tls.and_then(|tls| tls.options.keys().next().cloned());
-        let refs = tls.filter(|tls| tls.mode == TlsMode::Terminate).map(|tls| &tls.certificate_refs);
-        let (mut found, mut broken) = (Vec::new(), Vec::new());
-        for reference in refs.into_iter().flatten() {
-            match certificates.resolve(reference, namespace) {
-                Ok(certificate) => found.push(certificate),
-                Err(error) => broken.push(error),
-            }
-        }
+        let option = listener.tls.as_ref().and_then(|tls| tls.options.keys().next().cloned());
         Self {
             listener,
             http: Attached { host: Some(host.clone()), routes: Vec::new() },
@@ -180,14 +186,55 @@ impl<'a> ListenerDraft<'a> {
             attached: BTreeSet::new(),
             taken: Vec::new(),
             connections: Vec::new(),
-            certificates: found,
-            broken,
+            certificates: Vec::new(),
+            clients: None,
+            broken: Vec::new(),
             invalid_kinds,
             problem: match (served, option) {
                 (false, _) => Some(Problem::Protocol),
                 (true, Some(option)) => Some(Problem::Options(option)),
                 (true, None) => None,
             },
+        }
+    }
+
+    fn ends_tls(&self) -> bool {
+        self.listener.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Terminate)
+    }
+
+    /// Takes the certificates that it should show.
+    fn show(&mut self, namespace: &str, certificates: &Certificates<'_>) {
+        let Some(tls) = self.listener.tls.as_ref().filter(|_| self.ends_tls()) else { return };
+        for reference in &tls.certificate_refs {
+            match certificates.resolve(reference, namespace) {
+                Ok(certificate) => self.certificates.push(certificate),
+                Err(error) => self.broken.push(error),
+            }
+        }
+    }
+
+    /// Takes whom it should believe of its clients. Without anybody it is not served: it would take nobody, or everybody.
+    fn ask_clients(
+        &mut self,
+        validation: &FrontendValidation,
+        namespace: &str,
+        authorities: &Authorities<'_>,
+    ) {
+        let mut all = String::new();
+        for reference in &validation.ca_certificate_refs {
+            match authorities.resolve(reference, namespace) {
+                Ok(pem) => {
+                    all += pem.trim_end();
+                    all.push('\n');
+                }
+                Err(error) => self.broken.push(error),
+            }
+        }
+        match all.is_empty() {
+            true => self.problem = self.problem.take().or(Some(Problem::Authorities)),
+            false => {
+                self.clients = Some(ClientValidation { authorities: all.into(), mode: validation.mode });
+            }
         }
     }
 
@@ -203,7 +250,7 @@ impl<'a> ListenerDraft<'a> {
     fn is_served(&self) -> bool {
         self.problem.is_none()
             && self.invalid_kinds.len() < self.listener.allowed_routes.kinds.len().max(1)
-            && (self.broken.is_empty() || !self.certificates.is_empty())
+            && (!self.ends_tls() || !self.certificates.is_empty())
     }
 
     fn is_valid(&self) -> bool {

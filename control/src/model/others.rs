@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::attach::parent_status;
+use super::authorities;
 use crate::conditions::{CONTROLLER, Conditions, Say, status};
 use crate::document::{Documents, GATEWAY_GROUP, Object, RINGWAY_GROUP};
 
@@ -22,6 +23,10 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             Object::Secret(secret) => status(&[match secret.key_pair() {
                 Ok(_) => say.yes("Accepted", "Accepted", "a certificate that listeners may show"),
                 Err(what) => say.no("Accepted", "UnsupportedValue", format!("the Secret {what}")),
+            }]),
+            Object::ConfigMap(map) => status(&[match authorities::read(map) {
+                Ok(_) => say.yes("Accepted", "Accepted", "authorities that listeners may believe"),
+                Err(what) => say.no("Accepted", "UnsupportedValue", format!("the ConfigMap {what}")),
             }]),
             Object::NotUsed(object) => {
                 let message = match &*key.group {

@@ -47,6 +47,8 @@ var (
 // extended are the features beyond the core that Ringway claims.
 var extended = []features.FeatureName{
 	features.SupportGatewayPort8080,
+	features.SupportGatewayFrontendClientCertificateValidation,
+	features.SupportGatewayFrontendClientCertificateValidationInsecureFallback,
 	features.SupportGatewayHTTPListenerIsolation,
 	features.SupportGatewayHTTPSListenerDetectMisdirectedRequests,
 	features.SupportHTTPRouteBackendRequestHeaderModification,

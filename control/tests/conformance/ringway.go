@@ -136,7 +136,7 @@ func (r *Ringway) Write() error {
 // isDocument tells what of a cluster Ringway reads.
 func isDocument(kind *Kind) bool {
 	switch kind.Kind {
-	case "Namespace", "Secret", "Service", "EndpointSlice":
+	case "Namespace", "ConfigMap", "Secret", "Service", "EndpointSlice":
 		return true
 	}
 	return kind.Group == gatewayGroup

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use rcgen::CertifiedKey;
+use rcgen::{CertifiedKey, Issuer};
 use rustix::process::{Signal, kill_process};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::harness::{Mesh, Run};
@@ -93,6 +93,11 @@ struct Browser(Arc<ClientConfig>);
 
 impl Browser {
     fn new(believed: &[&Made], protocol: &str) -> Browser {
+        Browser::showing(None, believed, protocol)
+    }
+
+    /// One that shows a certificate of its own.
+    fn showing(own: Option<&Made>, believed: &[&Made], protocol: &str) -> Browser {
         let mut roots = RootCertStore::empty();
         for one in believed {
             roots.add(one.cert.der().clone()).unwrap();
@@ -100,7 +105,14 @@ impl Browser {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        let config = config.with_root_certificates(roots);
+        let mut config = match own {
+            Some(own) => {
+                let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+                config.with_client_auth_cert(vec![own.cert.der().clone()], key).unwrap()
+            }
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![protocol.into()];
         Browser(config.into())
     }
@@ -187,6 +199,59 @@ fn a_gateway_ends_tls_with_the_certificate_of_the_host_that_is_asked_for() {
     let after = Browser::new(&[&renewed], "http/1.1");
     until(|| is_paid(after.get(https, "shop.example", "shop.example")));
     assert!(still(), "a new certificate ends no connection");
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
+}
+
+/// Somebody who vouches for others.
+fn authority() -> (rcgen::Certificate, Issuer<'static, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    (certificate, Issuer::new(params, key))
+}
+
+#[test]
+fn a_gateway_serves_those_whom_somebody_it_believes_vouches_for() {
+    let reserved = [Port::any(), Port::any()];
+    let [strict, lax] = reserved.each_ref().map(Port::number);
+    let (ca, issuer) = authority();
+    let shop = certificate("shop.example");
+    let known = {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["client.example".to_owned()]).unwrap();
+        CertifiedKey { cert: params.signed_by(&key, &issuer).unwrap(), signing_key: key }
+    };
+    let unknown = certificate("client.example");
+    let documents = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: front}}\n\
+         spec:\n  gatewayClassName: ringway\n  tls:\n    frontend:\n      \
+         default: {{validation: {{caCertificateRefs: [{{group: '', kind: ConfigMap, name: clients}}]}}}}\n      \
+         perPort: [{{port: {lax}, tls: {{validation: {{mode: AllowInsecureFallback, caCertificateRefs: [{{group: '', kind: ConfigMap, name: clients}}]}}}}}}]\n  \
+         listeners:\n  \
+         - {{name: strict, port: {strict}, protocol: HTTPS, tls: {{certificateRefs: [{{name: shop}}]}}}}\n  \
+         - {{name: lax, port: {lax}, protocol: HTTPS, tls: {{certificateRefs: [{{name: shop}}]}}}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: pay}}\n\
+         spec: {{ports: [{{name: http, port: 80, targetPort: http}}]}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: pay}}\n\
+         spec: {{parentRefs: [{{name: front}}], rules: [{{backendRefs: [{{name: pay, port: 80}}]}}]}}\n---\n\
+         {}apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: clients}}\ndata:\n  ca.crt: |\n    {}\n",
+        secret("shop", &shop),
+        ca.pem().replace('\n', "\n    ")
+    );
+    let mesh = Mesh::with_documents(proxy(), &documents);
+    let _pay = pay(&mesh);
+    let mut gateway = Run::start(mesh.gateway("default/front"), strict);
+    let ask =
+        |own, port| Browser::showing(own, &[&shop], "http/1.1").get(port, "shop.example", "shop.example");
+    let is_paid = |answer: String| answer.ends_with("\r\n\r\npay");
+    until(|| TcpStream::connect(("127.0.0.1", strict)).is_ok() && is_paid(ask(Some(&known), strict)));
+    for stranger in [None, Some(&unknown)] {
+        let refused = ask(stranger, strict);
+        assert!(!refused.contains("HTTP/1.1"), "{refused}");
+        assert!(is_paid(ask(stranger, lax)), "the document says so");
+    }
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
 }

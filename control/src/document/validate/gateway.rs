@@ -1,12 +1,16 @@
 //! What Kubernetes' API server would check of a Gateway.
 
+use std::collections::BTreeSet;
+
 use super::{Verdict, bound, check, distinct, hostname, is_dns_name};
-use crate::document::{GatewaySpec, Listener, TlsMode};
+use crate::document::{FrontendTls, GatewaySpec, Listener, TlsMode};
 
 /// Most listeners of one Gateway, as Gateway API bounds it.
 const LISTENERS_MAX: usize = 64;
 /// Most certificates of one listener, as Gateway API bounds it.
 const CERTIFICATES_MAX: usize = 64;
+/// Most authorities of one port, as Gateway API bounds it.
+const AUTHORITIES_MAX: usize = 8;
 
 pub(super) fn gateway(spec: &GatewaySpec) -> Verdict {
     bound(spec.listeners.len(), LISTENERS_MAX, "spec.listeners")?;
@@ -26,7 +30,27 @@ pub(super) fn gateway(spec: &GatewaySpec) -> Verdict {
         }
         tls(listener, &at)?;
     }
-    Ok(())
+    match spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) {
+        Some(frontend) => clients(frontend, "spec.tls.frontend"),
+        None => Ok(()),
+    }
+}
+
+/// What clients have to show names who vouches for it.
+fn clients(frontend: &FrontendTls, at: &str) -> Verdict {
+    let ports = frontend.per_port.iter().enumerate();
+    let ports = ports.map(|(i, of)| (&of.tls, format!("{at}.perPort[{i}].tls")));
+    for (config, at) in [(&frontend.default, format!("{at}.default"))].into_iter().chain(ports) {
+        let Some(validation) = &config.validation else { continue };
+        let refs = &validation.ca_certificate_refs;
+        let at = format!("{at}.validation.caCertificateRefs");
+        bound(refs.len(), AUTHORITIES_MAX, &at)?;
+        check(!refs.is_empty(), &at, || "somebody has to vouch for clients".to_owned())?;
+    }
+    let ports: BTreeSet<_> = frontend.per_port.iter().map(|of| of.port).collect();
+    check(ports.len() == frontend.per_port.len(), &format!("{at}.perPort"), || {
+        "a port comes twice".to_owned()
+    })
 }
 
 /// `tls` is there where the protocol has it, and says what is shown where something is.

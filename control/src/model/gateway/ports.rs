@@ -43,6 +43,7 @@ fn tls(listeners: &[ListenerDraft<'_>]) -> Vec<TlsListener> {
         name: draft.listener.name.as_str().into(),
         host: draft.host.clone(),
         certificates: draft.certificates.clone(),
+        clients: draft.clients.clone(),
         traffic: match draft.listener.protocol.as_str() {
             "HTTPS" => TlsTraffic::Http {
                 hosts: virtual_hosts_of(&draft.http, position, &hosts),

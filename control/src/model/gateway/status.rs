@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Draft, ListenerDraft, Problem};
 use crate::conditions::{Condition, Say};
-use crate::document::GATEWAY_GROUP;
+use crate::document::{FrontendValidationMode, GATEWAY_GROUP};
 
 pub(super) fn of(draft: &Draft<'_>) -> Value {
     let say = Say::of(&draft.document.metadata);
@@ -16,7 +16,10 @@ pub(super) fn of(draft: &Draft<'_>) -> Value {
         .filter(|listener| !listener.is_served())
         .map(|listener| listener.listener.name.as_str())
         .collect();
-    let unserved = format!("not served: {}", unserved.join(", "));
+    let unserved = match unserved.is_empty() {
+        true => "a listener is served in part, and says what is wrong".to_owned(),
+        false => format!("not served: {}", unserved.join(", ")),
+    };
     let accepted = match (served, valid == draft.listeners.len()) {
         _ if draft.wants_parameters() => {
             say.no("Accepted", "InvalidParameters", "there are no parameters for a Gateway".to_owned())
@@ -30,7 +33,19 @@ pub(super) fn of(draft: &Draft<'_>) -> Value {
         _ => say.yes("Programmed", "Programmed", "the configuration for its proxies is made"),
     };
     let listeners: Vec<_> = draft.listeners.iter().map(|listener| listener_status(listener, say)).collect();
-    json!({ "conditions": [accepted, programmed], "listeners": listeners })
+    let mut conditions = vec![accepted, programmed];
+    let is_lax = |draft: &&ListenerDraft<'_>| {
+        let clients = draft.clients.as_ref().filter(|_| draft.is_served());
+        clients.is_some_and(|clients| clients.mode == FrontendValidationMode::AllowInsecureFallback)
+    };
+    if let Some(draft) = draft.listeners.iter().find(is_lax) {
+        let message = format!(
+            "listener {} serves clients that nobody vouches for, and shows it nowhere",
+            draft.listener.name
+        );
+        conditions.push(say.yes("InsecureFrontendValidationMode", "ConfigurationChanged", &message));
+    }
+    json!({ "conditions": conditions, "listeners": listeners })
 }
 
 fn listener_status(draft: &ListenerDraft<'_>, say: Say) -> Value {
@@ -62,6 +77,10 @@ fn listener_conditions(draft: &ListenerDraft<'_>, say: Say) -> Vec<Condition> {
         ),
         Some(Problem::Options(option)) => (
             say.no("Accepted", "UnsupportedValue", format!("the option {option} is not known")),
+            say.no("Conflicted", "NoConflicts", String::new()),
+        ),
+        Some(Problem::Authorities) => (
+            say.no("Accepted", "NoValidCACertificate", "nobody is left to vouch for clients".to_owned()),
             say.no("Conflicted", "NoConflicts", String::new()),
         ),
         Some(Problem::Conflict { reason, with }) => {
