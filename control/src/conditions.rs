@@ -32,7 +32,7 @@ impl Conditions {
     }
 }
 
-/// Conditions are in lists called `conditions`, at the root and in the entries of `parents` and `listeners`.
+/// Conditions are in lists called `conditions`, at the root and in the entries of `parents`, `listeners` and `ancestors`.
 fn stamp(status: &mut Value, previous: &Value, now: &Value) {
     if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
         for condition in conditions {
@@ -43,7 +43,7 @@ fn stamp(status: &mut Value, previous: &Value, now: &Value) {
             condition["lastTransitionTime"] = since.clone();
         }
     }
-    for (list, names) in [("parents", "parentRef"), ("listeners", "name")] {
+    for (list, names) in [("parents", "parentRef"), ("listeners", "name"), ("ancestors", "ancestorRef")] {
         for entry in status.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let before = previous[list].as_array().into_iter().flatten().find(|b| b[names] == entry[names]);
             stamp(entry, &before.cloned().unwrap_or_default(), now);

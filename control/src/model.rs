@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::conditions::Conditions;
-use crate::document::{Documents, FrontendValidationMode, KeyPair, ObjectKey};
+use crate::document::{Documents, FrontendValidationMode, KeyPair, ObjectKey, SubjectAltName};
 
 mod attach;
 mod authorities;
 mod authorization;
 mod backend;
+mod backend_tls;
 mod certificate;
 mod gateway;
 mod grant;
@@ -74,6 +75,7 @@ pub fn build(documents: &Documents, registrations: &Registrations, refusal: Refu
     }
     services.values_mut().flat_map(|service| &mut service.ports).for_each(ServicePort::sort_rules);
     let gateways = gateway::finish(gateways, &mut conditions);
+    backend_tls::attach(documents, &authorities, &mut services, &gateways, &mut conditions);
     let authorization = authorization::collect(documents, &services, &mut conditions);
     (Model { services, gateways, authorization }, conditions)
 }
@@ -130,6 +132,28 @@ pub struct ServicePort {
     pub producer_rules: Option<Vec<Rule>>,
     /// Rules for callers of one namespace; they take the place of the producer's.
     pub consumer_rules: BTreeMap<Arc<str>, Vec<Rule>>,
+    /// TLS that those behind it end themselves, where no proxy of the mesh is before them.
+    pub tls: Option<PortTls>,
+}
+
+/// TLS that a port of a service speaks itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortTls {
+    /// It is known by its certificate.
+    Verified(Arc<BackendTls>),
+    /// Nothing can be known of it, so nobody speaks to it.
+    Nobody,
+}
+
+/// How a port of a service is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendTls {
+    /// The host that is asked for, and that its certificate is for if there are no `names`.
+    pub host: String,
+    /// Who vouches for it: certificates in PEM.
+    pub authorities: String,
+    /// Names of which its certificate must have one.
+    pub names: Vec<SubjectAltName>,
 }
 
 impl Service {

@@ -232,7 +232,7 @@ fn full_name(document: &DocumentRow) -> String {
     if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") }
 }
 
-/// One row per condition, wherever Gateway API puts them: on the object, per parent, per listener.
+/// One row per condition, wherever Gateway API puts them: on the object, per parent, per listener, per who is concerned.
 fn document_rows(document: &DocumentRow) -> Vec<[Cell; 8]> {
     let name = full_name(document);
     let text = |value: &serde_json::Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
@@ -248,6 +248,9 @@ fn document_rows(document: &DocumentRow) -> Vec<[Cell; 8]> {
         let section = parent_ref["sectionName"].as_str().map(|name| format!("#{name}")).unwrap_or_default();
         add(format!("{}{section}", text(parent_ref, "name")), &parent);
     }
+    for ancestor in list(&document.status["ancestors"]) {
+        add(text(&ancestor["ancestorRef"], "name"), &ancestor);
+    }
     for listener in list(&document.status["listeners"]) {
         add(format!("#{}", text(&listener, "name")), &listener);
     }
@@ -256,7 +259,7 @@ fn document_rows(document: &DocumentRow) -> Vec<[Cell; 8]> {
         let tone = match (status.as_str(), text(condition, "type").as_str()) {
             // The one condition that is good when it does not hold.
             ("False", "Conflicted") => Tone::Good,
-            ("True", "Conflicted") | ("False", _) => Tone::Bad,
+            ("True", "Conflicted" | "InsecureFrontendValidationMode") | ("False", _) => Tone::Bad,
             ("True", _) => Tone::Good,
             _ => Tone::Wait,
         };

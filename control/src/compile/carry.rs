@@ -34,12 +34,13 @@ pub fn carry_over(before: &Model, shared: &Shared, now: &Model) -> Option<(Vec<A
 }
 
 fn is_same_but_for_endpoints(old: &ServicePort, new: &ServicePort) -> bool {
-    let ServicePort { port, name, protocol, endpoints: _, producer_rules, consumer_rules } = old;
+    let ServicePort { port, name, protocol, endpoints: _, producer_rules, consumer_rules, tls } = old;
     *port == new.port
         && *name == new.name
         && *protocol == new.protocol
         && *producer_rules == new.producer_rules
         && *consumer_rules == new.consumer_rules
+        && *tls == new.tls
 }
 
 #[cfg(test)]

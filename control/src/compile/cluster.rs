@@ -23,8 +23,8 @@ use proto::pb::google::protobuf::{Any, UInt32Value};
 use proto::well_known::to_duration;
 
 use super::resource::any;
-use super::{Resource, dynamic_forward, endpoint, mesh_tls, name};
-use crate::model::{Protocol, Target};
+use super::{Resource, backend_tls, dynamic_forward, endpoint, mesh_tls, name};
+use crate::model::{PortTls, Protocol, Target};
 
 /// How long connecting may take. A lost SYN is sent again after one second, so two cover one loss.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,20 +34,40 @@ const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolO
 
 /// The cluster of a port of a service. Its endpoints are a resource of their own: they change most.
 ///
-/// A proxy that is somebody speaks TLS with those that are.
-pub(super) fn outbound(target: &Target, protocol: Protocol, own: Option<&SpiffeId>) -> Arc<Resource> {
+/// A proxy that is somebody speaks TLS with those that are; others are spoken to as a policy says, or in plain text.
+pub(super) fn outbound(
+    target: &Target,
+    protocol: Protocol,
+    tls: Option<&PortTls>,
+    own: Option<&SpiffeId>,
+) -> Arc<Resource> {
     let speaks = match protocol {
         Protocol::Http2 => speaks(http2()),
         // HTTP/1.1 is what is spoken without a word.
         Protocol::Http | Protocol::Http1 | Protocol::Tcp => HashMap::new(),
     };
     let name = name::service_port(target);
+    let own_tls = match tls {
+        None => None,
+        Some(PortTls::Verified(tls)) => Some(backend_tls::socket(tls, protocol)),
+        // Without an endpoint there is nobody to be mistaken for another.
+        Some(PortTls::Nobody) => {
+            let cluster = Cluster {
+                cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+                ..base(&name)
+            };
+            return Resource::encode(name, &cluster);
+        }
+    };
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
         lb_policy: LbPolicy::LeastRequest as i32,
         typed_extension_protocol_options: speaks,
-        transport_socket_matches: own.map(|own| mesh_tls::to_service(own, target)).unwrap_or_default(),
+        transport_socket_matches: own
+            .map(|own| mesh_tls::to_service(own, target, own_tls.clone()))
+            .unwrap_or_default(),
+        transport_socket: own_tls.filter(|_| own.is_none()),
         ..base(&name)
     };
     Resource::encode(name, &cluster)

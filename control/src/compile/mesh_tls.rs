@@ -39,21 +39,29 @@ pub fn identity(trust_domain: &str, service: &Name) -> String {
     format!("spiffe://{trust_domain}/ns/{}/sa/{}", service.namespace, service.name)
 }
 
-/// What carries the bytes to the endpoints of a service: mutual TLS where a proxy of the mesh is before them, nothing
-/// elsewhere.
-pub(super) fn to_service(own: &SpiffeId, target: &Target) -> Vec<TransportSocketMatch> {
+/// What carries the bytes to the endpoints of a service: mutual TLS where a proxy of the mesh is before them, and elsewhere
+/// `otherwise`, or nothing.
+pub(super) fn to_service(
+    own: &SpiffeId,
+    target: &Target,
+    otherwise: Option<TransportSocket>,
+) -> Vec<TransportSocketMatch> {
     let id = identity(own.trust_domain(), &target.service);
     let tls = UpstreamTlsContext {
         sni: format!("{}.{}.mesh", target.service.name, target.service.namespace),
         common_tls_context: Some(common(exactly(&id))),
         ..UpstreamTlsContext::default()
     };
-    let of = |name: &str, labels: &[(&str, &str)], config| TransportSocketMatch {
+    let of = |name: &str, labels: &[(&str, &str)], socket| TransportSocketMatch {
         name: name.to_owned(),
         r#match: Some(structure(labels.iter().map(|(key, value)| (key.to_owned(), string(*value))))),
-        transport_socket: Some(socket(config)),
+        transport_socket: Some(socket),
     };
-    vec![of("mesh", &[LABEL], any(&tls)), of("plain", &[], any(&RawBuffer::default()))]
+    let otherwise = match otherwise {
+        Some(socket) => of("own", &[], socket),
+        None => of("plain", &[], socket(any(&RawBuffer::default()))),
+    };
+    vec![of("mesh", &[LABEL], socket(any(&tls))), otherwise]
 }
 
 /// What an endpoint before which a proxy of the mesh is says of itself.

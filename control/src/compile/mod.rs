@@ -13,6 +13,7 @@ use policy::peer::SpiffeId;
 use crate::model::{Model, Name, Rule, Target};
 
 mod authorization;
+mod backend_tls;
 mod carry;
 mod client;
 mod cluster;

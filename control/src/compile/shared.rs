@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use policy::peer::SpiffeId;
 
 use super::{Resource, cluster, endpoint, route_table};
-use crate::model::{Gateway, GatewayPort, Model, Name, Protocol, Target};
+use crate::model::{Gateway, GatewayPort, Model, Name, PortTls, Protocol, Target};
 
 /// A cluster with its endpoints.
 type Encoded = (Arc<Resource>, Arc<Resource>);
@@ -38,14 +38,15 @@ impl Shared {
         let mut secured = self.secured.lock().unwrap_or_else(PoisonError::into_inner);
         let encode = || {
             let port = model.services.get(&target.service).and_then(|service| service.port(target.port));
-            cluster::outbound(target, port.map_or(Protocol::Http, |port| port.protocol), Some(own))
+            let protocol = port.map_or(Protocol::Http, |port| port.protocol);
+            cluster::outbound(target, protocol, port.and_then(|port| port.tls.as_ref()), Some(own))
         };
         Arc::clone(secured.entry(target.clone()).or_insert_with(encode))
     }
 
     fn plain_target(&self, model: &Model, target: &Target) -> Encoded {
-        let encode = |target: &Target, protocol, endpoints: &[_]| {
-            (cluster::outbound(target, protocol, None), endpoint::outbound(target, endpoints))
+        let encode = |target: &Target, protocol, tls: Option<&PortTls>, endpoints: &[_]| {
+            (cluster::outbound(target, protocol, tls, None), endpoint::outbound(target, endpoints))
         };
         let all = self.targets.get_or_init(|| {
             let services = model.services.iter();
@@ -54,13 +55,13 @@ impl Shared {
             ports
                 .map(|(name, port)| {
                     let target = Target { service: name.clone(), port: port.port };
-                    let encoded = encode(&target, port.protocol, &port.endpoints);
+                    let encoded = encode(&target, port.protocol, port.tls.as_ref(), &port.endpoints);
                     (target, encoded)
                 })
                 .collect()
         });
         // One that is declared and not known yet has no endpoints.
-        all.get(target).cloned().unwrap_or_else(|| encode(target, Protocol::Http, &[]))
+        all.get(target).cloned().unwrap_or_else(|| encode(target, Protocol::Http, None, &[]))
     }
 
     /// The cluster of all hosts outside the mesh.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 mod authorization;
+mod backend_tls_policy;
 mod config_map;
 mod core;
 mod filter;
@@ -28,6 +29,9 @@ pub use authorization::{
     AuthorizationAction, AuthorizationPolicySpec, AuthorizationRule, AuthorizationSource,
     AuthorizationSourceType, AuthorizationTarget, AuthorizationTargetKind, CidrText, Enforcement,
     HttpAttributes, IpBlock, NetworkAttributes, SourceServiceAccount,
+};
+pub use backend_tls_policy::{
+    BackendTlsPolicySpec, BackendTlsTarget, BackendTlsValidation, LocalObjectRef, SubjectAltName,
 };
 pub use config_map::ConfigMap;
 pub use filter::{
@@ -144,6 +148,8 @@ pub enum Object {
     /// `gateway.networking.k8s.io/v1`.
     TlsRoute(Envelope<TlsRouteSpec>),
     /// `gateway.networking.k8s.io/v1`.
+    BackendTlsPolicy(Envelope<BackendTlsPolicySpec>),
+    /// `gateway.networking.k8s.io/v1`.
     ReferenceGrant(Envelope<ReferenceGrantSpec>),
     /// `v1`.
     Namespace(Namespace),
@@ -195,6 +201,7 @@ impl Object {
             Self::GrpcRoute(object) => &object.api_version,
             Self::TcpRoute(object) => &object.api_version,
             Self::TlsRoute(object) => &object.api_version,
+            Self::BackendTlsPolicy(object) => &object.api_version,
             Self::ReferenceGrant(object) => &object.api_version,
             Self::Namespace(object) => &object.api_version,
             Self::Secret(object) => &object.api_version,
@@ -216,6 +223,7 @@ impl Object {
             Self::GrpcRoute(object) => &object.metadata,
             Self::TcpRoute(object) => &object.metadata,
             Self::TlsRoute(object) => &object.metadata,
+            Self::BackendTlsPolicy(object) => &object.metadata,
             Self::ReferenceGrant(object) => &object.metadata,
             Self::Namespace(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,

@@ -115,6 +115,7 @@ impl Reader<'_> {
             (GATEWAY_GROUP, "GRPCRoute") => self.object(&key, Object::GrpcRoute),
             (GATEWAY_GROUP, "TCPRoute") => self.object(&key, Object::TcpRoute),
             (GATEWAY_GROUP, "TLSRoute") => self.object(&key, Object::TlsRoute),
+            (GATEWAY_GROUP, "BackendTLSPolicy") => self.object(&key, Object::BackendTlsPolicy),
             (GATEWAY_GROUP, "ReferenceGrant") => self.object(&key, Object::ReferenceGrant),
             ("", "Namespace") => self.object(&key, Object::Namespace),
             ("", "Secret") => self.object(&key, Object::Secret),
@@ -208,7 +209,7 @@ fn versions(group: &str) -> Option<&'static [&'static str]> {
 fn is_not_used(key: &ObjectKey) -> bool {
     match &*key.group {
         GATEWAY_GROUP => {
-            matches!(&*key.kind, "UDPRoute" | "BackendTLSPolicy" | "ListenerSet")
+            matches!(&*key.kind, "UDPRoute" | "ListenerSet")
         }
         "gateway.networking.x-k8s.io" => true,
         RINGWAY_GROUP => matches!(

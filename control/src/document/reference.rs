@@ -8,9 +8,9 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::{Value, json};
 
 use super::{
-    AuthorizationPolicySpec, ConfigMap, EndpointSlice, Envelope, GatewayClassSpec, GatewaySpec,
-    GrpcRouteSpec, HttpRouteSpec, Metadata, Namespace, ReferenceGrantSpec, Secret, ServiceSpec, TcpRouteSpec,
-    TlsRouteSpec, WorkloadSpec,
+    AuthorizationPolicySpec, BackendTlsPolicySpec, ConfigMap, EndpointSlice, Envelope, GatewayClassSpec,
+    GatewaySpec, GrpcRouteSpec, HttpRouteSpec, Metadata, Namespace, ReferenceGrantSpec, Secret, ServiceSpec,
+    TcpRouteSpec, TlsRouteSpec, WorkloadSpec,
 };
 
 /// A kind of document.
@@ -40,6 +40,7 @@ pub fn kinds() -> Vec<Kind> {
         kind::<Envelope<GatewayClassSpec>>("GatewayClass", GATEWAY),
         kind::<Secret>("Secret", "v1"),
         kind::<ConfigMap>("ConfigMap", "v1"),
+        kind::<Envelope<BackendTlsPolicySpec>>("BackendTLSPolicy", GATEWAY),
         kind::<Envelope<ReferenceGrantSpec>>("ReferenceGrant", GATEWAY),
         kind::<Namespace>("Namespace", "v1"),
     ]

@@ -2,6 +2,7 @@
 //! What needs other objects (references, conflicts) is not here but in the model, and shows as conditions.
 
 mod authorization;
+mod backend_tls_policy;
 mod gateway;
 
 use std::collections::BTreeSet;
@@ -53,6 +54,7 @@ pub(super) fn validate(object: &Object) -> Verdict {
         Object::EndpointSlice(slice) => endpoint_slice(slice),
         Object::Workload(object) => workload(&object.spec),
         Object::AuthorizationPolicy(object) => authorization::policy(&object.spec),
+        Object::BackendTlsPolicy(object) => backend_tls_policy::policy(&object.spec),
         Object::GatewayClass(_)
         | Object::ReferenceGrant(_)
         | Object::Namespace(_)

@@ -48,6 +48,7 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             | Object::GrpcRoute(_)
             | Object::TcpRoute(_)
             | Object::TlsRoute(_)
+            | Object::BackendTlsPolicy(_)
             | Object::Service(_)
             | Object::EndpointSlice(_)
             | Object::Workload(_)

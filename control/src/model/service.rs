@@ -351,6 +351,7 @@ impl ServicePort {
             endpoints: Vec::new(),
             producer_rules: None,
             consumer_rules: BTreeMap::new(),
+            tls: None,
         }
     }
 }

@@ -46,6 +46,8 @@ var (
 
 // extended are the features beyond the core that Ringway claims.
 var extended = []features.FeatureName{
+	features.SupportBackendTLSPolicy,
+	features.SupportBackendTLSPolicySANValidation,
 	features.SupportGatewayPort8080,
 	features.SupportGatewayFrontendClientCertificateValidation,
 	features.SupportGatewayFrontendClientCertificateValidationInsecureFallback,

@@ -255,3 +255,62 @@ fn a_gateway_serves_those_whom_somebody_it_believes_vouches_for() {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
 }
+
+#[test]
+fn a_gateway_speaks_tls_to_a_service_that_shows_the_right_certificate() {
+    let reserved = [Port::any(), Port::any()];
+    let [front, inner] = reserved.each_ref().map(Port::number);
+    let [own, other] = ["inner.example", "inner.example"].map(certificate);
+    let believes = |name: &str, of: &Made| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  ca.crt: |\n    {}\n---\n",
+            of.cert.pem().replace('\n', "\n    ")
+        )
+    };
+    // The service is the gateway's own other listener; what is known of it differs by name.
+    let service = |name: &str, host: &str, authority: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+             spec: {{selector: {{app: inner}}, ports: [{{port: 443, targetPort: {inner}}}]}}\n---\n\
+             apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: {name}}}\n\
+             spec: {{targetRefs: [{{group: '', kind: Service, name: {name}}}], validation: {{hostname: {host}, \
+             caCertificateRefs: [{{group: '', kind: ConfigMap, name: {authority}}}]}}}}\n---\n\
+             apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\n\
+             spec: {{parentRefs: [{{name: front, sectionName: front}}], hostnames: [{name}.front.example], rules: [{{\
+             filters: [{{type: URLRewrite, urlRewrite: {{hostname: inner.example}}}}], \
+             backendRefs: [{{name: {name}, port: 443}}]}}]}}\n---\n"
+        )
+    };
+    let documents = [
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: front}}\n\
+             spec: {{gatewayClassName: ringway, listeners: [{{name: front, port: {front}, protocol: HTTP}}, \
+             {{name: inner, port: {inner}, protocol: HTTPS, tls: {{certificateRefs: [{{name: own}}]}}}}]}}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{name: pay}}\n\
+             spec: {{ports: [{{name: http, port: 80, targetPort: http}}]}}\n---\n\
+             apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: pay}}\n\
+             spec: {{parentRefs: [{{name: front, sectionName: inner}}], rules: [{{backendRefs: [{{name: pay, port: 80}}]}}]}}\n---\n\
+             apiVersion: ringway.io/v1alpha1\nkind: Workload\nmetadata: {{name: inner, labels: {{app: inner}}}}\n\
+             spec: {{address: 127.0.0.1, ports: [{{port: {inner}}}]}}\n---\n"
+        ),
+        secret("own", &own),
+        believes("own", &own),
+        believes("other", &other),
+        service("right", "inner.example", "own"),
+        service("another-host", "other.example", "own"),
+        service("another-authority", "inner.example", "other"),
+        service("no-authority", "inner.example", "missing"),
+    ];
+    let mesh = Mesh::with_documents(proxy(), &documents.concat());
+    let _pay = pay(&mesh);
+    let mut gateway = Run::start(mesh.gateway("default/front"), front);
+    gateway.until("open on ");
+    let get = |host: &str| ask(&mut TcpStream::connect(("127.0.0.1", front)).unwrap(), host, "close");
+    until(|| get("right.front.example").ends_with("\r\n\r\npay"));
+    for wrong in ["another-host", "another-authority", "no-authority"] {
+        let answer = get(&format!("{wrong}.front.example"));
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{wrong}: {answer}");
+    }
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait(), 0, "{}", gateway.rest());
+}
