@@ -3,6 +3,8 @@
 //! That cluster carries the connection to the control plane and no request: unlike those of `translate` it speaks HTTP/2
 //! and may speak TLS.
 
+mod tls;
+
 use std::{fmt, path::PathBuf, time::Duration};
 
 use prost::{Message, Name};
@@ -17,15 +19,9 @@ use proto::{
                 },
                 endpoint::v3::lb_endpoint::HostIdentifier,
             },
-            extensions::{
-                transport_sockets::{
-                    raw_buffer::v3::RawBuffer,
-                    tls::v3::{UpstreamTlsContext, common_tls_context::ValidationContextType},
-                },
-                upstreams::http::v3::{
-                    HttpProtocolOptions,
-                    http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
-                },
+            extensions::upstreams::http::v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
             },
         },
         google::protobuf,
@@ -177,7 +173,7 @@ fn carrier(cluster: &Cluster, path: &str) -> Result<ControlPlane, Wrong> {
         connect_timeout: time(cluster.connect_timeout.as_ref(), "connect_timeout", CONNECT_TIMEOUT)?,
         keep_alive_interval: time(keep_alive.interval.as_ref(), keep_alive_path, KEEP_ALIVE_INTERVAL)?,
         keep_alive_timeout: time(keep_alive.timeout.as_ref(), keep_alive_path, KEEP_ALIVE_TIMEOUT)?,
-        tls: tls(cluster, path)?,
+        tls: tls::read(cluster, path)?,
     })
 }
 
@@ -214,46 +210,6 @@ fn http2_options(cluster: &Cluster, path: &str) -> Result<Option<Http2ProtocolOp
         }
     }
     Ok(None)
-}
-
-fn tls(cluster: &Cluster, path: &str) -> Result<Option<Tls>, Wrong> {
-    let path = format!("{path}.transport_socket.typed_config");
-    let Some(any) = cluster.transport_socket.as_ref().and_then(typed_config) else { return Ok(None) };
-    if any.type_url == RawBuffer::type_url() {
-        return Ok(None);
-    }
-    let context: UpstreamTlsContext = unpack(any, &path)?;
-    let path = format!("{path}.common_tls_context");
-    let common = context.common_tls_context.unwrap_or_default();
-    let validation = match common.validation_context_type {
-        Some(ValidationContextType::ValidationContext(validation)) => validation.trusted_ca,
-        _ => None,
-    };
-    let ca_path = format!("{path}.validation_context.trusted_ca");
-    let Some(trusted_ca) = validation else {
-        return Err(Wrong::new(ca_path, "required: a control plane is never trusted without"));
-    };
-    let identity = match &common.tls_certificates[..] {
-        [] => None,
-        [own] => {
-            let part = |of: &Option<DataSource>, field: &str| {
-                let path = format!("{path}.tls_certificates[0].{field}");
-                of.as_ref().ok_or_else(|| Wrong::new(path.clone(), "required")).and_then(|of| pem(of, &path))
-            };
-            Some((part(&own.certificate_chain, "certificate_chain")?, part(&own.private_key, "private_key")?))
-        }
-        _ => return Err(Wrong::new(format!("{path}.tls_certificates"), "only one is supported by Ringway")),
-    };
-    let server_name = Some(context.sni).filter(|name| !name.is_empty());
-    Ok(Some(Tls { server_name, trusted_ca: pem(&trusted_ca, &ca_path)?, identity }))
-}
-
-fn typed_config(socket: &proto::pb::envoy::config::core::v3::TransportSocket) -> Option<&protobuf::Any> {
-    use proto::pb::envoy::config::core::v3::transport_socket::ConfigType;
-    match &socket.config_type {
-        Some(ConfigType::TypedConfig(any)) => Some(any),
-        None => None,
-    }
 }
 
 fn pem(source: &DataSource, path: &str) -> Result<Pem, Wrong> {
