@@ -104,7 +104,7 @@ pub enum Source<T> {
 pub struct Validation {
     /// What is in the configuration.
     pub own: TrustBundle,
-    /// What comes on its own is added to that.
+    /// What comes on its own is laid over that ([`TrustBundle::under`]).
     pub named: Option<Arc<str>>,
 }
 
@@ -245,10 +245,11 @@ impl CommonTls {
 }
 
 impl TrustBundle {
-    /// This one with another added to it.
-    pub fn with(&self, other: &TrustBundle) -> TrustBundle {
+    /// This one with another laid over it, as Envoy merges its messages: what there can be several of is added, and what
+    /// there is one of gives way to the other's. `trusted_ca` is one, whatever number of certificates is in it.
+    pub fn under(&self, other: &TrustBundle) -> TrustBundle {
         TrustBundle {
-            anchors: [&self.anchors[..], &other.anchors].concat(),
+            anchors: if other.anchors.is_empty() { &self.anchors } else { &other.anchors }.clone(),
             names: [&self.names[..], &other.names].concat(),
             accepts_untrusted: self.accepts_untrusted || other.accepts_untrusted,
             fingerprints: [&self.fingerprints[..], &other.fingerprints].concat(),
@@ -308,6 +309,25 @@ mod tests {
         ] {
             assert_eq!(is_dns_name(name, wanted), expected, "{name} {wanted}");
         }
+    }
+
+    #[test]
+    fn a_bundle_that_comes_on_its_own_takes_the_place_of_the_authorities_that_were_there() {
+        let bundle = |anchor: &[u8], name: &str, fingerprint: u8| TrustBundle {
+            anchors: [Box::from(anchor)].into(),
+            names: [NameMatch { kind: NameKind::Uri, pattern: NamePattern::Exact(name.into()) }].into(),
+            accepts_untrusted: false,
+            fingerprints: [[fingerprint; 32]].into(),
+        };
+        let (own, other) = (bundle(b"old", "a", 1), bundle(b"new", "b", 2));
+        let merged = own.under(&other);
+        assert_eq!(merged.anchors, other.anchors, "who is believed no longer may not stay");
+        assert_eq!(merged.names, [&own.names[..], &other.names].concat());
+        assert_eq!(merged.fingerprints, [[1; 32], [2; 32]]);
+        let empty = TrustBundle::default();
+        assert_eq!((own.under(&empty), empty.under(&own)), (own.clone(), own.clone()));
+        let untrusted = TrustBundle { accepts_untrusted: true, ..empty.clone() };
+        assert!(untrusted.under(&own).accepts_untrusted && own.under(&untrusted).accepts_untrusted);
     }
 
     #[test]

@@ -214,12 +214,12 @@ impl Secrets<'_> {
         common.certificates.iter().map(certificate).collect()
     }
 
-    /// Whom to trust: what is in the configuration, and what comes on its own.
+    /// Whom to trust: what is in the configuration, and what comes on its own over that.
     fn trust(&self, common: &CommonTls) -> Result<Option<TrustBundle>, Unusable> {
         let Some(validation) = &common.validation else { return Ok(None) };
         let Some(name) = &validation.named else { return Ok(Some(validation.own.clone())) };
         match self.get(name)? {
-            Secret::Trust(bundle) => Ok(Some(validation.own.with(bundle))),
+            Secret::Trust(bundle) => Ok(Some(validation.own.under(bundle))),
             Secret::Certificate(_) => Err(Unusable::Kind(name.clone())),
         }
     }

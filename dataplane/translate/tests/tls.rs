@@ -323,6 +323,6 @@ fn what_comes_by_sds_is_added_to_what_is_in_the_configuration() {
     let names: Vec<_> = tls.common.secret_names().map(ToString::to_string).collect();
     assert_eq!(names, ["default", "ROOTCA"]);
     let validation = tls.common.validation.unwrap();
-    let both = validation.own.with(&TrustBundle { anchors: vec![Box::from([1])], ..TrustBundle::default() });
+    let both = validation.own.under(&TrustBundle { anchors: vec![Box::from([1])], ..TrustBundle::default() });
     assert_eq!((both.anchors.len(), both.names.len()), (1, 2));
 }
