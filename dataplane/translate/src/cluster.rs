@@ -3,11 +3,12 @@
 mod balance;
 mod protocol;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use policy::{
     cluster::{ClusterConfig, Discovery, Dns, UpstreamProtocol},
     limits,
+    tls::Transports,
 };
 use proto::pb::envoy::config::cluster::v3 as cluster;
 
@@ -47,8 +48,10 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
         ("queuing_policies", value.queuing_policies.is_some()),
     ])?;
     circuit_breakers(value, at)?;
-    let mut config = ClusterConfig::new(name.clone(), discovery(value, &name, at)?);
-    (config.transport, config.proxy_protocol) = transport_socket::of_cluster(value, &mut config.secrets, at)?;
+    let mut secrets = BTreeMap::new();
+    let (transport, proxy_protocol) = transport_socket::of_cluster(value, &mut secrets, at)?;
+    let mut config = ClusterConfig::new(name.clone(), discovery(value, &name, &transport, at)?);
+    (config.transport, config.proxy_protocol, config.secrets) = (transport, proxy_protocol, secrets);
     if let Some(timeout) = &value.connect_timeout {
         config.connect_timeout = fields::positive(timeout, &at.field("connect_timeout"))?;
     }
@@ -70,12 +73,17 @@ pub(crate) fn cluster(value: &cluster::Cluster, origin: Origin, at: &At<'_>) -> 
     Ok(config)
 }
 
-fn discovery(value: &cluster::Cluster, name: &Arc<str>, at: &At<'_>) -> Result<Discovery, Fault> {
+fn discovery(
+    value: &cluster::Cluster,
+    name: &Arc<str>,
+    transports: &Transports,
+    at: &At<'_>,
+) -> Result<Discovery, Fault> {
     use cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
     let kind = match &value.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => fields::enumeration(*kind, &at.field("type"))?,
-        Some(ClusterDiscoveryType::ClusterType(custom)) => return custom_type(value, custom, at),
+        Some(ClusterDiscoveryType::ClusterType(custom)) => return custom_type(value, custom, transports, at),
     };
     let assignment_at = at.field("load_assignment");
     let assignment = || assignment_at.require(value.load_assignment.as_ref());
@@ -118,6 +126,7 @@ fn discovery(value: &cluster::Cluster, name: &Arc<str>, at: &At<'_>) -> Result<D
 fn custom_type(
     value: &cluster::Cluster,
     custom: &cluster::cluster::CustomClusterType,
+    transports: &Transports,
     at: &At<'_>,
 ) -> Result<Discovery, Fault> {
     let type_at = at.field("cluster_type");
@@ -135,7 +144,7 @@ fn custom_type(
         let reason = Reason::Conflict("a dynamic forward cluster has lb_policy CLUSTER_PROVIDED");
         return Err(at.field("lb_policy").fault(reason));
     }
-    Ok(Discovery::DynamicForward(dynamic_forward::cluster(any, &config_at)?))
+    Ok(Discovery::DynamicForward(dynamic_forward::cluster(any, transports, &config_at)?))
 }
 
 #[allow(deprecated, reason = "a field that Envoy advises against is still one that may be set")]

@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use policy::{cluster::DnsCache, limits};
+use policy::{
+    cluster::DnsCache,
+    limits,
+    tls::{Transports, TrustBundle, UpstreamTls},
+};
 use proto::pb::{
     envoy::extensions::{
         clusters::dynamic_forward_proxy::v3::{
@@ -29,15 +33,28 @@ pub(crate) const CLUSTER: &[&str] = &["envoy.extensions.clusters.dynamic_forward
 /// Type of the filter's.
 pub(crate) const FILTER: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig";
 
-/// The cluster's configuration. Without effect: `allow_insecure_cluster_options`, which is about TLS.
-pub(crate) fn cluster(any: &Any, at: &At<'_>) -> Result<DnsCache, Fault> {
+/// The cluster's configuration; its connections are carried by one of `transports`.
+pub(crate) fn cluster(any: &Any, transports: &Transports, at: &At<'_>) -> Result<DnsCache, Fault> {
     let config: ClusterConfig = fields::unpack(any, at)?;
     at.refuse("allow_coalesced_connections", config.allow_coalesced_connections)?;
+    // Envoy demands `auto_san_validation` here, for which there is no counterpart yet.
+    if !config.allow_insecure_cluster_options && !transports.all().all(|tls| tells_hosts_apart(tls)) {
+        let reason = "anybody's certificate would do for whatever host a request names; demand names \
+                      (match_typed_subject_alt_names), or set this";
+        return Err(at.field("allow_insecure_cluster_options").fault(Reason::Conflict(reason)));
+    }
     match &config.cluster_implementation_specifier {
         Some(ClusterSpecifier::DnsCacheConfig(cache)) => dns_cache(cache, &at.field("dns_cache_config")),
         Some(ClusterSpecifier::SubClustersConfig(_)) => Err(at.field("sub_clusters_config").unsupported()),
         None => Err(at.field("dns_cache_config").fault(Reason::Missing)),
     }
+}
+
+/// Whether a certificate that somebody vouches for is not enough by itself. What comes on its own cannot be counted on.
+fn tells_hosts_apart(tls: &UpstreamTls) -> bool {
+    let is_narrow =
+        |own: &TrustBundle| !own.fingerprints.is_empty() || !own.names.is_empty() && !own.accepts_untrusted;
+    tls.common.validation.as_ref().is_some_and(|validation| is_narrow(&validation.own))
 }
 
 /// Checks the filter's configuration.

@@ -68,21 +68,21 @@ fn a_cache_has_envoys_defaults_and_whatever_is_set() {
     assert_eq!(*cache_of(&config), set);
 }
 
+/// Changes the configuration of the cluster's type.
+fn config(of: &mut Cluster, spoil: impl FnOnce(&mut Config)) {
+    let Some(ClusterDiscoveryType::ClusterType(custom)) = &mut of.cluster_discovery_type else { panic!() };
+    let any = custom.typed_config.as_mut().unwrap();
+    let mut config = Config::decode(&*any.value).unwrap();
+    spoil(&mut config);
+    *any = Any { type_url: Config::type_url(), value: config.encode_to_vec() };
+}
+
 /// What the rejection says, and what spoils a good cluster so.
 type Case = (&'static str, fn(&mut Cluster));
 
 #[test]
 fn a_cluster_is_refused_where_it_is_wrong() {
     const AT: &str = "out: cluster_type.typed_config";
-    fn config(of: &mut Cluster, spoil: impl FnOnce(&mut Config)) {
-        let Some(ClusterDiscoveryType::ClusterType(custom)) = &mut of.cluster_discovery_type else {
-            panic!()
-        };
-        let any = custom.typed_config.as_mut().unwrap();
-        let mut config = Config::decode(&*any.value).unwrap();
-        spoil(&mut config);
-        *any = Any { type_url: Config::type_url(), value: config.encode_to_vec() };
-    }
     fn cache(of: &mut Cluster, spoil: impl FnOnce(&mut DnsCacheConfig)) {
         config(of, |config| match &mut config.cluster_implementation_specifier {
             Some(Specifier::DnsCacheConfig(cache)) => spoil(cache),
@@ -163,6 +163,36 @@ fn a_cluster_is_refused_where_it_is_wrong() {
     let rejected =
         translate::cluster::translate(&cluster(fixed), translate::Origin::Dynamic).unwrap_err().to_string();
     assert!(rejected.starts_with("out: lb_policy: CLUSTER_PROVIDED is not supported"), "{rejected}");
+}
+
+#[test]
+fn over_tls_not_anybodys_certificate_does_for_whatever_host_a_request_names() {
+    let translated = |validation: &str, options: &str| {
+        let mut of = good("name: c");
+        let with_tls = cluster(&format!(
+            r#"{{name: out, transport_socket: {{name: tls, typed_config: {{
+                 "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext,
+                 common_tls_context: {{combined_validation_context: {{
+                   validation_context_sds_secret_config: {{name: public}},
+                   default_validation_context: {{{validation}}}}}}}}}}}}}"#
+        ));
+        of.transport_socket = with_tls.transport_socket;
+        config(&mut of, |config| config.allow_insecure_cluster_options = !options.is_empty());
+        translate::cluster::translate(&of, translate::Origin::Dynamic).map(drop)
+    };
+    let names = "match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: a.example}}]";
+    let hash = format!("verify_certificate_hash: ['{}']", "ab".repeat(32));
+    let anybody = format!("{names}, trust_chain_verification: ACCEPT_UNTRUSTED");
+    for good in [names, &hash] {
+        assert_eq!(translated(good, ""), Ok(()), "{good}");
+    }
+    for bad in ["", &anybody] {
+        let refused = translated(bad, "").unwrap_err().to_string();
+        let at =
+            "out: cluster_type.typed_config.allow_insecure_cluster_options: anybody's certificate would do";
+        assert!(refused.starts_with(at), "{refused}");
+        assert_eq!(translated(bad, "allowed"), Ok(()), "{bad}");
+    }
 }
 
 /// The listener of a file whose connection manager has this filter before the router; `is` is further fields of it.
