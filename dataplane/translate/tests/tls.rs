@@ -165,6 +165,10 @@ fn a_context_is_what_it_says() {
 #[test]
 fn what_narrows_trust_and_is_not_understood_is_refused() {
     type Spoil = fn(&mut DownstreamTlsContext);
+    fn suites(of: &mut DownstreamTlsContext, names: &[&str]) {
+        let cipher_suites = names.iter().map(ToString::to_string).collect();
+        common(of).tls_params = Some(TlsParameters { cipher_suites, ..TlsParameters::default() });
+    }
     let not = |field: &str| format!("{field}: not supported by Ringway");
     let validation_at = |field: &str| not(&format!("common_tls_context.validation_context.{field}"));
     let cases: Vec<(String, Spoil)> = vec![
@@ -175,9 +179,26 @@ fn what_narrows_trust_and_is_not_understood_is_refused() {
             common(of).tls_params = Some(TlsParameters { signature_algorithms, ..TlsParameters::default() });
         }),
         ("common_tls_context.tls_params.cipher_suites: none of these is one that is still safe".into(), |of| {
-            let cipher_suites = vec!["AES128-SHA".into()];
-            common(of).tls_params = Some(TlsParameters { cipher_suites, ..TlsParameters::default() });
+            suites(of, &["AES128-SHA"]);
         }),
+        (
+            "common_tls_context.tls_params.cipher_suites[1]: !ECDHE-RSA-AES128-GCM-SHA256 is not supported by \
+             Ringway; supported: names alone"
+                .into(),
+            |of| suites(of, &["ECDHE-RSA-AES256-GCM-SHA384", "!ECDHE-RSA-AES128-GCM-SHA256"]),
+        ),
+        (
+            "common_tls_context.tls_params.cipher_suites[0]: [ECDHE-RSA-AES256-GCM-SHA384|-AES128-SHA] is not \
+             supported by Ringway; supported: names alone"
+                .into(),
+            |of| suites(of, &["[ECDHE-RSA-AES256-GCM-SHA384|-AES128-SHA]"]),
+        ),
+        (
+            "common_tls_context.tls_params.cipher_suites[0]: -ECDHE-RSA-AES256-GCM-SHA384 is not supported by \
+             Ringway; supported: names alone"
+                .into(),
+            |of| suites(of, &["-ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES128-GCM-SHA256"]),
+        ),
         (
             "common_tls_context.tls_params.tls_maximum_protocol_version: TLSv1_1 is not supported by Ringway; \
              supported: TLS_AUTO, TLSv1_2, TLSv1_3"

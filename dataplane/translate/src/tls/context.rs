@@ -223,8 +223,19 @@ const CURVES: [(&str, KeyExchange); 4] = [
 /// Those of a list that are known; an empty list is all. A list may name what is no longer safe beside what is, and groups
 /// of equal worth (`[A|B]`).
 fn chosen<T: Copy>(names: &[String], known: &[(&str, T)], at: &At<'_>) -> Result<Vec<T>, Fault> {
-    let all = names.iter().flat_map(|name| name.trim_matches(['[', ']']).split('|'));
-    let chosen: Vec<T> = all
+    fn parts(name: &str) -> impl Iterator<Item = &str> {
+        name.trim_matches(['[', ']']).split('|')
+    }
+    for (index, name) in names.iter().enumerate() {
+        // OpenSSL takes these out of the list, or puts them last: passed over, they would be what they must not.
+        if parts(name).any(|part| part.starts_with(['!', '-'])) {
+            let value = name.escape_debug().to_string();
+            return Err(at.index(index).fault(Reason::UnsupportedValue { value, supported: "names alone" }));
+        }
+    }
+    let chosen: Vec<T> = names
+        .iter()
+        .flat_map(|name| parts(name))
         .filter_map(|name| known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
         .collect();
     if chosen.is_empty() && !names.is_empty() {
