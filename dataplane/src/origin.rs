@@ -32,7 +32,7 @@ pub struct Origin {
 /// What is known of a connection by its TLS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsOrigin {
-    /// Who the other end is, if it showed a certificate.
+    /// Who the other end is, if it showed a certificate that somebody who is believed vouches for.
     pub peer: Option<Peer>,
     /// The application protocol that was agreed on.
     pub alpn: Option<Box<[u8]>>,
@@ -68,7 +68,7 @@ impl Origin {
         self.local = told.destination;
     }
 
-    /// Who the other end is, if it showed a certificate.
+    /// Who the other end is, if its certificate says so and is believed.
     pub fn identity(&self) -> Option<&Peer> {
         self.tls.as_ref()?.peer.as_ref()
     }

@@ -116,7 +116,7 @@ pub struct TrustBundle {
     pub anchors: Vec<Box<[u8]>>,
     /// The other end's certificate must have a name that one of these matches; none: any name will do.
     pub names: Vec<NameMatch>,
-    /// A certificate is asked for and shown to policy, but one that nobody vouches for is taken as well (Envoy:
+    /// A certificate is asked for, but one that nobody vouches for is taken as well, as that of nobody (Envoy:
     /// `ACCEPT_UNTRUSTED`).
     pub accepts_untrusted: bool,
     /// SHA-256 of the certificates that are taken, whoever else vouches for them; none: any.

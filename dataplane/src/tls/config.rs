@@ -36,6 +36,8 @@ pub struct ServerTls {
     pub own: Option<Arc<str>>,
     pub(super) rustls: Arc<ServerConfig>,
     pub(super) policy: Arc<DownstreamTls>,
+    /// Judges clients; `None` where they are asked for nothing.
+    pub(super) verifier: Option<Arc<Verifier>>,
 }
 
 /// TLS as a client does it.
@@ -328,12 +330,11 @@ fn server(
     let own = certificates.0.iter().find_map(|certificate| certificate.uri.clone());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions(common))?;
-    let builder = match secrets.trust(common)? {
+    let judge = |trust| Verifier::new(trust, policy.require_client_certificate, provider.clone());
+    let verifier = secrets.trust(common)?.map(judge).transpose()?.map(Arc::new);
+    let builder = match verifier.clone() {
         None => builder.with_no_client_auth(),
-        Some(trust) => {
-            let verifier = Verifier::new(trust, policy.require_client_certificate, provider.clone())?;
-            builder.with_client_cert_verifier(Arc::new(verifier))
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut rustls = builder.with_cert_resolver(Arc::new(certificates));
     rustls.alpn_protocols = alpn(common);
@@ -346,7 +347,7 @@ fn server(
     // Nothing is done for what could be another's, sent once more (RFC 8446 §8).
     rustls.max_early_data_size = 0;
     rustls.enable_secret_extraction = true;
-    Ok(ServerTls { own, rustls: Arc::new(rustls), policy: policy.clone() })
+    Ok(ServerTls { own, rustls: Arc::new(rustls), policy: policy.clone(), verifier })
 }
 
 /// Sessions that are kept for a cluster.

@@ -7,7 +7,7 @@ use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
 use rustls::{
     CertificateError, CommonState, HandshakeKind, OtherError,
     client::UnbufferedClientConnection,
-    pki_types::ServerName,
+    pki_types::{ServerName, UnixTime},
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus},
 };
@@ -16,7 +16,7 @@ use super::{
     config::{ClientTls, ServerTls},
     halves,
     record::{self, RecordError, Records},
-    verify::{self, Refused},
+    verify::{self, Refused, Verifier},
 };
 use crate::{
     transport::{self, Halves},
@@ -27,7 +27,7 @@ use crate::{
 pub struct Secured<I: Io> {
     /// Its halves.
     pub halves: Halves<I>,
-    /// Who the other end is, if it showed a certificate.
+    /// Who the client is, if it showed a certificate and somebody who is believed vouches for it.
     pub peer: Option<Peer>,
     /// The application protocol that was agreed on.
     pub alpn: Option<Box<[u8]>>,
@@ -113,7 +113,8 @@ pub async fn accept<I: Io>(
 ) -> Result<Secured<I>, HandshakeError> {
     let until = Deadline::after(worker.io.now(), config.policy.handshake_timeout);
     let connection = Side::Server(UnbufferedServerConnection::new(config.rustls.clone())?);
-    Handshake { worker, connection, out: Gather::new(), given: 0, until }.run(halves, first).await
+    let verifier = config.verifier.as_deref();
+    Handshake { worker, connection, verifier, out: Gather::new(), given: 0, until }.run(halves, first).await
 }
 
 /// Does a client's part of a handshake. `name` is the server's, or stands for it where none is told; `carries` tells which
@@ -130,12 +131,16 @@ pub async fn connect<I: Io>(
     let connection = UnbufferedClientConnection::new_with_alpn(config.rustls.clone(), name, alpn)?;
     let connection = Side::Client(connection);
     let first = Buffer::default();
-    Handshake { worker, connection, out: Gather::new(), given: 0, until }.run(halves, first).await
+    Handshake { worker, connection, verifier: None, out: Gather::new(), given: 0, until }
+        .run(halves, first)
+        .await
 }
 
 struct Handshake<'w, I: Io> {
     worker: &'w Worker<I>,
     connection: Side,
+    /// Judges a client.
+    verifier: Option<&'w Verifier>,
     /// To be sent.
     out: Gather,
     /// How many of the received bytes rustls knows of: whole records, of which the last is the next to be taken.
@@ -222,7 +227,7 @@ impl<I: Io> Handshake<'_, I> {
 
     /// What the handshake led to, with what was received behind it.
     fn secured(self, halves: (I::Recv, I::Send), mut received: Buffer) -> Result<Secured<I>, HandshakeError> {
-        let Handshake { worker, connection, given, .. } = self;
+        let Handshake { worker, connection, verifier, given, .. } = self;
         if given > 0 {
             // A part of a message is left behind the last one of the handshake.
             worker.buffers.put(received);
@@ -231,11 +236,11 @@ impl<I: Io> Handshake<'_, I> {
         let common = connection.common();
         let is_resumed = common.handshake_kind() == Some(HandshakeKind::Resumed);
         let alpn = common.alpn_protocol().map(Box::from);
-        let peer = match common.peer_certificates().and_then(|chain| chain.first()) {
-            // A session that goes on is as old as its certificate, which nobody has looked at again.
-            Some(leaf) => Some(verify::peer(leaf, SystemTime::now())?),
-            None => None,
-        };
+        let chain = common.peer_certificates().unwrap_or_default();
+        // A session that goes on is as old as its certificate, which nobody has looked at again.
+        let peer = chain.first().map(|leaf| verify::peer(leaf, SystemTime::now())).transpose()?;
+        let is_known = verifier.is_some_and(|verifier| verifier.is_client_known(chain, UnixTime::now()));
+        let peer = peer.filter(|_| is_known);
         let records = connection.into_records()?;
         if received.is_empty() {
             worker.buffers.put(std::mem::take(&mut received));

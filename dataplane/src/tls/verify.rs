@@ -152,7 +152,7 @@ pub(super) struct Verifier {
     trust: TrustBundle,
     provider: Arc<CryptoProvider>,
     roots: RootCertStore,
-    /// Finds out whether somebody vouches for a client; `None` where that does not matter.
+    /// Finds out whether somebody vouches for a client; `None` where nobody is believed.
     clients: Option<Arc<dyn ClientCertVerifier>>,
     is_required: bool,
 }
@@ -171,7 +171,7 @@ impl Verifier {
         for anchor in &trust.anchors {
             roots.add(CertificateDer::from(anchor.to_vec()))?;
         }
-        let clients = match trust.accepts_untrusted || roots.is_empty() {
+        let clients = match roots.is_empty() {
             true => None,
             false => {
                 let builder =
@@ -200,6 +200,19 @@ impl Verifier {
             Err(refused) => refused,
         };
         Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
+    }
+
+    /// Whether a client whose certificates these are, and who was taken, is who they say it is. Where an untrusted one is
+    /// taken as well, what it says of itself is nobody's identity.
+    pub(super) fn is_client_known(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        // A fingerprint is one certificate's, and was looked at.
+        if !self.trust.accepts_untrusted || !self.trust.fingerprints.is_empty() {
+            return true;
+        }
+        let vouched =
+            |clients: &Arc<dyn ClientCertVerifier>| clients.verify_client_cert(leaf, intermediates, now);
+        self.clients.as_ref().is_some_and(|clients| vouched(clients).is_ok())
     }
 
     /// Without anchors, and where that matters, nobody is.
@@ -237,7 +250,7 @@ impl ClientCertVerifier for Verifier {
         if self.is_believing_nobody() {
             return Err(CertificateError::UnknownIssuer.into());
         }
-        if let Some(clients) = &self.clients {
+        if let Some(clients) = self.clients.as_ref().filter(|_| !self.trust.accepts_untrusted) {
             clients.verify_client_cert(leaf, intermediates, now)?;
         }
         self.judge(leaf, now).map(|()| ClientCertVerified::assertion())

@@ -31,5 +31,6 @@ mod streams_timeouts;
 mod tcp;
 mod timeouts;
 mod tls;
+mod tls_trust;
 mod upgrade;
 mod workers;

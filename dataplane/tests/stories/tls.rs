@@ -16,32 +16,32 @@ use crate::{
     secured::{Authority, Identity, TlsPeer, downstream, upstream, uri},
 };
 
-const MS: Duration = Duration::from_millis(1);
-const WEB: &str = "spiffe://m/ns/shop/sa/web";
-const PAY: &str = "spiffe://m/ns/shop/sa/pay";
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const WEB: &str = "spiffe://m/ns/shop/sa/web";
+pub(crate) const PAY: &str = "spiffe://m/ns/shop/sa/pay";
 
 /// A proxy that is `pay` at its listener and `web` towards its upstream, and those who may be on the other ends.
-struct World {
-    authority: Authority,
-    web: Identity,
-    pay: Identity,
+pub(crate) struct World {
+    pub(crate) authority: Authority,
+    pub(crate) web: Identity,
+    pub(crate) pay: Identity,
 }
 
 impl World {
-    fn new() -> World {
+    pub(crate) fn new() -> World {
         let authority = Authority::new();
         let (web, pay) = (authority.workload(WEB), authority.workload(PAY));
         World { authority, web, pay }
     }
 
     /// Mutual TLS at the listener.
-    fn behind_tls(&self, mut setup: Setup) -> Setup {
+    pub(crate) fn behind_tls(&self, mut setup: Setup) -> Setup {
         setup.config.tls = Some(Arc::new(downstream(&self.pay, self.authority.bundle())));
         setup
     }
 
     /// Mutual TLS to the upstream, which must be `pay`.
-    fn before_tls(&self, setup: Setup) -> Setup {
+    pub(crate) fn before_tls(&self, setup: Setup) -> Setup {
         let tls = Arc::new(upstream(&self.web, self.authority.bundle(), PAY));
         setup.cluster(|cluster| {
             cluster.transport = Transports { default: Some(tls), ..Transports::default() };
@@ -50,16 +50,16 @@ impl World {
         })
     }
 
-    async fn client<I: Ground>(&self, mesh: &Mesh<I>, alpn: &[&str]) -> TlsPeer<I> {
+    pub(crate) async fn client<I: Ground>(&self, mesh: &Mesh<I>, alpn: &[&str]) -> TlsPeer<I> {
         let config = Identity::client(Some(&self.web), &self.authority, alpn);
         TlsPeer::client(mesh.peer().await, config)
     }
 }
 
-const OK: &[u8] = b"\r\n\r\n";
+pub(crate) const OK: &[u8] = b"\r\n\r\n";
 
 /// A request by a client that is done with its handshake; the head of the answer, whose body is received, too.
-async fn asks<I: Io>(client: &mut TlsPeer<I>, request: impl AsRef<[u8]>) -> String {
+pub(crate) async fn asks<I: Io>(client: &mut TlsPeer<I>, request: impl AsRef<[u8]>) -> String {
     client.send(request).await;
     let head = String::from_utf8(client.recv_until(OK).await.unwrap()).unwrap().to_ascii_lowercase();
     let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());

@@ -221,7 +221,7 @@ fn somebody_who_is_trusted_must_vouch_for_it() {
     // Whom nobody is named to believe, nobody believes.
     let nobody = verifier(TrustBundle::default());
     assert_eq!(judged(&nobody, &[issued(&workload(), &ours)], now()), [UNTRUSTED; 2]);
-    // A stranger is shown to policy where that is configured, and is what it says it is all the same.
+    // A stranger is taken where that is configured, but what it says must be possible all the same.
     let strangers = verifier(TrustBundle { accepts_untrusted: true, ..trust });
     assert_eq!(judged(&strangers, &[issued(&workload(), &theirs)], now()), [TAKEN; 2]);
     let two = named([uri(WEB), uri("spiffe://mesh.test/b")]);
