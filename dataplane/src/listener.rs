@@ -349,9 +349,9 @@ async fn secure<I: Io>(
         return None;
     };
     match tls::accept(worker, &tls, halves, first).await {
-        Ok(Secured { halves, peer, alpn, is_resumed }) => {
+        Ok(Secured { halves, peer, own, alpn, is_resumed }) => {
             stats.tls.handshake(is_resumed);
-            origin.tls = Some(Arc::new(TlsOrigin { peer, alpn, own: tls.own.clone() }));
+            origin.tls = Some(Arc::new(TlsOrigin { peer, alpn, own }));
             Some(halves)
         }
         Err(error) => {

@@ -4,7 +4,11 @@
 //! configuration nor a secret of it changes. With another one comes another ticket key and another store of sessions: a
 //! session never outlives the certificates and the trust that it was made under.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use hashbrown::HashMap;
 use policy::{
@@ -32,9 +36,8 @@ use super::verify::{self, Verifier};
 
 /// TLS as a server does it.
 pub struct ServerTls {
-    /// The URI name of the first certificate that has one.
-    pub own: Option<Arc<str>>,
-    pub(super) rustls: Arc<ServerConfig>,
+    rustls: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
     pub(super) policy: Arc<DownstreamTls>,
     /// Judges clients; `None` where they are asked for nothing.
     pub(super) verifier: Option<Arc<Verifier>>,
@@ -45,6 +48,47 @@ pub struct ClientTls {
     pub(super) rustls: Arc<ClientConfig>,
     /// The server name that is asked for.
     pub sni: Option<ServerName<'static>>,
+}
+
+/// Which certificate a connection shows.
+pub(super) enum Shown {
+    /// One with this URI name, whichever it is.
+    Any(Option<Arc<str>>),
+    /// One that is picked for this connection.
+    Picked(Arc<Picking>),
+}
+
+/// Picks a certificate for one connection, and knows which.
+#[derive(Debug)]
+pub(super) struct Picking {
+    certificates: Arc<Certificates>,
+    uri: OnceLock<Option<Arc<str>>>,
+}
+
+impl ServerTls {
+    /// What a connection begins with.
+    pub(super) fn begin(&self) -> (Arc<ServerConfig>, Shown) {
+        let mut uris = self.certificates.0.iter().map(|of| &of.uri);
+        let first = uris.next().cloned().flatten();
+        if uris.all(|uri| *uri == first) {
+            return (self.rustls.clone(), Shown::Any(first));
+        }
+        // rustls does not tell which one was shown. A few allocations beside those of a handshake.
+        let picking = Arc::new(Picking { certificates: self.certificates.clone(), uri: OnceLock::new() });
+        let mut rustls = (*self.rustls).clone();
+        rustls.cert_resolver = picking.clone();
+        (Arc::new(rustls), Shown::Picked(picking))
+    }
+}
+
+impl Shown {
+    /// Its URI name, when the handshake is over.
+    pub(super) fn uri(&self) -> Option<Arc<str>> {
+        match self {
+            Shown::Any(uri) => uri.clone(),
+            Shown::Picked(picking) => picking.uri.get().cloned().flatten(),
+        }
+    }
 }
 
 impl fmt::Debug for ServerTls {
@@ -244,15 +288,13 @@ impl Certificates {
     fn pick<'a>(
         mut certificates: impl Iterator<Item = &'a Certificate> + Clone,
         schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
+    ) -> Option<&'a Certificate> {
         let usable = certificates.clone().find(|of| of.key.key.choose_scheme(schemes).is_some());
-        usable.or_else(|| certificates.next()).map(|of| of.key.clone())
+        usable.or_else(|| certificates.next())
     }
-}
 
-impl ResolvesServerCert for Certificates {
     /// One that has the name that is asked for; where none has, the first, as Envoy does.
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn pick_for(&self, hello: &ClientHello<'_>) -> Option<&Certificate> {
         let named = hello.server_name().and_then(|wanted| {
             let has_name = |of: &&Certificate| of.names.iter().any(|name| is_dns_name(name, wanted));
             Certificates::pick(self.0.iter().filter(has_name), hello.signature_schemes())
@@ -261,9 +303,24 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.pick_for(&hello).map(|of| of.key.clone())
+    }
+}
+
+impl ResolvesServerCert for Picking {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let picked = self.certificates.pick_for(&hello)?;
+        // Asked for once more, it is the same.
+        let _ = self.uri.set(picked.uri.clone());
+        Some(picked.key.clone())
+    }
+}
+
 impl ResolvesClientCert for Certificates {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Certificates::pick(self.0.iter(), schemes)
+        Certificates::pick(self.0.iter(), schemes).map(|of| of.key.clone())
     }
 
     fn has_certs(&self) -> bool {
@@ -323,11 +380,10 @@ fn server(
 ) -> Result<ServerTls, Unusable> {
     let common = &policy.common;
     let provider = &narrowed(provider, common);
-    let certificates = Certificates(secrets.certificates(common)?);
+    let certificates = Arc::new(Certificates(secrets.certificates(common)?));
     if certificates.0.is_empty() {
         return Err(Unusable::NoCertificate);
     }
-    let own = certificates.0.iter().find_map(|certificate| certificate.uri.clone());
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions(common))?;
     let judge = |trust| Verifier::new(trust, policy.require_client_certificate, provider.clone());
@@ -336,7 +392,7 @@ fn server(
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
-    let mut rustls = builder.with_cert_resolver(Arc::new(certificates));
+    let mut rustls = builder.with_cert_resolver(certificates.clone());
     rustls.alpn_protocols = alpn(common);
     rustls.session_storage = Arc::new(NoServerSessionStorage {});
     match policy.resumption {
@@ -347,7 +403,7 @@ fn server(
     // Nothing is done for what could be another's, sent once more (RFC 8446 §8).
     rustls.max_early_data_size = 0;
     rustls.enable_secret_extraction = true;
-    Ok(ServerTls { own, rustls: Arc::new(rustls), policy: policy.clone(), verifier })
+    Ok(ServerTls { certificates, rustls: Arc::new(rustls), policy: policy.clone(), verifier })
 }
 
 /// Sessions that are kept for a cluster.

@@ -1,6 +1,6 @@
 //! The handshake of a connection, as a server and as a client, up to its first record of data.
 
-use std::{io, time::SystemTime};
+use std::{io, sync::Arc, time::SystemTime};
 
 use policy::{alpn::Carries, limits, peer::Peer};
 use runtime::{Buffer, Deadline, Gather, Io, RecvHalf, SendHalf};
@@ -29,6 +29,8 @@ pub struct Secured<I: Io> {
     pub halves: Halves<I>,
     /// Who the client is, if it showed a certificate and somebody who is believed vouches for it.
     pub peer: Option<Peer>,
+    /// The URI name of the certificate that a server of ours has shown.
+    pub own: Option<Arc<str>>,
     /// The application protocol that was agreed on.
     pub alpn: Option<Box<[u8]>>,
     /// Whether it went on with a session that was there.
@@ -112,9 +114,12 @@ pub async fn accept<I: Io>(
     first: Buffer,
 ) -> Result<Secured<I>, HandshakeError> {
     let until = Deadline::after(worker.io.now(), config.policy.handshake_timeout);
-    let connection = Side::Server(UnbufferedServerConnection::new(config.rustls.clone())?);
+    let (rustls, shown) = config.begin();
+    let connection = Side::Server(UnbufferedServerConnection::new(rustls)?);
     let verifier = config.verifier.as_deref();
-    Handshake { worker, connection, verifier, out: Gather::new(), given: 0, until }.run(halves, first).await
+    let handshake = Handshake { worker, connection, verifier, out: Gather::new(), given: 0, until };
+    let secured = handshake.run(halves, first).await?;
+    Ok(Secured { own: shown.uri(), ..secured })
 }
 
 /// Does a client's part of a handshake. `name` is the server's, or stands for it where none is told; `carries` tells which
@@ -246,7 +251,7 @@ impl<I: Io> Handshake<'_, I> {
             worker.buffers.put(std::mem::take(&mut received));
         }
         let halves = halves::split(halves, records, received, worker.buffers.clone());
-        Ok(Secured { halves: transport::tls(halves), peer, alpn, is_resumed })
+        Ok(Secured { halves: transport::tls(halves), peer, own: None, alpn, is_resumed })
     }
 
     /// Sends and receives until the handshake is done.

@@ -32,7 +32,7 @@ fn downstream(common: CommonTls) -> Arc<DownstreamTls> {
 fn agreed(server: &ServerTls, client: &ClientTls) -> Option<String> {
     let name = ServerName::try_from("web.test").unwrap();
     let mut client = ClientConnection::new(client.rustls.clone(), name).unwrap();
-    let mut server = ServerConnection::new(server.rustls.clone()).unwrap();
+    let mut server = ServerConnection::new(server.begin().0).unwrap();
     while client.is_handshaking() || server.is_handshaking() {
         let mut wire = Vec::new();
         client.write_tls(&mut wire).unwrap();
