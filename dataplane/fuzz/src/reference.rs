@@ -9,6 +9,8 @@ pub mod hpack;
 pub mod path;
 mod text;
 
+pub use text::is_disguised_identity;
+
 use std::collections::BTreeSet;
 
 use crate::message::{Connection, Framing, Message, Read, Rest, Start};

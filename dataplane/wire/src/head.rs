@@ -95,6 +95,9 @@ pub enum Known {
     Date,
     Server,
     ForwardedClientCert,
+    /// One of the names by which the proxies of a mesh say whom a request is from, but with `_` for `-`, or several for one:
+    /// where headers become variables of an environment, as CGI did it, they are the same. None goes on in a request.
+    DisguisedIdentity,
 }
 
 /// One header line.

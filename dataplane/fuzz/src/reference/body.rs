@@ -2,7 +2,7 @@
 
 use crate::{
     message::Read,
-    reference::text::{find, is_disguised, is_token, is_value, split_at_byte},
+    reference::text::{find, is_disguised, is_disguised_identity, is_token, is_value, split_at_byte},
 };
 
 /// The bounds of a trailer section.
@@ -155,6 +155,7 @@ fn trailers(bytes: &[u8], limits: &TrailerLimits, mut body: Chunked) -> Read<Chu
             return Read::refused(400);
         }
         let is_left_out = LEFT_OUT.contains(&name.as_str())
+            || is_disguised_identity(&name)
             || LEFT_OUT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         if !is_left_out {
             body.trailers.extend_from_slice(line);

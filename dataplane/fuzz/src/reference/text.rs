@@ -68,3 +68,13 @@ pub(super) fn is_disguised(name: &str) -> bool {
     let frames = ["content-length", "transfer-encoding"].contains(&joined.as_str());
     frames && joined != name && !name.starts_with(['-', '_']) && !name.ends_with(['-', '_'])
 }
+
+/// Ours: a name by which the proxies of a mesh say whom a request is from, for who takes `_` for `-`, or several for one.
+pub fn is_disguised_identity(name: &str) -> bool {
+    let words: Vec<_> = name.split(['-', '_']).filter(|word| !word.is_empty()).collect();
+    let is_identity = matches!(
+        words[..],
+        ["x", "forwarded" | "envoy" | "ringway", _, ..] | ["x", "request", "id"] | ["x", "real", "ip"]
+    );
+    is_identity && name.starts_with('x') && (name.contains('_') || name.contains("--"))
+}

@@ -12,7 +12,7 @@ use wire::{
 use crate::{
     connection::{LIMITS, REFERENCE_LIMITS, Shown, Written, of_request, read, ways_to_cut},
     message::{Head, Read, Start, assert_agree},
-    reference::{self, Side},
+    reference::{self, Side, is_disguised_identity},
 };
 
 /// Words of requests.
@@ -56,6 +56,7 @@ pub const WORDS: &[&str] = &[
     "keep-alive",
     "upgrade",
     "X-A: b\r\n",
+    "X_Real-IP: b\r\n",
     "X-A",
     "Upgrade: websocket\r\n",
     "h2c",
@@ -253,11 +254,15 @@ fn assert_end_to_end(before: &Head, after: &Head, edits: &[Edit<'_>], shown: Sho
         .collect();
     let goes_on = |(name, _): &&(Vec<u8>, Vec<u8>)| {
         let name_text = lower(name);
-        let is_free =
-            !HOP_BY_HOP.contains(&name_text.as_str()) && name_text != "host" && !options.contains(&name_text);
+        let is_free = !HOP_BY_HOP.contains(&name_text.as_str())
+            && name_text != "host"
+            && !options.contains(&name_text)
+            && !is_disguised_identity(&name_text);
         is_free && !is_edited(name)
     };
     let sent: Vec<_> = before.headers.iter().filter(goes_on).collect();
     let received: Vec<_> = after.headers.iter().filter(goes_on).collect();
     assert_eq!(received, sent, "{shown}");
+    let is_disguised = |name: &[u8]| is_disguised_identity(&lower(name)) && !is_edited(name);
+    assert!(!after.headers.iter().any(|(name, _)| is_disguised(name)), "{shown}");
 }

@@ -325,7 +325,10 @@ fn trailer_verdict(name: &[u8]) -> Verdict {
         Known::Te | Known::Upgrade | Known::Expect | Known::KeepAlive | Known::ProxyConnection => {
             Verdict::Drop
         }
-        Known::ProxyAuthenticate | Known::ProxyAuthorization | Known::ForwardedClientCert => Verdict::Drop,
+        Known::ProxyAuthenticate
+        | Known::ProxyAuthorization
+        | Known::ForwardedClientCert
+        | Known::DisguisedIdentity => Verdict::Drop,
         Known::Other | Known::Date | Known::Server => {
             if is_disguised(name) {
                 return Verdict::Refuse;
@@ -550,6 +553,7 @@ mod tests {
             ("A:\r\nB: \x7e\t\r\n", ok("A:\r\nB: \x7e\t\r\n")),
             ("Authorization: x\r\nb: c\r\n", ok("b: c\r\n")),
             ("X-Forwarded-For: 1.1.1.1\r\n", ok("")),
+            ("X_Forwarded_For: 1.1.1.1\r\nx-forwarded_client-cert: a\r\n", ok("")),
             ("set-cookie: a\r\n", ok("")),
             // H1-09
             ("Content-Length: 5\r\n", Err(BodyError::ForbiddenTrailer)),

@@ -104,7 +104,8 @@ pub fn is_editable(name: &[u8]) -> bool {
         | Known::Server
         | Known::ProxyAuthenticate
         | Known::ProxyAuthorization
-        | Known::ForwardedClientCert => true,
+        | Known::ForwardedClientCert
+        | Known::DisguisedIdentity => true,
         _ => false,
     }
 }

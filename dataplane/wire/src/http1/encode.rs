@@ -160,7 +160,7 @@ pub fn request(
             | Known::ProxyAuthorization => false,
             // It says who the downstream is; only we could know, so what it says of itself ends here (Envoy:
             // `forward_client_cert_details`, SANITIZE, its default).
-            Known::ForwardedClientCert => false,
+            Known::ForwardedClientCert | Known::DisguisedIdentity => false,
             Known::Date | Known::Server => filter.keeps(header),
         };
         if keep {
@@ -227,7 +227,11 @@ pub fn response(view: ResponseView<'_>, edits: &ResponseEdits<'_>, sink: &mut im
 
     for header in &head.headers {
         let keep = match header.known {
-            Known::Other | Known::Date | Known::Server | Known::ForwardedClientCert => filter.keeps(header),
+            Known::Other
+            | Known::Date
+            | Known::Server
+            | Known::ForwardedClientCert
+            | Known::DisguisedIdentity => filter.keeps(header),
             // RFC 9110 §8.6, RFC 9112 §6.1: not with 1xx and 204, nor before a tunnel.
             Known::ContentLength => !interim && head.status != 204 && !tunnel,
             Known::TransferEncoding => match edits.body {
@@ -573,6 +577,7 @@ mod tests {
                 "Connection: x-ringway-id, via, forwarded\r\nX-Ringway-Id: 1\r\nVia: x\r\nForwarded: y\r\n",
                 "X-Ringway-Id: 1\r\nVia: x\r\nForwarded: y\r\n",
             ),
+            ("X_Forwarded_Client_Cert: URI=a\r\nx-forwarded_for: 1\r\nX_Other: 2\r\n", "X_Other: 2\r\n"),
             ("Connection: Content-Length\r\nContent-Length: 3\r\n", "Content-Length: 3\r\n"),
             (
                 "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n",

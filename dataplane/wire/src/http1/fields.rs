@@ -115,9 +115,43 @@ pub(crate) fn classify(name: &[u8]) -> Known {
         (18, b'p') => (Known::ProxyAuthenticate, b"proxy-authenticate"),
         (19, b'p') => (Known::ProxyAuthorization, b"proxy-authorization"),
         (23, b'x') => (Known::ForwardedClientCert, b"x-forwarded-client-cert"),
-        _ => return Known::Other,
+        _ => (Known::Other, b""),
     };
-    if is_name(name, text) { known } else { Known::Other }
+    if known != Known::Other && is_name(name, text) {
+        known
+    } else if is_disguised_identity(name) {
+        Known::DisguisedIdentity
+    } else {
+        Known::Other
+    }
+}
+
+/// Whether some readers take `name` for another one that says where a request comes from. All of those that have a joint
+/// begin with `x` and one, and a letter of few.
+fn is_disguised_identity(name: &[u8]) -> bool {
+    match name {
+        [b'x' | b'X', b'-' | b'_', third, ..] if matches!(third | 0x20, b'f' | b'e' | b'r') => {
+            is_disguised_extension(name)
+        }
+        [b'x' | b'X', b'-' | b'_', b'-' | b'_', ..] => is_disguised_extension(name),
+        _ => false,
+    }
+}
+
+fn is_disguised_extension(name: &[u8]) -> bool {
+    const FAMILIES: [&[u8]; 3] = [b"forwarded", b"envoy", b"ringway"];
+    const NAMES: [[&[u8]; 2]; 2] = [[b"request", b"id"], [b"real", b"ip"]];
+    let is_joint = |byte: &u8| matches!(byte, b'-' | b'_');
+    let is_plain = !name.contains(&b'_') && !name.windows(2).any(|pair| pair == b"--");
+    if is_plain {
+        return false;
+    }
+    let mut words = name.split(is_joint).filter(|word| !word.is_empty()).skip(1);
+    let (first, second, third) = (words.next().unwrap_or_default(), words.next(), words.next());
+    let Some(second) = second else { return false };
+    let is = |word: &[u8], text: &[u8]| word.eq_ignore_ascii_case(text);
+    FAMILIES.iter().any(|family| is(first, family))
+        || third.is_none() && NAMES.iter().any(|[one, other]| is(first, one) && is(second, other))
 }
 
 /// Whether `name`, a token, is `text`, which has lower-case letters and `-` only, and is as long; ASCII case ignored.
@@ -277,13 +311,67 @@ mod tests {
                 assert_eq!(classify(&other), *known, "{other:?}");
                 for byte in (0..=255).filter(|byte| is_token(*byte)) {
                     other[at] = byte;
-                    let expected = if byte.eq_ignore_ascii_case(&name[at]) { *known } else { Known::Other };
+                    let expected = match byte.eq_ignore_ascii_case(&name[at]) {
+                        true => *known,
+                        // The only one that begins with `x` has joints.
+                        false if is_disguised_identity(&other) => Known::DisguisedIdentity,
+                        false => Known::Other,
+                    };
                     assert_eq!(classify(&other), expected, "{other:?}");
                 }
             }
             assert_eq!(classify(&name[1..]), Known::Other);
         }
         assert_eq!(classify(b""), Known::Other);
+    }
+
+    #[test]
+    fn names_that_others_take_for_whom_a_request_is_from_are_told() {
+        for name in [
+            "x_forwarded_client_cert",
+            "X_Forwarded_Client_Cert",
+            "x-forwarded-client_cert",
+            "x-forwarded_client-cert",
+            "x_forwarded-client-cert",
+            "x--forwarded-client-cert",
+            "x-forwarded-client--cert",
+            "x_-_forwarded-client-cert",
+            "x_forwarded_for",
+            "x-forwarded_proto",
+            "X_ENVOY_EXTERNAL_ADDRESS",
+            "x-envoy_internal",
+            "x_ringway_id",
+            "x_request_id",
+            "x-request_id",
+            "x_real_ip",
+            "x--real-ip",
+        ] {
+            assert_eq!(classify(name.as_bytes()), Known::DisguisedIdentity, "{name}");
+        }
+        for name in [
+            "x-forwarded-for",
+            "x-envoy-internal",
+            "x-ringway-id",
+            "x-request-id",
+            "x-real-ip",
+            "x_forwarded",
+            "x-forwarded_",
+            "x-forward_for",
+            "xforwarded_for",
+            "x_forwardedfor",
+            "x_request_id_of",
+            "x-request_ids",
+            "x_real",
+            "x-a_forwarded-for",
+            "forwarded_for",
+            "y_forwarded_for",
+            "_x_forwarded_for",
+            "x_",
+            "x-",
+            "content_type",
+        ] {
+            assert_eq!(classify(name.as_bytes()), Known::Other, "{name}");
+        }
     }
 
     #[test]

@@ -83,7 +83,8 @@ pub(super) fn request(
             | Known::ProxyConnection
             | Known::ProxyAuthenticate
             | Known::ProxyAuthorization
-            | Known::ForwardedClientCert => false,
+            | Known::ForwardedClientCert
+            | Known::DisguisedIdentity => false,
         };
         if goes_on {
             field(header, view.bytes, encoder, out);
@@ -107,7 +108,11 @@ pub(super) fn response(
     let filter = Filter::new(&head.headers, view.bytes, head.options, edits.headers);
     for header in &head.headers {
         let goes_on = match header.known {
-            Known::Other | Known::Date | Known::Server | Known::ForwardedClientCert => filter.keeps(header),
+            Known::Other
+            | Known::Date
+            | Known::Server
+            | Known::ForwardedClientCert
+            | Known::DisguisedIdentity => filter.keeps(header),
             Known::ContentLength => !is_interim && head.status != 204 && !is_tunnel && !head.has_added_length,
             Known::Trailer | Known::Expect => true,
             Known::Te

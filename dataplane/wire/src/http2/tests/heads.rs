@@ -353,6 +353,7 @@ fn trailers_that_would_frame_or_route_are_refused_and_what_ends_here_is_left_out
     for (field, expected) in [
         (("x-b", "c"), "trailers 1: x-a: b|x-b: c"),
         (("proxy-authorization", "c"), "trailers 1: x-a: b"),
+        (("x_forwarded_client_cert", "c"), "trailers 1: x-a: b"),
         (("content-length", "5"), "reset 1 PROTOCOL_ERROR"),
         (("host", "c"), "reset 1 PROTOCOL_ERROR"),
         (("X", "c"), "reset 1 PROTOCOL_ERROR"),

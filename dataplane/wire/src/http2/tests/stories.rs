@@ -188,7 +188,7 @@ fn a_field_that_no_table_may_keep_is_still_such_a_field_behind_us() {
 fn what_is_sent_is_never_malformed_by_edits_or_by_what_http_1_0_leaves_out() {
     let mut client = End::new(false, config());
     let mut server = End::new(true, config());
-    let text = b"GET / HTTP/1.0\r\nX-Old: y\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n";
+    let text = b"GET / HTTP/1.0\r\nX-Old: y\r\nconnection: x-hop\r\nx-hop: 1\r\nX_Forwarded-For: 1\r\n\r\n";
     let mut head = RequestHead::default();
     parse::request(text, &config().head, &mut head).unwrap();
     let headers = [
