@@ -24,6 +24,7 @@ use crate::{
     exchange, filter,
     http2::Stream,
     origin::Origin,
+    place::{self, Misplaced},
     respond::ExchangeError,
     telemetry::metrics::HttpStats,
     transport::Halves,
@@ -320,7 +321,7 @@ impl<'c, I: Io> Downstream<'c, I> {
     }
 
     /// The connection manager for the request that begins. A connection that has no place in the current snapshot gets
-    /// the last one in which it had, once.
+    /// the last one in which it had, once; one that is not secured as is asked for now gets none.
     fn refresh<'a>(
         &mut self,
         worker: &Worker<I>,
@@ -329,17 +330,18 @@ impl<'c, I: Io> Downstream<'c, I> {
     ) -> Option<&'a Manager> {
         if !manager.as_ref().is_some_and(|manager| worker.is_current(&manager.bound)) {
             match Manager::find(worker.bound(), self.side.origin()) {
-                Some(current) => {
+                Ok(current) => {
                     *manager = Some(current);
                     // Its listener is another one now, under the same name.
                     self.is_last |= waiting.last.take().is_some();
                 }
-                None => {
+                Err(Misplaced::Gone) => {
                     self.is_last = true;
                     if manager.is_none() {
-                        *manager = Manager::find(waiting.last.take()?, self.side.origin());
+                        *manager = Manager::find(waiting.last.take()?, self.side.origin()).ok();
                     }
                 }
+                Err(Misplaced::Insecure) => return None,
             }
         }
         manager.as_ref()
@@ -455,19 +457,30 @@ impl<'c, I: Io> Downstream<'c, I> {
 }
 
 impl Manager {
-    /// The connection manager for a connection in a snapshot; `None` when its listener is gone or its filter chain does
-    /// not speak HTTP any more.
-    pub fn find(bound: Rc<Bound>, origin: &Origin) -> Option<Manager> {
-        let listener = bound.snapshot.listeners.get(&origin.listener)?;
-        let chain = origin.pick(&listener.filter_chains)?;
+    /// The connection manager for a connection in a snapshot. Where its filter chain does not speak HTTP any more, its place
+    /// is gone.
+    pub fn find(bound: Rc<Bound>, origin: &Origin) -> Result<Manager, Misplaced> {
+        let chain = place::of(&bound, origin)?;
         match &chain.filter {
             NetworkFilter::HttpConnectionManager(config) => {
                 let config = config.clone();
-                let stats = bound.http.get(&config.stat_prefix)?.clone();
+                let stats = bound.http.get(&config.stat_prefix).ok_or(Misplaced::Gone)?.clone();
                 let is_denied = !filter::may_stay(&bound, &chain.rbac, origin);
-                Some(Manager { bound, config, stats, is_denied })
+                Ok(Manager { bound, config, stats, is_denied })
             }
-            NetworkFilter::TcpProxy(_) => None,
+            NetworkFilter::TcpProxy(_) => Err(Misplaced::Gone),
+        }
+    }
+
+    /// The same; where the place is gone, that in the `last` snapshot in which there was one.
+    pub fn find_with(
+        bound: Rc<Bound>,
+        origin: &Origin,
+        last: impl FnOnce() -> Option<Rc<Bound>>,
+    ) -> Result<Manager, Misplaced> {
+        match Manager::find(bound, origin) {
+            Err(Misplaced::Gone) => Manager::find(last().ok_or(Misplaced::Gone)?, origin),
+            found => found,
         }
     }
 }

@@ -15,7 +15,12 @@ use policy::{
 use wire::head::RequestView;
 
 use crate::{
-    downstream::Manager, origin::Origin, respond::ExchangeError, telemetry::access_log::Record, worker::Bound,
+    downstream::Manager,
+    origin::Origin,
+    place::{self, Misplaced},
+    respond::ExchangeError,
+    telemetry::access_log::Record,
+    worker::Bound,
 };
 
 /// Asks each filter of the connection manager in order. `overrides` is what the route says of them, if there is one: a
@@ -106,9 +111,11 @@ fn first_that_denies<'a>(
 /// The same for a connection of which only its origin is known. Where no filter chain takes it any more, nobody says that it may
 /// not be.
 pub(crate) fn has_a_place(bound: &Bound, origin: &Origin) -> bool {
-    let listener = bound.snapshot.listeners.get(&origin.listener);
-    let chain = listener.and_then(|listener| origin.pick(&listener.filter_chains));
-    chain.is_none_or(|chain| may_stay(bound, &chain.rbac, origin))
+    match place::of(bound, origin) {
+        Ok(chain) => may_stay(bound, &chain.rbac, origin),
+        Err(Misplaced::Gone) => true,
+        Err(Misplaced::Insecure) => false,
+    }
 }
 
 /// What is known of a request on a connection, or of the connection alone.

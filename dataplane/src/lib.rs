@@ -27,6 +27,7 @@ mod listener_filters;
 pub mod live;
 pub mod memory;
 pub mod origin;
+mod place;
 pub mod relay;
 pub mod report;
 pub mod respond;

@@ -17,6 +17,7 @@ use crate::{
     filter::{self, Denied},
     listener_filters::{self, Found, Unknown},
     origin::{Origin, TlsOrigin},
+    place::{self, Misplaced},
     server_first::{self, First},
     tcp,
     telemetry::metrics::{ListenerCounters, ListenerStats},
@@ -250,13 +251,12 @@ pub(crate) async fn connection<I: Io>(
             match (secured, filter) {
                 (Ok((_pass, halves)), Some(NetworkFilter::HttpConnectionManager(_))) => {
                     // What came while its listener went is answered, and the connection ends with that.
-                    let manager = Manager::find(worker.bound(), &origin);
-                    match manager.or_else(|| Manager::find(last?, &origin)) {
+                    match Manager::find_with(worker.bound(), &origin, || last) {
                         // Boxed, as the other: neither kind of connection pays for the state of both.
-                        Some(manager) => {
+                        Ok(manager) => {
                             Box::pin(downstream::serve(worker.clone(), manager, halves, origin, bytes)).await;
                         }
-                        None => worker.buffers.put(bytes),
+                        Err(_) => worker.buffers.put(bytes),
                     }
                 }
                 (Ok((_pass, halves)), Some(NetworkFilter::TcpProxy(proxy))) => {
@@ -320,10 +320,10 @@ fn may_connect<I: Io>(
     is_guarded: bool,
     origin: &Origin,
 ) -> Result<(), Denied> {
-    let ask = |bound: &Rc<Bound>| {
-        let listener = bound.snapshot.listeners.get(&origin.listener)?;
-        let chain = origin.pick(&listener.filter_chains)?;
-        Some(filter::on_connection(bound, &chain.rbac, origin))
+    let ask = |bound: &Rc<Bound>| match place::of(bound, origin) {
+        Ok(chain) => Some(filter::on_connection(bound, &chain.rbac, origin)),
+        Err(Misplaced::Gone) => None,
+        Err(Misplaced::Insecure) => Some(Err(Denied::default())),
     };
     let unknown = || if is_guarded { Err(Denied::default()) } else { Ok(()) };
     ask(&worker.bound()).or_else(|| ask(last?)).unwrap_or_else(unknown)
@@ -351,7 +351,8 @@ async fn secure<I: Io>(
     match tls::accept(worker, &tls, halves, first).await {
         Ok(Secured { halves, peer, own, alpn, is_resumed }) => {
             stats.tls.handshake(is_resumed);
-            origin.tls = Some(Arc::new(TlsOrigin { peer, alpn, own }));
+            let terms = tls.terms.clone();
+            origin.tls = Some(Arc::new(TlsOrigin { peer, alpn, own, terms }));
             Some(halves)
         }
         Err(error) => {

@@ -7,6 +7,7 @@ use policy::{
     filter_chain::{ConnectionFacts, FilterChain, FilterChains, TransportProtocol},
     network_filter::Codec,
     peer::Peer,
+    tls::Terms,
 };
 use wire::proxy_protocol::Addresses;
 
@@ -38,6 +39,8 @@ pub struct TlsOrigin {
     pub alpn: Option<Box<[u8]>>,
     /// The URI name of the certificate that we have shown.
     pub own: Option<Arc<str>>,
+    /// What the other end was asked for.
+    pub terms: Arc<Terms>,
 }
 
 /// What the first bytes of a connection say of it.

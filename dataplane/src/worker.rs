@@ -309,7 +309,7 @@ impl<I: Io> Worker<I> {
         let before = self.bound.replace(Rc::from(bound));
         self.hosts.look_again();
         let current = self.bound();
-        if !before.snapshot.shares_listeners_with(&current.snapshot) {
+        if !before.snapshot.asks_the_same_as(&current.snapshot) {
             self.live.judge_again(&current);
         }
         for name in closed {

@@ -47,6 +47,12 @@ impl Snapshot {
         self.listeners.is_like(&other.listeners, Arc::ptr_eq)
     }
 
+    /// Whether the two ask the same of whoever connects: they share their listeners, and the secrets by which clients are
+    /// judged.
+    pub fn asks_the_same_as(&self, other: &Snapshot) -> bool {
+        self.shares_listeners_with(other) && self.secrets.is_like(&other.secrets, Arc::ptr_eq)
+    }
+
     /// Whether the two share their listeners, their route tables and what is configured of their clusters, so that they
     /// differ in endpoints at most.
     pub fn shares_configuration_with(&self, other: &Snapshot) -> bool {

@@ -182,6 +182,49 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
+/// What was asked of those who made connections that are secured as a [`DownstreamTls`] says, so that it can be told of one
+/// that lives whether it may live on under another. What we show is not among it: they have judged that.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Terms {
+    versions: Versions,
+    tls12_suites: Vec<CipherSuite>,
+    key_exchanges: Vec<KeyExchange>,
+    alpn: Vec<Box<[u8]>>,
+    is_certificate_required: bool,
+    trust: Option<TrustBundle>,
+}
+
+impl Terms {
+    /// Those of `tls`; `trust` is what its validation comes to, with what came on its own.
+    pub fn new(tls: &DownstreamTls, trust: Option<TrustBundle>) -> Terms {
+        Terms {
+            versions: tls.common.versions,
+            tls12_suites: tls.common.tls12_suites.clone(),
+            key_exchanges: tls.common.key_exchanges.clone(),
+            alpn: tls.common.alpn.clone(),
+            is_certificate_required: tls.require_client_certificate,
+            trust,
+        }
+    }
+
+    /// Whether everybody who was taken on the terms `before` is taken on these, too. Who is trusted may be more than before,
+    /// so that authorities can change without the end of a connection; all else is the same.
+    pub fn are_met_by(&self, before: &Terms) -> bool {
+        let is_trusted = match (&self.trust, &before.trust) {
+            (None, None) => true,
+            (Some(trust), Some(before)) => trust.takes_all_of(before),
+            // Who was not asked may be anybody; and who was, was judged by something that is gone.
+            _ => false,
+        };
+        is_trusted
+            && (!self.is_certificate_required || before.is_certificate_required)
+            && self.versions == before.versions
+            && self.tls12_suites == before.tls12_suites
+            && self.key_exchanges == before.key_exchanges
+            && self.alpn == before.alpn
+    }
+}
+
 /// What carries the bytes of a cluster's connections (Envoy: `transport_socket`, `transport_socket_matches`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Transports {
@@ -256,6 +299,25 @@ impl TrustBundle {
         }
     }
 
+    /// Whether whoever is taken by `before` is taken by this one, too, and is as much somebody.
+    pub fn takes_all_of(&self, before: &TrustBundle) -> bool {
+        fn has_all<T: PartialEq>(of: &[T], before: &[T]) -> bool {
+            before.iter().all(|one| of.contains(one))
+        }
+        // None of these takes everything.
+        fn is_as_wide<T: PartialEq>(of: &[T], before: &[T]) -> bool {
+            of.is_empty() || !before.is_empty() && has_all(of, before)
+        }
+        // Where there are no anchors at all, other things decide, and an anchor takes less.
+        let vouches = self.anchors.is_empty() == before.anchors.is_empty();
+        self == before
+            || vouches
+                && has_all(&self.anchors, &before.anchors)
+                && is_as_wide(&self.names, &before.names)
+                && is_as_wide(&self.fingerprints, &before.fingerprints)
+                && (self.accepts_untrusted || !before.accepts_untrusted)
+    }
+
     /// Whether one of the names is what must be.
     pub fn takes(&self, peer: &Peer) -> bool {
         self.names.is_empty() || self.names.iter().any(|wanted| wanted.matches(peer))
@@ -289,69 +351,4 @@ pub fn is_dns_name(name: &str, wanted: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dns_name_may_stand_for_one_label_and_no_more() {
-        for (name, wanted, expected) in [
-            ("a.example.com", "a.example.com", true),
-            ("A.Example.com", "a.example.COM", true),
-            ("*.example.com", "a.example.com", true),
-            ("*.example.com", "a.b.example.com", false),
-            ("*.example.com", "example.com", false),
-            ("*.example.com", ".example.com", false),
-            ("*.com", "example.com", false),
-            ("a*.example.com", "ab.example.com", false),
-            ("*", "example.com", false),
-            ("a.example.com", "*.example.com", false),
-            ("", "", true),
-        ] {
-            assert_eq!(is_dns_name(name, wanted), expected, "{name} {wanted}");
-        }
-    }
-
-    #[test]
-    fn a_bundle_that_comes_on_its_own_takes_the_place_of_the_authorities_that_were_there() {
-        let bundle = |anchor: &[u8], name: &str, fingerprint: u8| TrustBundle {
-            anchors: [Box::from(anchor)].into(),
-            names: [NameMatch { kind: NameKind::Uri, pattern: NamePattern::Exact(name.into()) }].into(),
-            accepts_untrusted: false,
-            fingerprints: [[fingerprint; 32]].into(),
-        };
-        let (own, other) = (bundle(b"old", "a", 1), bundle(b"new", "b", 2));
-        let merged = own.under(&other);
-        assert_eq!(merged.anchors, other.anchors, "who is believed no longer may not stay");
-        assert_eq!(merged.names, [&own.names[..], &other.names].concat());
-        assert_eq!(merged.fingerprints, [[1; 32], [2; 32]]);
-        let empty = TrustBundle::default();
-        assert_eq!((own.under(&empty), empty.under(&own)), (own.clone(), own.clone()));
-        let untrusted = TrustBundle { accepts_untrusted: true, ..empty.clone() };
-        assert!(untrusted.under(&own).accepts_untrusted && own.under(&untrusted).accepts_untrusted);
-    }
-
-    #[test]
-    fn a_peer_is_taken_by_one_of_its_names_of_the_right_kind() {
-        let peer = Peer {
-            uri_sans: [Box::from("spiffe://m/ns/shop/sa/web")].into(),
-            dns_sans: [Box::from("web.shop"), Box::from("spiffe://m/ns/shop/sa/pay")].into(),
-            ..Peer::default()
-        };
-        let takes = |names: &[(NameKind, NamePattern)]| {
-            let names =
-                names.iter().map(|(kind, pattern)| NameMatch { kind: *kind, pattern: pattern.clone() });
-            TrustBundle { names: names.collect(), ..TrustBundle::default() }.takes(&peer)
-        };
-        let exact = |text: &str| NamePattern::Exact(text.into());
-        let prefix = |text: &str| NamePattern::Prefix(text.into());
-        use NameKind::{Dns, Uri};
-        assert!(takes(&[]));
-        assert!(takes(&[(Uri, exact("spiffe://m/ns/shop/sa/web"))]));
-        assert!(takes(&[(Uri, exact("x")), (Uri, prefix("spiffe://m/ns/shop/"))]));
-        assert!(takes(&[(Dns, exact("web.shop"))]));
-        assert!(!takes(&[(Uri, exact("spiffe://m/ns/shop/sa/we"))]));
-        assert!(!takes(&[(Uri, prefix("spiffe://m/ns/shop2/"))]));
-        assert!(!takes(&[(Uri, exact("spiffe://m/ns/shop/sa/pay"))]), "a DNS name is no identity");
-        assert!(!takes(&[(Dns, exact("spiffe://m/ns/shop/sa/web"))]));
-    }
-}
+mod tests;

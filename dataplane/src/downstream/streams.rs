@@ -26,6 +26,7 @@ use super::{
 use crate::{
     exchange,
     http2::{self, Arrived, Drive, Ended, Http2, Owner},
+    place::Misplaced,
     respond::ExchangeError,
     telemetry::metrics::HttpStats,
     worker::Worker,
@@ -38,10 +39,8 @@ pub(super) async fn serve<I: Io>(
     first: Buffer,
     (waiting, stats): (&Waiting, &HttpStats),
 ) {
-    let manager = Manager::find(worker.bound(), &connection.origin);
-    let Some(manager) = manager.or_else(|| Manager::find(waiting.last.take()?, &connection.origin)) else {
-        return worker.buffers.put(first);
-    };
+    let manager = Manager::find_with(worker.bound(), &connection.origin, || waiting.last.take());
+    let Ok(manager) = manager else { return worker.buffers.put(first) };
     let config = http2::downstream_config(&manager.config, worker.rng.borrow_mut().next_u64());
     let window_bytes = u64::from(config.connection_window_bytes);
     let http2 = Http2::new(true, config, worker.buffers.clone(), worker.io.now());
@@ -71,6 +70,7 @@ pub(super) async fn serve<I: Io>(
         stats,
         requests_left,
         manager: Rc::new(manager),
+        misplaced: None,
         client: Rc::new(client),
     };
     let ended = http2::drive(&http2, &worker.io, drive, &mut owner).await;
@@ -93,18 +93,29 @@ struct Requests<'a, I: Io> {
     waiting: &'a Waiting,
     stats: &'a HttpStats,
     requests_left: u32,
-    /// Of the snapshot in use when the last request came.
+    /// Of the snapshot in use when the last request came, or of the last in which the connection had a place.
     manager: Rc<Manager>,
+    /// Why it has none any more: it takes streams that are on their way already, and leaves.
+    misplaced: Option<Misplaced>,
     client: Rc<Client>,
 }
 
 impl<I: Io> Owner for Requests<'_, I> {
     fn arrived(&mut self, arrived: Arrived) {
         // Routes are looked up in what is current when the request begins, not when the connection did.
-        if !self.worker.is_current(&self.manager.bound)
-            && let Some(current) = Manager::find(self.worker.bound(), &self.client.origin)
-        {
-            self.manager = Rc::new(current);
+        if !self.worker.is_current(&self.manager.bound) {
+            match Manager::find(self.worker.bound(), &self.client.origin) {
+                Ok(current) => (self.manager, self.misplaced) = (Rc::new(current), None),
+                Err(why) => self.misplaced = Some(why),
+            }
+        }
+        if self.misplaced == Some(Misplaced::Insecure) {
+            // Nothing of it was done, so it can be sent again on a connection as is asked for now.
+            let Arrived { stream, head, bytes, error: _ } = arrived;
+            stream.reset(ErrorCode::REFUSED_STREAM);
+            self.worker.buffers.put(bytes);
+            self.worker.exchanges.keep_head(head);
+            return;
         }
         if self.requests_left == 1 {
             self.stats.counters.downstream_cx_max_requests_reached.inc();
@@ -123,6 +134,7 @@ impl<I: Io> Owner for Requests<'_, I> {
             && self.waiting.last.borrow().is_none()
             && self.requests_left > 0
             && !self.manager.is_denied
+            && self.misplaced.is_none()
     }
 }
 
@@ -172,6 +184,15 @@ impl<I: Io> Exchanges<I> {
                 let place = Place { next, is_over: Cell::new(false), task: RefCell::default() };
                 worker.io.spawn(run(Rc::new(place), Kept::new(worker)));
             }
+        }
+    }
+
+    /// Keeps the memory of a head for the next request.
+    fn keep_head(&self, mut head: RequestHead) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < KEPT_MAX {
+            head.clear();
+            heads.push(head);
         }
     }
 
@@ -294,11 +315,6 @@ async fn exchange<I: Io>(worker: &Rc<Worker<I>>, request: Request, kept: Kept) -
         on.stream.reset(ErrorCode::INTERNAL_ERROR);
     }
     worker.buffers.put(buffer);
-    let mut heads = worker.exchanges.heads.borrow_mut();
-    if heads.len() < KEPT_MAX {
-        let mut request = request;
-        request.clear();
-        heads.push(request);
-    }
+    worker.exchanges.keep_head(request);
     Kept { response, to_upstream, to_downstream, edits, text, forwarded, trailers, alarm }
 }

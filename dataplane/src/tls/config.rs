@@ -15,7 +15,7 @@ use policy::{
     filter_chain::FilterChain,
     snapshot::Snapshot,
     tls::{
-        CipherSuite, CommonTls, DownstreamTls, KeyExchange, Secret, Source, TrustBundle, UpstreamTls,
+        CipherSuite, CommonTls, DownstreamTls, KeyExchange, Secret, Source, Terms, TrustBundle, UpstreamTls,
         is_dns_name,
     },
 };
@@ -39,6 +39,8 @@ pub struct ServerTls {
     rustls: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     pub(super) policy: Arc<DownstreamTls>,
+    /// What is asked of clients.
+    pub(crate) terms: Arc<Terms>,
     /// Judges clients; `None` where they are asked for nothing.
     pub(super) verifier: Option<Arc<Verifier>>,
 }
@@ -78,6 +80,13 @@ impl ServerTls {
         let mut rustls = (*self.rustls).clone();
         rustls.cert_resolver = picking.clone();
         (Arc::new(rustls), Shown::Picked(picking))
+    }
+}
+
+impl ServerTls {
+    /// Whether who was taken on these terms may stay.
+    pub(crate) fn is_met_by(&self, terms: &Arc<Terms>) -> bool {
+        Arc::ptr_eq(&self.terms, terms) || self.terms.are_met_by(terms)
     }
 }
 
@@ -386,8 +395,10 @@ fn server(
     }
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions(common))?;
+    let trust = secrets.trust(common)?;
+    let terms = Arc::new(Terms::new(policy, trust.clone()));
     let judge = |trust| Verifier::new(trust, policy.require_client_certificate, provider.clone());
-    let verifier = secrets.trust(common)?.map(judge).transpose()?.map(Arc::new);
+    let verifier = trust.map(judge).transpose()?.map(Arc::new);
     let builder = match verifier.clone() {
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -403,7 +414,7 @@ fn server(
     // Nothing is done for what could be another's, sent once more (RFC 8446 §8).
     rustls.max_early_data_size = 0;
     rustls.enable_secret_extraction = true;
-    Ok(ServerTls { certificates, rustls: Arc::new(rustls), policy: policy.clone(), verifier })
+    Ok(ServerTls { certificates, rustls: Arc::new(rustls), policy: policy.clone(), terms, verifier })
 }
 
 /// Sessions that are kept for a cluster.

@@ -31,6 +31,7 @@ mod streams_timeouts;
 mod tcp;
 mod timeouts;
 mod tls;
+mod tls_terms;
 mod tls_trust;
 mod upgrade;
 mod workers;
