@@ -152,10 +152,13 @@ async fn first<I: Io>(
         // The server may hear of nobody who may not connect.
         && filter::may_be(&worker.bound(), &chain.rbac, origin)
     {
-        return match worker.server_first.knows(origin.local, worker.io.now()) {
-            true => First::Nobody,
-            false => server_first::wait(worker, recv, proxy, origin, until).await,
+        // What is known of the server says nothing of a client that may begin with TLS.
+        let silence = match listener.filter_chains.ends_tls() {
+            true => limits::SERVER_FIRST_WAIT_BESIDE_TLS,
+            false if worker.server_first.knows(origin.local, worker.io.now()) => return First::Nobody,
+            false => limits::SERVER_FIRST_WAIT,
         };
+        return server_first::wait(worker, recv, proxy, origin, (silence, until)).await;
     }
     First::Client(Buffer::default())
 }
@@ -225,7 +228,7 @@ pub(crate) async fn connection<I: Io>(
             let chain = Chain::pick(&bound, listener, &origin);
             drop(bound);
             let mut bytes = found.bytes;
-            let Chain { filter, pass, tls, is_guarded } = chain;
+            let Chain { filter, pass, tls, is_guarded, is_plain } = chain;
             let secured = match (pass, tls, recv) {
                 (Ok(pass), None, recv) => Ok((pass, (recv, transport::Send::Raw(send)))),
                 (Ok(pass), Some(tls), transport::Recv::Raw(recv)) => {
@@ -241,7 +244,12 @@ pub(crate) async fn connection<I: Io>(
             let secured =
                 secured.map_err(|delay| (delay, None)).and_then(|(pass, halves)| {
                     match may_connect(&worker, last.as_ref(), is_guarded, &origin) {
-                        Ok(()) => Ok((pass, halves)),
+                        Ok(()) => {
+                            if is_plain && filter.is_some() {
+                                stats.plaintext.count(origin.remote.ip(), worker.io.now());
+                            }
+                            Ok((pass, halves))
+                        }
                         Err(denied) => {
                             worker.access_log.refused(&origin, "rbac-access-denied", &denied);
                             Err((Some(denied.delay), Some(halves)))
@@ -266,7 +274,14 @@ pub(crate) async fn connection<I: Io>(
                     worker.buffers.put(bytes);
                     worker.buffers.put(connected.map(|(_, bytes)| bytes).unwrap_or_default());
                     match ended {
-                        Ok(_) if filter.is_none() => counters.no_filter_chain_match.inc(),
+                        Ok(_) if filter.is_none() => {
+                            counters.no_filter_chain_match.inc();
+                            let detail = match is_plain {
+                                true => "it is in plain text, and what is served here is secured",
+                                false => "no filter chain takes it",
+                            };
+                            worker.access_log.refused(&origin, "no-filter-chain", &detail);
+                        }
                         // Boxed, and not held here: no other connection pays for it.
                         Err((Some(delay), halves)) => Box::pin(keep(&worker, halves, delay)).await,
                         _ => {}
@@ -296,18 +311,23 @@ struct Chain {
     tls: Option<Option<Arc<ServerTls>>>,
     /// Somebody says who may connect.
     is_guarded: bool,
+    /// It is not secured, and others of its listener are.
+    is_plain: bool,
 }
 
 impl Chain {
     fn pick(bound: &Bound, listener: &policy::snapshot::Listener, origin: &Origin) -> Chain {
         let Some(chain) = origin.pick(&listener.filter_chains) else {
-            return Chain { filter: None, pass: Ok(None), tls: None, is_guarded: false };
+            let is_tls = origin.spoken.as_ref().is_some_and(|spoken| spoken.is_tls);
+            let is_plain = !is_tls && listener.filter_chains.ends_tls();
+            return Chain { filter: None, pass: Ok(None), tls: None, is_guarded: false, is_plain };
         };
         Chain {
             filter: Some(chain.filter.clone()),
             pass: chain.connection_limit.as_ref().map_or(Ok(None), |limit| enter(bound, limit)),
             tls: chain.tls.as_ref().map(|tls| bound.tls.server(tls).cloned()),
             is_guarded: !chain.rbac.is_empty(),
+            is_plain: chain.is_plain() && listener.filter_chains.ends_tls(),
         }
     }
 }

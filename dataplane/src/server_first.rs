@@ -9,6 +9,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -62,17 +63,17 @@ struct Dialed<I: Io> {
     waker: RefCell<Option<Waker>>,
 }
 
-/// Waits until either side speaks, no longer than `until`. The server is connected to when the client has been silent for a
-/// moment.
+/// Waits until either side speaks, no longer than `until`. The server is connected to when the client has been silent for
+/// `silence`.
 pub(crate) async fn wait<I: Io>(
     worker: &Rc<Worker<I>>,
     recv: &mut transport::Recv<I>,
     proxy: &Arc<TcpProxy>,
     origin: &Origin,
-    until: Deadline,
+    (silence, until): (Duration, Deadline),
 ) -> First<I> {
     let alarm = recv.cancel_handle();
-    let dials_at = Deadline::after(worker.io.now(), limits::SERVER_FIRST_WAIT).min(until);
+    let dials_at = Deadline::after(worker.io.now(), silence).min(until);
     let mut dialed: Option<Rc<Dialed<I>>> = None;
     alarm.set(dials_at);
     let first = poll_fn(|cx| {

@@ -95,6 +95,7 @@ pub struct FilterChains {
     chains: Vec<FilterChain>,
     default: Option<FilterChain>,
     ports: BTreeMap<Option<u16>, ByServerName>,
+    ends_tls: bool,
 }
 
 /// By exact name (`www.example.com`), suffix (`.example.com`), or the empty key for any name. Lower case.
@@ -103,6 +104,13 @@ type ByServerName = BTreeMap<Box<str>, ByTransport>;
 type ByTransport = BTreeMap<Option<TransportProtocol>, ByApplication>;
 /// By application protocol, or the empty key for any (RFC 7301 §3.1 allows no empty protocol). To a position.
 type ByApplication = BTreeMap<Box<[u8]>, usize>;
+
+impl FilterChain {
+    /// Whether it takes what neither ends TLS here nor was picked for being TLS that ends elsewhere.
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none() && self.matches.transport_protocol != Some(TransportProtocol::Tls)
+    }
+}
 
 impl FilterChains {
     /// Indexes `chains`; `default` takes what none of them does.
@@ -128,7 +136,13 @@ impl FilterChains {
                 }
             }
         }
-        Ok(FilterChains { chains, default, ports })
+        let ends_tls = chains.iter().chain(&default).any(|chain| chain.tls.is_some());
+        Ok(FilterChains { chains, default, ports, ends_tls })
+    }
+
+    /// Whether TLS ends in any of them. Then connections that go to one in which it does not might have come secured.
+    pub fn ends_tls(&self) -> bool {
+        self.ends_tls
     }
 
     /// The chain that takes a connection of which `facts` are known; `None` closes it.

@@ -342,6 +342,14 @@ pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 /// speaks first. Clients of the former speak at once; what is connected in vain costs a connect.
 pub const SERVER_FIRST_WAIT: Duration = Duration::from_millis(10);
 
+/// The same where other clients of the same address begin with TLS that ends here: a ClientHello that is lost once comes again
+/// within this time (RFC 6298 §2.4 as Linux has it: 200 ms), and would go to a server that was taken for one that speaks first.
+pub const SERVER_FIRST_WAIT_BESIDE_TLS: Duration = Duration::from_millis(300);
+
+/// Sources of plain connections that are told apart per listener and worker, where they could be secured. Who does not join a
+/// mesh at its beginning is a few clients; of more, those that were seen last are known.
+pub const PLAINTEXT_SOURCES_MAX: usize = 256;
+
 /// How long it is remembered of a destination that the server spoke first there, so that nobody waits for the client again.
 pub const SERVER_FIRST_REMEMBERED: Duration = Duration::from_secs(600);
 

@@ -141,10 +141,15 @@ pub enum Kind {
     Gauge,
 }
 
+mod plaintext;
 mod rbac;
 mod tls;
 
-pub use self::{rbac::RbacCounters, tls::TlsCounters};
+pub use self::{
+    plaintext::{PlaintextStats, Source, sources},
+    rbac::RbacCounters,
+    tls::TlsCounters,
+};
 
 block! {
     /// `cluster.<name>.*` of Envoy.
@@ -338,6 +343,8 @@ pub struct ListenerStats {
     pub counters: ListenerCounters,
     /// `ssl.*`.
     pub tls: TlsCounters,
+    /// Who comes in plain text where others come secured.
+    pub plaintext: PlaintextStats,
 }
 
 block! {

@@ -13,7 +13,7 @@ use policy::snapshot::Snapshot;
 use crate::admission::Gate;
 
 use super::{
-    metrics::{BUCKETS_MS, ClusterStats, Counter, Histogram, Kind, WorkerStats},
+    metrics::{self, BUCKETS_MS, ClusterStats, Counter, Histogram, Kind, ListenerStats, WorkerStats},
     registry::{Blocks, Registry},
 };
 
@@ -59,6 +59,7 @@ pub fn prometheus(registry: &Registry, process: &Process<'_>) -> String {
     page.counters(&listeners, &registry.listeners, |block| block.counters.each().collect());
     let secured = Family { prefix: "envoy_listener_ssl_", label: "envoy_listener_address" };
     page.counters(&secured, &registry.listeners, |block| block.tls.each().collect());
+    page.plaintext(&registry.listeners);
     let tcp = Family { prefix: "envoy_tcp_", label: "envoy_tcp_prefix" };
     page.counters(&tcp, &registry.tcp, |block| block.each().collect());
     let rbac = Family { prefix: "envoy_rbac_", label: "envoy_rbac_prefix" };
@@ -153,6 +154,32 @@ impl Page {
                     ];
                     self.sample(&name, &labels, &value);
                 }
+            }
+        }
+    }
+
+    /// Connections in plain text to listeners whose other connections are secured, and whom they are from.
+    fn plaintext(&mut self, listeners: &Blocks<ListenerStats>) {
+        if listeners.is_empty() {
+            return;
+        }
+        let name = "ringway_plaintext_connections_total";
+        self.head(name, "counter");
+        for (listener, workers) in listeners {
+            let count = |stats: &Arc<ListenerStats>| stats.plaintext.connections.get();
+            let sum = workers.iter().map(count).fold(0, u64::wrapping_add);
+            self.sample(name, &[("listener", &block_name(listener))], &sum);
+        }
+        let name = "ringway_plaintext_source_connections_total";
+        let mut has_head = false;
+        for (listener, workers) in listeners {
+            for source in metrics::sources(workers) {
+                if !std::mem::replace(&mut has_head, true) {
+                    self.head(name, "counter");
+                }
+                let address = source.address.to_string();
+                let labels = [("listener", &*block_name(listener)), ("source", &*address)];
+                self.sample(name, &labels, &source.connections);
             }
         }
     }

@@ -20,6 +20,7 @@ mod lending;
 mod limits;
 mod memory;
 mod paths;
+mod permissive;
 mod proxy_protocol;
 mod refusals;
 mod sniffing;

@@ -1,5 +1,7 @@
 //! What was counted, over all workers of a mesh.
 
+use dataplane::telemetry::metrics::sources;
+
 use super::{
     APP, Ground, LISTENER, Mesh,
     snapshots::{Row, sum},
@@ -31,6 +33,14 @@ impl<I: Ground> Mesh<I> {
     pub(crate) fn listener(&self, name: &str) -> u64 {
         let binder = self.binder.borrow();
         of_name(name, sum(&binder.registry.listeners[LISTENER], |block| block.counters.each().collect()))
+    }
+
+    /// Connections in plain text to [`LISTENER`], where TLS ends there, too: all of them, and those of each source.
+    pub(crate) fn plaintext(&self) -> (u64, Vec<u64>) {
+        let binder = self.binder.borrow();
+        let workers = &binder.registry.listeners[LISTENER];
+        let all = workers.iter().map(|stats| stats.plaintext.connections.get()).sum();
+        (all, sources(workers).map(|source| source.connections).collect())
     }
 
     /// A counter of the handshakes at [`LISTENER`], over all workers.

@@ -126,6 +126,7 @@ impl Setup {
                 rbac: Vec::new(),
                 listener_filters: ListenerFilters::default(),
                 tls: None,
+                tls_by: None,
                 secrets: BTreeMap::new(),
             },
             origins: vec![behaviour],

@@ -10,7 +10,7 @@ use policy::{
     Rng, Weighted,
     cluster::{Cluster, ClusterConfig, Discovery},
     endpoint::{Assignment, EndpointIds, EndpointSpec},
-    filter_chain::{FilterChain, FilterChainMatch, FilterChains},
+    filter_chain::{FilterChain, FilterChainMatch, FilterChains, TransportProtocol},
     limits,
     network_filter::{
         ConnectionLimit, HttpConnectionManager, NetworkFilter, NetworkRbac, RouteSource, TcpProxy,
@@ -24,6 +24,9 @@ use policy::{
 };
 
 use super::LISTENER;
+
+/// Whether connections are taken that do not ask for the TLS that ends at the listener.
+pub(crate) type IsElseTaken = bool;
 
 /// The configuration that snapshots are made of.
 #[derive(Clone)]
@@ -50,6 +53,9 @@ pub(crate) struct Config {
     pub(crate) listener_filters: ListenerFilters,
     /// TLS that ends at the listener.
     pub(crate) tls: Option<Arc<DownstreamTls>>,
+    /// The application protocol by which a ClientHello asks for that; other connections find no place there, or that of
+    /// everything else.
+    pub(crate) tls_by: Option<(&'static str, IsElseTaken)>,
     /// What certificates and trust come from, by name.
     pub(crate) secrets: BTreeMap<Arc<str>, Arc<Secret>>,
 }
@@ -153,11 +159,17 @@ fn listener(config: &Config) -> Listener {
         filter,
     };
     let tcp = |tcp: &TcpProxy| chain(&[], NetworkFilter::TcpProxy(Arc::new(tcp.clone())));
-    let chains = match &config.tcp {
+    let mut chains = match &config.tcp {
         Some(proxy) if config.detects => vec![chain(&["http/1.1", "h2c"], http(config)), tcp(proxy)],
         Some(proxy) => vec![tcp(proxy)],
         None => vec![chain(&[], http(config))],
     };
+    let mut default = None;
+    if let (Some((protocol, is_else_taken)), [chain]) = (config.tls_by, &mut chains[..]) {
+        default = is_else_taken.then(|| FilterChain { tls: None, ..chain.clone() });
+        chain.matches.transport_protocol = Some(TransportProtocol::Tls);
+        chain.matches.application_protocols = vec![protocol.as_bytes().into()];
+    }
     Listener {
         name: LISTENER.into(),
         addresses: Vec::new(),
@@ -165,7 +177,7 @@ fn listener(config: &Config) -> Listener {
         unsent_bytes_max: limits::UNSENT_BYTES_DEFAULT,
         stat_prefix: LISTENER.into(),
         listener_filters: config.listener_filters,
-        filter_chains: FilterChains::new(chains, None).unwrap(),
+        filter_chains: FilterChains::new(chains, default).unwrap(),
     }
 }
 
