@@ -23,6 +23,7 @@ mod grant;
 mod host;
 mod http_route;
 mod others;
+mod peer_authentication;
 mod request_route;
 mod rule;
 mod service;
@@ -30,6 +31,7 @@ mod virtual_host;
 
 pub use authorization::{Authorization, AuthorizationPolicy};
 pub use host::HostPattern;
+pub use peer_authentication::PeerAuthentications;
 pub use rule::{
     Action, Backend, Forward, GrpcMethod, PathMatch, PathRewrite, RequestMatch, Rule, Target, ValueMatch,
 };
@@ -44,6 +46,8 @@ pub struct Model {
     pub gateways: BTreeMap<Name, Gateway>,
     /// Who may call whom.
     pub authorization: Authorization,
+    /// How callers are taken.
+    pub peer_authentications: PeerAuthentications,
 }
 
 /// Asked of each rule of an HTTPRoute or a GRPCRoute: why the proxies would not take it, if they would not.
@@ -77,7 +81,8 @@ pub fn build(documents: &Documents, registrations: &Registrations, refusal: Refu
     let gateways = gateway::finish(gateways, &mut conditions);
     backend_tls::attach(documents, &authorities, &mut services, &gateways, &mut conditions);
     let authorization = authorization::collect(documents, &services, &mut conditions);
-    (Model { services, gateways, authorization }, conditions)
+    let peer_authentications = peer_authentication::collect(documents, &services, &mut conditions);
+    (Model { services, gateways, authorization, peer_authentications }, conditions)
 }
 
 /// Namespace and name of an object whose kind is clear.

@@ -1,7 +1,8 @@
 //! AuthorizationPolicies to RBAC filters: what is denied first, then what is allowed.
 //!
 //! A port of a policy is the application's, and a sidecar stands before one: rules for other ports are left out here. Where a
-//! proxy cannot see what a rule asks for, a rule that allows is left out, and one that denies denies without it.
+//! proxy cannot see what a rule asks for, a rule that allows is left out, and one that denies denies without it. So it is with
+//! the identities of those who call in plain text.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,8 @@ use crate::model::{AuthorizationPolicy, Name};
 pub(super) struct Application<'a> {
     /// Of the identities that service accounts mean. Without one nobody has an identity that is believed.
     pub(super) trust_domain: Option<&'a str>,
+    /// Those who call show no identity, though they may have one.
+    pub(super) is_plain: bool,
     /// The port it listens on.
     pub(super) port: u16,
     /// Whether it speaks HTTP.
@@ -120,7 +123,7 @@ fn rules_of(policy: &AuthorizationPolicy, of: Application<'_>) -> Vec<(String, r
     let rules = policy.rules.iter().enumerate();
     let known = rules.filter_map(|(index, rule)| {
         let permission = permission(rule, policy.action, of)?;
-        let principals = principals(rule, &policy.name, of)?;
+        let principals = principals(rule, policy, of)?;
         let policy_of = rbac::Policy { permissions: vec![permission], principals, ..rbac::Policy::default() };
         Some((rule_name(&policy.name, index), policy_of))
     });
@@ -201,10 +204,23 @@ fn paths(written: &HttpPathMatch, action: AuthorizationAction) -> Vec<StringMatc
 }
 
 /// Who does it; `None` where that is nobody.
-fn principals(rule: &AuthorizationRule, policy: &Name, of: Application<'_>) -> Option<Vec<Principal>> {
-    let Some(sources) = &rule.sources else { return Some(vec![principal_of(Identifier::Any(true))]) };
-    let known: Vec<_> = sources.iter().filter_map(|source| principal(source, policy, of)).collect();
+fn principals(
+    rule: &AuthorizationRule,
+    policy: &AuthorizationPolicy,
+    of: Application<'_>,
+) -> Option<Vec<Principal>> {
+    let anybody = || vec![principal_of(Identifier::Any(true))];
+    let Some(sources) = &rule.sources else { return Some(anybody()) };
+    if of.is_plain && policy.action == AuthorizationAction::Deny && sources.iter().any(is_identity) {
+        // Who it is about may be the one who calls.
+        return Some(anybody());
+    }
+    let known: Vec<_> = sources.iter().filter_map(|source| principal(source, &policy.name, of)).collect();
     (!known.is_empty()).then_some(known)
+}
+
+fn is_identity(source: &AuthorizationSource) -> bool {
+    source.ip_block.is_none()
 }
 
 fn principal(source: &AuthorizationSource, policy: &Name, of: Application<'_>) -> Option<Principal> {
@@ -212,6 +228,9 @@ fn principal(source: &AuthorizationSource, policy: &Name, of: Application<'_>) -
     let AuthorizationSource { kind: _, service_account, spiffe, trust_domain, ip_block } = source;
     if let Some(block) = ip_block {
         return Some(addresses(block));
+    }
+    if of.is_plain {
+        return None;
     }
     let name = match (service_account, spiffe, trust_domain) {
         (Some(account), ..) => workloads(account, policy, of.trust_domain?),

@@ -10,7 +10,9 @@ use crate::model::{Model, ServicePort, Target};
 /// what was encoded for `before`. `None` if more changed, and `now` has to be compiled.
 pub fn carry_over(before: &Model, shared: &Shared, now: &Model) -> Option<(Vec<Arc<Resource>>, Shared)> {
     let same_services = before.services.keys().eq(now.services.keys());
-    if !same_services || before.gateways != now.gateways || before.authorization != now.authorization {
+    let same_callers =
+        before.authorization == now.authorization && before.peer_authentications == now.peer_authentications;
+    if !same_services || before.gateways != now.gateways || !same_callers {
         return None;
     }
     let mut changed = Vec::new();

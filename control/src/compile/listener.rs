@@ -33,18 +33,59 @@ use super::authorization::{self, Application};
 use super::cluster::ads;
 use super::resource::any;
 use super::{Resource, Sidecar, dynamic_forward, endpoint, mesh_tls, name, route};
+use crate::document::MtlsMode;
 use crate::model::{AuthorizationPolicy, Protocol, Target};
 
-/// Where other proxies reach the application of a sidecar, and who may.
-pub(super) fn inbound(sidecar: &Sidecar, policies: &[&AuthorizationPolicy]) -> Arc<Resource> {
-    let name = name::inbound(sidecar.inbound);
+/// How long it is waited for the first bytes of a connection that may be one of a protocol in which the server speaks first:
+/// no client of such a one gives up sooner, and no proxy of the mesh is silent for as long. Ours find out much earlier.
+const FIRST_BYTES_WAIT: Duration = Duration::from_secs(3);
+
+/// Where other proxies reach the application of a sidecar, and who may. Changing the mode changes nothing but the last filter
+/// chain, so that connections of the others go on.
+pub(super) fn inbound(sidecar: &Sidecar, policies: &[&AuthorizationPolicy], mode: MtlsMode) -> Arc<Resource> {
+    let listener = Listener {
+        name: name::inbound(sidecar.inbound),
+        address: Some(endpoint::address(sidecar.inbound)),
+        traffic_direction: TrafficDirection::Inbound as i32,
+        ..Listener::default()
+    };
+    let Some(own) = &sidecar.identity else {
+        let filters = to_application(sidecar, policies, false);
+        return listener_of(Listener {
+            filter_chains: vec![FilterChain { filters, ..FilterChain::default() }],
+            ..listener
+        });
+    };
+    // Who is somebody takes nobody who is not, unless it is said: what is not the mesh's TLS finds none of these.
+    let filters = to_application(sidecar, policies, false);
+    let chain = |matches| FilterChain {
+        filter_chain_match: Some(matches),
+        filters: filters.clone(),
+        transport_socket: Some(mesh_tls::inbound(own)),
+        ..FilterChain::default()
+    };
+    let everything_else = (mode == MtlsMode::Permissive)
+        .then(|| FilterChain { filters: to_application(sidecar, policies, true), ..FilterChain::default() });
+    let wait = (!sidecar.protocol().is_http()).then(|| to_duration(FIRST_BYTES_WAIT));
+    listener_of(Listener {
+        filter_chains: mesh_tls::matches().map(chain).to_vec(),
+        default_filter_chain: everything_else,
+        listener_filters_timeout: wait,
+        continue_on_listener_filters_timeout: true,
+        ..listener
+    })
+}
+
+/// What is done with connections to the application. Those that are `plain` show no identity.
+fn to_application(sidecar: &Sidecar, policies: &[&AuthorizationPolicy], is_plain: bool) -> Vec<Filter> {
     let cluster = name::application(sidecar.app);
     let application = Application {
         trust_domain: sidecar.identity.as_ref().map(SpiffeId::trust_domain),
+        is_plain,
         port: sidecar.app.port(),
         is_http: sidecar.protocol().is_http(),
     };
-    let filters = match sidecar.protocol() {
+    match sidecar.protocol() {
         Protocol::Http | Protocol::Http1 | Protocol::Http2 => {
             let routes = RouteConfiguration {
                 name: cluster.clone(),
@@ -86,20 +127,7 @@ pub(super) fn inbound(sidecar: &Sidecar, policies: &[&AuthorizationPolicy]) -> A
             });
             guards.chain([tcp(&cluster, ClusterSpecifier::Cluster(cluster.clone()))]).collect()
         }
-    };
-    let Some(own) = &sidecar.identity else {
-        let chain = FilterChain { filters, ..FilterChain::default() };
-        return encoded(name, sidecar.inbound, TrafficDirection::Inbound, vec![chain]);
-    };
-    // Who is somebody takes nobody who is not: what is not the mesh's TLS finds no chain.
-    let chain = |matches| FilterChain {
-        filter_chain_match: Some(matches),
-        filters: filters.clone(),
-        transport_socket: Some(mesh_tls::inbound(own)),
-        ..FilterChain::default()
-    };
-    let chains = mesh_tls::matches().map(chain).to_vec();
-    encoded(name, sidecar.inbound, TrafficDirection::Inbound, chains)
+    }
 }
 
 /// The HTTP proxy for the calls of a sidecar's application.
@@ -141,23 +169,27 @@ pub(super) fn encoded(
     direction: TrafficDirection,
     filter_chains: Vec<FilterChain>,
 ) -> Arc<Resource> {
-    let asks_tls = |chain: &FilterChain| {
-        chain.filter_chain_match.as_ref().is_some_and(|matches| !matches.transport_protocol.is_empty())
-    };
-    let inspector = filter_chains.iter().any(asks_tls).then(|| ListenerFilter {
-        name: "envoy.filters.listener.tls_inspector".to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
-        ..ListenerFilter::default()
-    });
-    let listener = Listener {
-        listener_filters: inspector.into_iter().collect(),
-        name: name.clone(),
+    listener_of(Listener {
+        name,
         address: Some(endpoint::address(address)),
         filter_chains,
         traffic_direction: direction as i32,
         ..Listener::default()
+    })
+}
+
+/// A listener, and what looks into its connections where its filter chains ask for that.
+fn listener_of(mut listener: Listener) -> Arc<Resource> {
+    let asks_tls = |chain: &FilterChain| {
+        chain.filter_chain_match.as_ref().is_some_and(|matches| !matches.transport_protocol.is_empty())
     };
-    Resource::encode(name, &listener)
+    let inspector = listener.filter_chains.iter().any(asks_tls).then(|| ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
+        ..ListenerFilter::default()
+    });
+    listener.listener_filters = inspector.into_iter().collect();
+    Resource::encode(listener.name.clone(), &listener)
 }
 
 fn http(stat_prefix: &str, routes: RouteSpecifier) -> Filter {

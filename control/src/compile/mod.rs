@@ -114,7 +114,8 @@ fn sidecar(model: &Model, shared: &Shared, sidecar: &Sidecar) -> View {
     let mut targets = BTreeSet::new();
     let own = cluster::inbound(sidecar.app, sidecar.protocol());
     let service = Name::new(sidecar.namespace.as_str(), sidecar.service.as_str());
-    view.add_listener(listener::inbound(sidecar, &model.authorization.of(&service)));
+    let mode = model.peer_authentications.mode_of(&service);
+    view.add_listener(listener::inbound(sidecar, &model.authorization.of(&service), mode));
     view.clusters.insert(Arc::clone(&own.name), own);
 
     if let Some(address) = sidecar.outbound {

@@ -15,6 +15,7 @@ mod grpc_route;
 mod locate;
 mod meta;
 mod parse;
+mod peer_authentication;
 pub mod reference;
 mod route;
 mod secret;
@@ -54,6 +55,7 @@ pub use meta::{
     Envelope, Ignored, LabelOperator, LabelRequirement, LabelSelector, Metadata, Port, Unused, UnusedField,
 };
 pub use parse::parse;
+pub use peer_authentication::{MtlsMode, PeerAuthenticationSpec, PeerMtls};
 pub use route::{
     BackendRef, GatewayDuration, HttpBackendRef, HttpMethod, HttpPathMatch, HttpRouteMatch, HttpRouteRule,
     HttpRouteSpec, HttpRouteTimeouts, HttpValueMatch, ParentRef, PathMatchType, TcpRouteRule, TcpRouteSpec,
@@ -165,6 +167,8 @@ pub enum Object {
     Workload(Envelope<WorkloadSpec>),
     /// `ringway.io/v1alpha1`.
     AuthorizationPolicy(Envelope<AuthorizationPolicySpec>),
+    /// `ringway.io/v1alpha1`.
+    PeerAuthentication(Envelope<PeerAuthenticationSpec>),
     /// A kind that nothing is done with, yet or ever: accepted, and said so in its conditions.
     NotUsed(NotUsed),
 }
@@ -210,6 +214,7 @@ impl Object {
             Self::EndpointSlice(object) => &object.api_version,
             Self::Workload(object) => &object.api_version,
             Self::AuthorizationPolicy(object) => &object.api_version,
+            Self::PeerAuthentication(object) => &object.api_version,
             Self::NotUsed(object) => &object.api_version,
         }
     }
@@ -232,6 +237,7 @@ impl Object {
             Self::EndpointSlice(object) => &object.metadata,
             Self::Workload(object) => &object.metadata,
             Self::AuthorizationPolicy(object) => &object.metadata,
+            Self::PeerAuthentication(object) => &object.metadata,
             Self::NotUsed(object) => &object.metadata,
         }
     }

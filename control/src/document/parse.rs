@@ -124,6 +124,7 @@ impl Reader<'_> {
             ("discovery.k8s.io", "EndpointSlice") => self.object(&key, Object::EndpointSlice),
             (RINGWAY_GROUP, "Workload") => self.object(&key, Object::Workload),
             (RINGWAY_GROUP, "AuthorizationPolicy") => self.object(&key, Object::AuthorizationPolicy),
+            (RINGWAY_GROUP, "PeerAuthentication") => self.object(&key, Object::PeerAuthentication),
             _ if is_not_used(&key) => {
                 self.typed::<NotUsed>(Some(&key)).map(|object| (Object::NotUsed(object), Vec::new()))
             }

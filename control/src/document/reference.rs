@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{
     AuthorizationPolicySpec, BackendTlsPolicySpec, ConfigMap, EndpointSlice, Envelope, GatewayClassSpec,
-    GatewaySpec, GrpcRouteSpec, HttpRouteSpec, Metadata, Namespace, ReferenceGrantSpec, Secret, ServiceSpec,
-    TcpRouteSpec, TlsRouteSpec, WorkloadSpec,
+    GatewaySpec, GrpcRouteSpec, HttpRouteSpec, Metadata, Namespace, PeerAuthenticationSpec,
+    ReferenceGrantSpec, Secret, ServiceSpec, TcpRouteSpec, TlsRouteSpec, WorkloadSpec,
 };
 
 /// A kind of document.
@@ -36,6 +36,7 @@ pub fn kinds() -> Vec<Kind> {
         kind::<Envelope<TcpRouteSpec>>("TCPRoute", GATEWAY),
         kind::<Envelope<TlsRouteSpec>>("TLSRoute", GATEWAY),
         kind::<Envelope<AuthorizationPolicySpec>>("AuthorizationPolicy", "ringway.io/v1alpha1"),
+        kind::<Envelope<PeerAuthenticationSpec>>("PeerAuthentication", "ringway.io/v1alpha1"),
         kind::<Envelope<GatewaySpec>>("Gateway", GATEWAY),
         kind::<Envelope<GatewayClassSpec>>("GatewayClass", GATEWAY),
         kind::<Secret>("Secret", "v1"),

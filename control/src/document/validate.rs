@@ -4,6 +4,7 @@
 mod authorization;
 mod backend_tls_policy;
 mod gateway;
+mod peer_authentication;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -54,6 +55,7 @@ pub(super) fn validate(object: &Object) -> Verdict {
         Object::EndpointSlice(slice) => endpoint_slice(slice),
         Object::Workload(object) => workload(&object.spec),
         Object::AuthorizationPolicy(object) => authorization::policy(&object.spec),
+        Object::PeerAuthentication(object) => peer_authentication::peers(&object.spec),
         Object::BackendTlsPolicy(object) => backend_tls_policy::policy(&object.spec),
         Object::GatewayClass(_)
         | Object::ReferenceGrant(_)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Name, Protocol, Service};
 use crate::conditions::{Condition, Conditions, Say, status};
 use crate::document::{
-    AuthorizationAction, AuthorizationPolicySpec, AuthorizationRule, AuthorizationTargetKind, Documents,
-    Enforcement, Envelope, Object, ObjectKey,
+    AuthorizationAction, AuthorizationPolicySpec, AuthorizationRule, AuthorizationTarget,
+    AuthorizationTargetKind, Documents, Enforcement, Envelope, Object, ObjectKey,
 };
 
 /// Every policy, by whose callers it is about.
@@ -68,7 +68,7 @@ impl Authorization {
             enforcement: spec.enforcement,
             rules: spec.rules.clone(),
         });
-        for target in targets(key, spec) {
+        for target in targets(key, &spec.target_refs) {
             let policies = match target {
                 Some(service) => self.of_services.entry(service).or_default(),
                 None => self.of_namespaces.entry(Arc::clone(&key.namespace)).or_default(),
@@ -79,14 +79,24 @@ impl Authorization {
 }
 
 /// Services, or `None` for all workloads of the namespace.
-fn targets(key: &ObjectKey, spec: &AuthorizationPolicySpec) -> BTreeSet<Option<Name>> {
-    let targets = spec.target_refs.iter().map(|target| match target.kind {
+pub(super) fn targets(key: &ObjectKey, targets: &[AuthorizationTarget]) -> BTreeSet<Option<Name>> {
+    let targets = targets.iter().map(|target| match target.kind {
         AuthorizationTargetKind::Service => {
             Some(Name::new(Arc::clone(&key.namespace), target.name.as_deref().unwrap_or_default()))
         }
         AuthorizationTargetKind::Pod => None,
     });
     targets.collect()
+}
+
+/// Those of them that are not there; `None` if all are.
+pub(super) fn missing_targets(
+    targets: &BTreeSet<Option<Name>>,
+    services: &BTreeMap<Name, Service>,
+) -> Option<String> {
+    let named = targets.iter().flatten();
+    let missing: Vec<_> = named.filter(|name| !services.contains_key(*name)).map(Name::to_string).collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
 }
 
 /// A policy is in force whatever is said here: a Service may come later, or never have been a document.
@@ -96,15 +106,13 @@ fn judge(
     services: &BTreeMap<Name, Service>,
 ) -> [Condition; 2] {
     let say = Say::of(&policy.metadata);
-    let targets = targets(key, &policy.spec);
-    let named = || targets.iter().flatten();
-    let missing: Vec<_> = named().filter(|name| !services.contains_key(*name)).map(Name::to_string).collect();
-    let resolved = match missing.is_empty() {
-        true => say.yes("ResolvedRefs", "ResolvedRefs", ""),
-        false => say.no(
+    let targets = targets(key, &policy.spec.target_refs);
+    let resolved = match missing_targets(&targets, services) {
+        None => say.yes("ResolvedRefs", "ResolvedRefs", ""),
+        Some(missing) => say.no(
             "ResolvedRefs",
             "TargetNotFound",
-            format!("there is no Service {} yet; the policy holds as soon as there is", missing.join(", ")),
+            format!("there is no Service {missing} yet; the policy holds as soon as there is"),
         ),
     };
     let speaks_tcp = |name: &&Name| {
@@ -112,7 +120,7 @@ fn judge(
         ports.iter().any(|port| port.protocol == Protocol::Tcp)
     };
     let of_requests = policy.spec.rules.iter().any(|rule| rule.http_attributes.is_some());
-    let message = match named().find(speaks_tcp) {
+    let message = match targets.iter().flatten().find(speaks_tcp) {
         Some(name) if of_requests => {
             let what = match policy.spec.action {
                 AuthorizationAction::Allow => "allow nothing",

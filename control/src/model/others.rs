@@ -52,7 +52,8 @@ pub(super) fn judge(documents: &Documents, conditions: &mut Conditions) {
             | Object::Service(_)
             | Object::EndpointSlice(_)
             | Object::Workload(_)
-            | Object::AuthorizationPolicy(_) => continue,
+            | Object::AuthorizationPolicy(_)
+            | Object::PeerAuthentication(_) => continue,
         };
         conditions.objects.insert(key.clone(), status);
     }

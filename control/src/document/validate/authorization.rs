@@ -18,16 +18,22 @@ const RULES_MAX: usize = 64;
 const SOURCES_MAX: usize = 256;
 
 pub(super) fn policy(spec: &AuthorizationPolicySpec) -> Verdict {
-    bound(spec.target_refs.len(), LIST_MAX, "spec.targetRefs")?;
-    check(!spec.target_refs.is_empty(), "spec.targetRefs", || {
-        "a policy needs a target; `{kind: Pod, selector: {}}` is every workload of the namespace".to_owned()
-    })?;
-    for (i, target) in spec.target_refs.iter().enumerate() {
-        self::target(target, &format!("spec.targetRefs[{i}]"))?;
-    }
+    targets(&spec.target_refs)?;
     bound(spec.rules.len(), RULES_MAX, "spec.rules")?;
     for (i, rule) in spec.rules.iter().enumerate() {
         self::rule(rule, &format!("spec.rules[{i}]"))?;
+    }
+    Ok(())
+}
+
+/// `spec.targetRefs` of a policy about callers of workloads.
+pub(super) fn targets(targets: &[AuthorizationTarget]) -> Verdict {
+    bound(targets.len(), LIST_MAX, "spec.targetRefs")?;
+    check(!targets.is_empty(), "spec.targetRefs", || {
+        "a policy needs a target; `{kind: Pod, selector: {}}` is every workload of the namespace".to_owned()
+    })?;
+    for (i, target) in targets.iter().enumerate() {
+        self::target(target, &format!("spec.targetRefs[{i}]"))?;
     }
     Ok(())
 }
