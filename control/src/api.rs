@@ -9,6 +9,7 @@
 //! | `/api/v1/services` | list of [`ServiceRow`] |
 //! | `/api/v1/registrations` | list of [`RegistrationRow`] |
 //! | `/api/v1/certificates` | list of [`CertificateRow`] |
+//! | `/api/v1/edges?plaintext=true` | [`PlaintextEdges`] of the last hour, or of the last `since_ms` |
 //! | `/api/v1/can` | [`Answer`](crate::authorize::Answer) to the [`Question`] in the query; what is wrong with it as [`Refusal`] |
 
 use std::collections::BTreeSet;
@@ -34,9 +35,11 @@ use crate::world::World;
 mod can;
 mod certificates;
 pub mod client;
+mod edges;
 
 pub use can::{Question, Refusal};
 pub use certificates::CertificateRow;
+pub use edges::{PermissiveService, PlaintextEdge, PlaintextEdges, Verdict};
 
 /// What the API reads.
 #[derive(Debug, Clone)]
@@ -164,6 +167,7 @@ pub fn router(api: Api) -> axum::Router {
         .route("/api/v1/services", get(services))
         .route("/api/v1/registrations", get(registrations))
         .route("/api/v1/certificates", get(certificates::list))
+        .route("/api/v1/edges", get(edges::list))
         .route("/api/v1/can", get(can::answer))
         .with_state(api)
 }

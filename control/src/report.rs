@@ -16,10 +16,12 @@ use crate::metrics::Metrics;
 use proxy::{Proxy, Reported};
 use status::age_ms;
 
+mod plaintext;
 mod proxy;
 mod service;
 mod status;
 
+pub use plaintext::{Edge, PLAINTEXT_REMEMBERED, Seen, Watched};
 pub use proxy::{Accepted, Refused, UserAgent, Wanted};
 pub use service::ReportService;
 pub use status::{ProxyRow, RefusedRow, Status, SyncState};
@@ -51,6 +53,7 @@ struct State {
     by_node: BTreeMap<Arc<str>, Proxy>,
     /// By node, too: a report may come before the ADS stream it belongs to, and outlive it.
     reports: BTreeMap<String, Reported>,
+    callers: plaintext::Callers,
     next_stream: u64,
 }
 
@@ -102,6 +105,7 @@ impl Proxies {
         (proxy.stream, proxy.gone_since) = (Some(stream), None);
         (proxy.wanted, proxy.accepted) = (Wanted::default(), Accepted::default());
         state.by_node.insert(node.clone(), proxy);
+        state.take_untaken(&node);
         Connected { proxies: self.clone(), node, stream }
     }
 
@@ -110,9 +114,8 @@ impl Proxies {
         let mut state = self.lock();
         let (node, stream) = (hello.node_id.clone(), state.next_stream);
         state.next_stream += 1;
-        state
-            .reports
-            .insert(node.clone(), Reported { stream, hello, types: Vec::new(), snapshot: 0, left: false });
+        let before = state.reports.remove(&node);
+        state.reports.insert(node.clone(), Reported::begin(stream, hello, before));
         Reporting { proxies: self.clone(), node, stream }
     }
 

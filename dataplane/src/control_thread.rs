@@ -9,6 +9,7 @@ mod discovery;
 mod hosts;
 mod operator;
 mod pace;
+mod plaintext;
 mod start;
 
 use std::{
@@ -96,6 +97,7 @@ pub struct ControlThread {
     discovery: Vec<(Kind, Discovered)>,
     reports: Option<JoinHandle<()>>,
     active: watch::Sender<Option<Active>>,
+    plaintext: plaintext::Known,
 
     last_good: LastGood,
     /// Something of `last_good` is from the disk.
@@ -405,7 +407,7 @@ impl ControlThread {
         if let Some(write) = self.state_write.take() {
             let _ = write.await;
         }
-        drop(self.active);
+        drop((self.active, self.plaintext));
         if let Some(reports) = self.reports.take().filter(|_| !is_hurried) {
             // Nobody misses us afterwards. If nobody hears it, that is all there is to it.
             let _ = timeout(GOODBYE_MAX, reports).await;

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proto::control::{
-    Active, Goodbye, Hello, ReportRequest, proxy_client::ProxyClient, report_request::Report,
+    Active, Goodbye, Hello, Plaintext, ReportRequest, proxy_client::ProxyClient, report_request::Report,
 };
 use tokio::sync::watch;
 use tokio_stream::{StreamExt, wrappers::WatchStream};
@@ -39,14 +39,18 @@ pub async fn run(
     channel: Channel,
     control_plane: ControlPlane,
     identity: Identity,
-    active: watch::Receiver<Option<Active>>,
+    (active, plaintext): (watch::Receiver<Option<Active>>, watch::Receiver<Option<Plaintext>>),
 ) {
     let mut client = ProxyClient::new(channel);
     loop {
         let hello = tokio_stream::once(Report::Hello(identity.to_hello()));
         let states = WatchStream::new(active.clone()).filter_map(|active| active.map(Report::Active));
+        let callers = WatchStream::new(plaintext.clone()).filter_map(|known| known.map(Report::Plaintext));
         let goodbye = tokio_stream::once(Report::Goodbye(Goodbye {}));
-        let reports = hello.chain(states).chain(goodbye).map(|report| ReportRequest { report: Some(report) });
+        let reports = hello
+            .chain(states.merge(callers))
+            .chain(goodbye)
+            .map(|report| ReportRequest { report: Some(report) });
         let end = match client.report(authorized(&control_plane, reports)).await {
             Ok(answers) => {
                 let mut answers = answers.into_inner();

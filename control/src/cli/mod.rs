@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod completion;
 mod data_dir;
 mod demo;
+mod edges;
 mod exec_tied;
 mod gateway;
 mod id;
@@ -47,6 +48,8 @@ enum Command {
     Serve(serve::Args),
     /// Show every proxy and whether the newest configuration is active in it
     Status(status::Args),
+    /// Show who calls in plain text
+    Edges(edges::Args),
     /// Run an application with a sidecar
     Run(run::Args),
     /// Run the proxy of a Gateway
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Edges(args) => edges::run(&args),
         Command::Run(args) => run::run(args),
         Command::Gateway(args) => gateway::run(&args),
         Command::Join(args) => join::run(&args),

@@ -1,10 +1,12 @@
 //! One proxy as [`Proxies`](super::Proxies) knows it: what it should have, what it accepted and reports, and what
 //! follows from that.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use proto::control::{ActiveType, Hello};
+use proto::control::{ActiveType, Hello, Plaintext};
 
 use super::status::{ProxyRow, RefusedRow, SyncState, age_ms};
 use crate::compile::{Client, ResourceType};
@@ -55,6 +57,30 @@ pub(super) struct Reported {
     pub(super) snapshot: u64,
     /// It said goodbye.
     pub(super) left: bool,
+    /// Since when it takes plain text, in milliseconds since 1970; 0 if it does not, or never told.
+    pub(super) open_since_unix_ms: i64,
+    /// The connections of each plain caller that it told of and that are taken in.
+    pub(super) counted: BTreeMap<IpAddr, u64>,
+    /// What it told of them before it was known which service it is of.
+    pub(super) untaken: Option<Plaintext>,
+}
+
+impl Reported {
+    /// Of a stream that has just begun, of a process that may have told on another one before.
+    pub(super) fn begin(stream: u64, hello: Hello, before: Option<Reported>) -> Reported {
+        let before = before.filter(|before| before.hello.started_unix_ms == hello.started_unix_ms);
+        let counted = before.map(|before| before.counted).unwrap_or_default();
+        Reported {
+            stream,
+            hello,
+            types: Vec::new(),
+            snapshot: 0,
+            left: false,
+            open_since_unix_ms: 0,
+            counted,
+            untaken: None,
+        }
+    }
 }
 
 /// Which program a client is, by `node.user_agent_name` and its version.

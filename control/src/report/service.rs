@@ -63,9 +63,10 @@ async fn listen(proxies: &Arc<Proxies>, mut requests: Streaming<ReportRequest>) 
             (Some(Report::Active(active)), Some(reporting)) => {
                 reporting.active(active.types, active.snapshot_version);
             }
+            (Some(Report::Plaintext(told)), Some(reporting)) => reporting.plaintext(told),
             (Some(Report::Goodbye(_)), Some(reporting)) => reporting.leave(),
             (Some(Report::Hello(_)), Some(_)) => return Err(Status::invalid_argument("a second hello")),
-            (Some(Report::Active(_) | Report::Goodbye(_)), None) => {
+            (Some(Report::Active(_) | Report::Plaintext(_) | Report::Goodbye(_)), None) => {
                 return Err(Status::invalid_argument("the first message has to be a hello"));
             }
             // A newer proxy may know more to say.

@@ -221,3 +221,99 @@ fn the_time_from_change_to_active_is_counted_once_per_proxy_it_concerns() {
     assert_eq!(count(), "1");
     assert!(mesh.proxies.status(0).synced);
 }
+
+/// The sidecar of a service of namespace shop.
+fn sidecar(mesh: &Mesh, node: &str, service: &str) -> Connected {
+    let sidecar = crate::compile::Sidecar {
+        namespace: "shop".into(),
+        service: service.into(),
+        instance: node.into(),
+        inbound: ([10, 0, 0, 1], 15006).into(),
+        app: ([127, 0, 0, 1], 8080).into(),
+        app_protocol: String::new(),
+        identity: None,
+        outbound: None,
+        to: Vec::new(),
+    };
+    let agent = UserAgent { name: RINGWAY.into(), version: "1".into() };
+    mesh.proxies.connect(node, Arc::new(Client::Sidecar(sidecar)), agent)
+}
+
+/// What a proxy tells that takes plain text since `since`: `(address, connections)`, seen just now.
+fn told(since: i64, sources: &[(&str, u64)]) -> proto::control::Plaintext {
+    let now = plaintext::unix_ms(SystemTime::now());
+    let source = |(address, connections): &(&str, u64)| proto::control::PlaintextSource {
+        address: (*address).to_owned(),
+        connections: *connections,
+        last_seen_unix_ms: now.try_into().unwrap(),
+    };
+    proto::control::Plaintext { open_since_unix_ms: since, sources: sources.iter().map(source).collect() }
+}
+
+/// Everybody who ever came in plain text: `service address host connections`.
+fn callers(mesh: &Mesh) -> Vec<String> {
+    let edges = mesh.proxies.plaintext_since(0).into_iter();
+    let shown = edges.map(|(Edge { to, from, host }, seen)| {
+        format!("{to} {from} {} {}", host.as_deref().unwrap_or("-"), seen.connections)
+    });
+    shown.collect()
+}
+
+#[test]
+fn callers_in_plain_text_are_added_up_over_proxies_and_streams() {
+    let mesh = Mesh::new();
+    let hello = |node, started_unix_ms| Hello { started_unix_ms, ..hello(node) };
+    // The report may come before the ADS stream.
+    let report = mesh.proxies.hello(hello("pay-1", 1));
+    report.plaintext(told(7, &[("10.0.0.9", 3)]));
+    assert!(callers(&mesh).is_empty());
+    let _stream = sidecar(&mesh, "pay-1", "pay");
+    assert_eq!(callers(&mesh), ["shop/pay 10.0.0.9 - 3"]);
+    // The same process tells again, more, and on another stream.
+    report.plaintext(told(7, &[("10.0.0.9", 5), ("127.0.0.1", 1)]));
+    let report = mesh.proxies.hello(hello("pay-1", 1));
+    report.plaintext(told(7, &[("10.0.0.9", 6), ("127.0.0.1", 1)]));
+    assert_eq!(callers(&mesh), ["shop/pay 10.0.0.9 - 6", "shop/pay 127.0.0.1 vm1 1"]);
+    // It had forgotten the source; another process begins anew; another proxy knows others; none is an address.
+    report.plaintext(told(7, &[("10.0.0.9", 2)]));
+    let report = mesh.proxies.hello(hello("pay-1", 2));
+    report.plaintext(told(9, &[("10.0.0.9", 2)]));
+    let (_other, other) = (sidecar(&mesh, "pay-2", "pay"), mesh.proxies.hello(hello("pay-2", 1)));
+    other.plaintext(told(8, &[("10.0.0.9", 1), ("10.0.0.10", 1), ("me", 1)]));
+    assert_eq!(
+        callers(&mesh),
+        ["shop/pay 10.0.0.9 - 11", "shop/pay 10.0.0.10 - 1", "shop/pay 127.0.0.1 vm1 1"]
+    );
+    assert_eq!(mesh.proxies.plaintext_since(u64::MAX).len(), 0);
+    // A gateway has no callers of a mesh.
+    let _edge = mesh.connect("edge-1", RINGWAY);
+    mesh.proxies.hello(hello("edge-1", 1)).plaintext(told(7, &[("10.0.0.1", 1)]));
+    assert_eq!(callers(&mesh).len(), 3);
+}
+
+#[test]
+fn a_service_is_watched_when_all_of_its_proxies_tell() {
+    let mesh = Mesh::new();
+    let pay = crate::model::Name::new("shop", "pay");
+    let watched = || mesh.proxies.plaintext_watched(&pay);
+    assert_eq!(watched(), Watched::Not);
+    let _first = sidecar(&mesh, "pay-1", "pay");
+    let _web = sidecar(&mesh, "web-1", "web");
+    assert_eq!(watched(), Watched::Partly);
+    let report = mesh.proxies.hello(hello("pay-1"));
+    assert_eq!(watched(), Watched::Partly);
+    report.plaintext(told(7, &[]));
+    assert_eq!(watched(), Watched::Since(7));
+    let second = sidecar(&mesh, "pay-2", "pay");
+    assert_eq!(watched(), Watched::Partly);
+    let other = mesh.proxies.hello(hello("pay-2"));
+    other.plaintext(told(9, &[]));
+    assert_eq!(watched(), Watched::Since(7));
+    drop(second);
+    assert_eq!(watched(), Watched::Partly, "it is offline, and may still take somebody");
+    let _second = sidecar(&mesh, "pay-2", "pay");
+    report.plaintext(told(0, &[]));
+    assert_eq!(watched(), Watched::Partly);
+    report.plaintext(told(20, &[]));
+    assert_eq!(watched(), Watched::Since(20), "between, nobody was let in who could have come");
+}

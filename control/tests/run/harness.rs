@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -196,6 +196,19 @@ impl Mesh {
     /// The app of each proxy that the control plane knows, whether it is there or offline.
     pub(crate) fn proxies(&self) -> Vec<String> {
         self.server().proxies().status(0).proxies.into_iter().map(|proxy| proxy.app).collect()
+    }
+
+    /// A number on the page of metrics of the proxy before a workload of default/`service`, added up over its labels.
+    pub(crate) fn metric(&self, service: &str, name: &str) -> u64 {
+        let app = format!("default/{service}");
+        let proxies = self.server().proxies().status(0).proxies;
+        let proxy = proxies.iter().find(|proxy| proxy.app == app).expect("it has a proxy");
+        let mut stream = std::net::TcpStream::connect(&proxy.admin).unwrap();
+        stream.write_all(b"GET /stats/prometheus HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        let lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     fn server(&self) -> &Server {

@@ -18,6 +18,7 @@ use self::process::{children_of, is_gone, until_gone};
 mod gateways;
 mod harness;
 mod hosts;
+mod permissive;
 #[path = "../support/process.rs"]
 mod process;
 mod real;

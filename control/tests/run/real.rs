@@ -61,7 +61,7 @@ fn web_to(mesh: &Mesh, to: &str) -> Run {
     Run::start(command, 0)
 }
 
-fn pair(mesh: &Mesh) -> (Run, Run) {
+pub(super) fn pair(mesh: &Mesh) -> (Run, Run) {
     let pay = pay(mesh);
     let web = web(mesh, &pay);
     (pay, web)
@@ -213,7 +213,7 @@ pub(super) fn until_answered(web: &mut Run, target: &str, wanted: &str) {
 }
 
 /// A policy of the workloads of pay.
-fn of_pay(action: &str, rules: &str) -> String {
+pub(super) fn of_pay(action: &str, rules: &str) -> String {
     format!(
         "apiVersion: ringway.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: of-pay}}\nspec:\n  \
          targetRefs: [{{kind: Service, name: pay}}]\n  action: {action}\n  rules:\n  - {rules}\n"

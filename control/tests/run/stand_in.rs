@@ -54,6 +54,25 @@ fn stand_in_for_a_server() {
     serve(&listener, &name);
 }
 
+/// An application that says hello to whoever connects, before it listens to what they have to say.
+#[test]
+fn stand_in_for_one_that_speaks_first() {
+    let Some(port) = std::env::var_os("STAND_IN_SPEAKS_FIRST") else { return };
+    let listener = TcpListener::bind(format!("127.0.0.1:{}", port.to_str().unwrap())).unwrap();
+    for mut stream in listener.incoming().map_while(Result::ok) {
+        std::thread::spawn(move || {
+            let _ = stream.write_all(b"220 hello\r\n");
+            let (mut said, mut bytes) = (Vec::new(), [0; 1024]);
+            while !said.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut bytes).unwrap_or_default() {
+                    0 => break,
+                    count => said.extend_from_slice(&bytes[..count]),
+                }
+            }
+        });
+    }
+}
+
 /// Answers every request with `name`, for ever.
 pub(super) fn serve(listener: &TcpListener, name: &str) -> ! {
     loop {

@@ -88,6 +88,7 @@ impl ControlThread {
             self.accept_for_the_stuck();
         }
         self.look_after_memory();
+        self.look_at_plaintext(now);
     }
 
     /// The kernel goes on to queue connections for a worker that is stuck: they are accepted here, and served by another. Of

@@ -32,8 +32,8 @@ impl ControlThread {
                 tracing::debug!("stream to the control plane opened");
                 self.stop_reporting();
                 if let Some(control_plane) = &self.bootstrap.control_plane {
-                    let active = self.active.subscribe();
-                    let report = report::run(channel, control_plane.clone(), self.identity.clone(), active);
+                    let states = (self.active.subscribe(), self.plaintext.subscribe());
+                    let report = report::run(channel, control_plane.clone(), self.identity.clone(), states);
                     self.reports = Some(tokio::spawn(report));
                 }
             }

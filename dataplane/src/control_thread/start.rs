@@ -21,7 +21,9 @@ use runtime::{
 use tokio::sync::{mpsc, watch};
 use translate::assemble::{Assembler, Options as AssemblerOptions, Update};
 
-use super::{ControlThread, Inbox, care::Care, discovery, hosts, operator::CpuTimes, pace::Pace};
+use super::{
+    ControlThread, Inbox, care::Care, discovery, hosts, operator::CpuTimes, pace::Pace, plaintext::Known,
+};
 use crate::{
     admin,
     admission::{self, Admission},
@@ -219,6 +221,7 @@ async fn start(bootstrap: Bootstrap, options: &Options) -> Result<(ControlThread
         discovery: bootstrap.kinds.iter().map(|kind| (*kind, Default::default())).collect(),
         reports: None,
         active: watch::Sender::new(None),
+        plaintext: Known::new(started),
         is_restored: !last_good.is_empty(),
         last_good,
         state_file,
