@@ -6,6 +6,8 @@
 
 use alloc::vec::Vec;
 
+use crate::http1::edits::ends_here;
+
 /// A run of bytes in the buffer a head was parsed from. Offsets are from the start of the head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Span {
@@ -306,6 +308,11 @@ impl<'a> RequestView<'a> {
         name: &'n [u8],
     ) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a, 'n> {
         values(&self.head.headers, self.bytes, name)
+    }
+
+    /// Whether headers called `name` are not forwarded, since `Connection` names them (RFC 9110 §7.6.1).
+    pub fn ends_here(&self, name: &[u8]) -> bool {
+        self.head.options.names && ends_here(&self.head.headers, self.bytes, name)
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! Envoy joined the lines of a header by commas before it tested them, so `x-role: user` with `x-role: admin` passed a policy
 //! that denies `admin` (CVE-2026-26308); since then one line that passes is enough, which denies that and allows too much.
-//! Servers differ in more: they read the lines as one list (RFC 9110 §5.3) or take one of them, and some take `x_role` for
-//! `x-role`. So each of these is a reading of its own, and [`Lean`] says whether one must pass or all of them:
+//! Servers differ in more: they read the lines as one list (RFC 9110 §5.3), as one text, or take one of them; some take off
+//! what is white space to Unicode; and to CGI programs `x_role`, and to those behind lighttpd `x.role`, is `x-role`. So each of
+//! these is a reading of its own, and [`Lean`] says whether one must pass or all of them:
 //!
-//! * to deny, one line, or one element of a line as a list, under the name or one that differs in `_` and `-` alone;
-//! * to allow, every line under these names, of which one has the very name. Elements are not asked one by one: a date, too,
-//!   has a comma.
+//! * to deny, one line, or one element of a line as a list, with white space or without, or all lines as one text, under the
+//!   name or one that differs in what is neither letter nor digit alone;
+//! * to allow, every line under these names, and all of them as one text; one of them has the very name, and goes on: what
+//!   `Connection` names ends here, so that upstream does not see what was allowed. Elements are not asked one by one: a date,
+//!   too, has a comma.
 //!
 //! A host is a host in whichever case, with its port or without, with a dot at its end or without. The path of `:path` is
 //! also what stands before the query.
@@ -88,7 +91,7 @@ impl Part<'_> {
         match self {
             Part::Missing => false,
             Part::Exact(_) | Part::Path(_) | Part::Host(_) => true,
-            Part::Lines(name) => lines(request, name).any(|(_, is_very)| is_very || lean == Lean::Hold),
+            Part::Lines(name) => lines(request, name).any(|(_, is_certain)| is_certain || lean == Lean::Hold),
         }
     }
 
@@ -115,43 +118,87 @@ impl Part<'_> {
             }
             (Part::Lines(name), Lean::Hold) => {
                 let mut is_empty = header.missing_as_empty;
-                lines(request, name).any(|(line, is_very)| {
-                    is_empty &= !is_very;
+                lines(request, name).any(|(line, is_certain)| {
+                    is_empty &= !is_certain;
                     line_passes(test, line, scratch)
-                }) || is_empty && value_passes(test, b"", scratch)
+                }) || as_one_passes(test, request, name, scratch) == Some(true)
+                    || is_empty && value_passes(test, b"", scratch)
             }
             (Part::Lines(name), Lean::Fail) => {
                 let mut is_empty = header.missing_as_empty;
-                lines(request, name).all(|(line, is_very)| {
-                    is_empty &= !is_very;
+                lines(request, name).all(|(line, is_certain)| {
+                    is_empty &= !is_certain;
                     value_passes(test, line, scratch)
-                }) && (!is_empty || value_passes(test, b"", scratch))
+                }) && as_one_passes(test, request, name, scratch) != Some(false)
+                    && (!is_empty || value_passes(test, b"", scratch))
             }
         }
     }
 }
 
-/// The lines of a name, and of those that differ from it in `_` and `-` alone: each value, and whether it has the very name.
+/// The lines of a name, and of those that differ from it in what is neither letter nor digit alone: each value, and whether it
+/// is certain that upstream sees it under this name.
 fn lines<'a, 'n>(
     request: &RequestView<'a>,
     name: &'n [u8],
 ) -> impl Iterator<Item = (&'a [u8], bool)> + use<'a, 'n> {
-    let RequestView { head, bytes } = *request;
-    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    head.headers.iter().filter_map(move |header| {
-        let of = header.name.of(bytes);
+    let request = *request;
+    let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    request.head.headers.iter().filter_map(move |header| {
+        let of = header.name.of(request.bytes);
         let is_like = of.len() == name.len() && of.iter().map(folded).eq(name.iter().map(folded));
-        is_like.then(|| (header.value.of(bytes), of.eq_ignore_ascii_case(name)))
+        let is_certain = || of.eq_ignore_ascii_case(name) && !request.ends_here(of);
+        is_like.then(|| (header.value.of(request.bytes), is_certain()))
     })
+}
+
+/// Whether the lines pass as one text, which is what many servers give to whoever asks for the value; `None` where there are
+/// not several.
+fn as_one_passes(
+    test: &HeaderTest,
+    request: &RequestView<'_>,
+    name: &[u8],
+    scratch: &mut RouteScratch,
+) -> Option<bool> {
+    lines(request, name).nth(1)?;
+    let mut text = core::mem::take(&mut scratch.folded);
+    text.clear();
+    for (at, (line, _)) in lines(request, name).enumerate() {
+        text.extend(if at == 0 { &b""[..] } else { b", " });
+        text.extend(line);
+    }
+    let passes = value_passes(test, &text, scratch);
+    scratch.folded = text;
+    Some(passes)
 }
 
 /// Whether a line passes, or one of its elements if it is a list.
 fn line_passes(test: &HeaderTest, line: &[u8], scratch: &mut RouteScratch) -> bool {
+    let mut elements = line.split(|byte| *byte == b',').map(trimmed);
     value_passes(test, line, scratch)
-        || line.contains(&b',')
-            && line
-                .split(|byte| *byte == b',')
-                .any(|element| value_passes(test, element.trim_ascii(), scratch))
+        || trimmed(line) != line && value_passes(test, trimmed(line), scratch)
+        || line.contains(&b',') && elements.any(|element| value_passes(test, element, scratch))
+}
+
+/// Without what is white space to Unicode around it, in UTF-8 or in Latin-1.
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = match text {
+            [0xe1, 0x9a, 0x80, rest @ ..]
+            | [0xe2, 0x80, 0x80..=0x8a | 0xa8 | 0xa9 | 0xaf, rest @ ..]
+            | [0xe2, 0x81, 0x9f, rest @ ..]
+            | [0xe3, 0x80, 0x80, rest @ ..]
+            | [rest @ .., 0xe1, 0x9a, 0x80]
+            | [rest @ .., 0xe2, 0x80, 0x80..=0x8a | 0xa8 | 0xa9 | 0xaf]
+            | [rest @ .., 0xe2, 0x81, 0x9f]
+            | [rest @ .., 0xe3, 0x80, 0x80]
+            | [0xc2, 0x85 | 0xa0, rest @ ..]
+            | [rest @ .., 0xc2, 0x85 | 0xa0]
+            | [b' ' | b'\t' | 0x85 | 0xa0, rest @ ..]
+            | [rest @ .., b' ' | b'\t' | 0x85 | 0xa0] => rest,
+            _ => return text,
+        }
+    }
 }
 
 fn value_passes(test: &HeaderTest, value: &[u8], scratch: &mut RouteScratch) -> bool {

@@ -274,13 +274,18 @@ fn every_value_of_a_header_is_checked() {
         (&[("X-ROLE", "admin")], true, true),
         (&[("x-role", "user"), ("x-role", "admin")], false, true),
         (&[("x-role", "admin"), ("X-Role", "user")], false, true),
-        (&[("x-role", "admin"), ("x-role", "admin")], true, true),
+        (&[("x-role", "admin"), ("x-role", "admin")], false, true),
         (&[("x-role", "user,admin")], false, true),
         (&[("x-role", "user , admin")], false, true),
         (&[("x-role", "admin,")], false, true),
         (&[("x_role", "admin")], false, true),
         (&[("x-role", "user"), ("X_Role", "admin")], false, true),
         (&[("x-role", "admin"), ("x_role", "user")], false, true),
+        (&[("x.role", "admin")], false, true),
+        (&[("x-role", "user"), ("X~Role", "admin")], false, true),
+        (&[("x-role", "\u{a0}admin")], false, true),
+        (&[("x-role", "admin\u{2003}\u{85}")], false, true),
+        (&[("x-role", "user,\u{3000}admin")], false, true),
         (&[("x-role", "Admin")], false, false),
         (&[("x-roles", "admin"), ("role", "admin")], false, false),
     ] {
@@ -297,10 +302,43 @@ fn every_value_of_a_header_is_checked() {
         let is_there = lines.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-role"));
         let allows = allowed(&rules(Action::Allow, inverted()), &facts);
         assert_eq!(allows, is_there && !is_denied, "inverted {lines:?}");
-        let is_like = |name: &str| name.replace('_', "-").eq_ignore_ascii_case("x-role");
-        let is_other = lines.iter().any(|(name, value)| is_like(name) && *value != "admin");
+        let is_like = |name: &str| name.replace(['_', '.', '~'], "-").eq_ignore_ascii_case("x-role");
+        let mut like = lines.iter().filter(|(name, _)| is_like(name));
+        let is_other = like.clone().any(|(_, value)| *value != "admin") || like.nth(1).is_some();
         assert_eq!(!allowed(&rules(Action::Deny, inverted()), &facts), is_other, "inverted {lines:?}");
     }
+}
+
+/// What is white space in Latin-1, which is no text in UTF-8.
+#[test]
+fn bytes_that_some_take_off_do_not_hide_a_value_from_a_policy_that_denies() {
+    for value in [&b"\xa0admin"[..], b"admin\x85", b"user,\xa0 admin\xa0", b"\xc2\xa0\x85admin"] {
+        let request = TestRequest::get("/").header("x-role", value);
+        let facts = facts(None, Some(&request));
+        let role = || Condition::Header(header("x-role", "admin"));
+        assert!(!allowed(&rules(Action::Deny, role()), &facts), "{}", value.escape_ascii());
+        assert!(!allowed(&rules(Action::Allow, role()), &facts), "{}", value.escape_ascii());
+    }
+}
+
+/// H1-20: upstream does not see what `Connection` names.
+#[test]
+fn what_ends_here_is_not_what_is_allowed() {
+    for (option, goes_on) in
+        [("x-role", false), ("close, X-ROLE", false), ("x-other", true), ("x_role", true)]
+    {
+        let request = TestRequest::get("/").header("x-role", "admin").connection(option);
+        let facts = facts(None, Some(&request));
+        let role = || Condition::Header(header("x-role", "admin"));
+        assert_eq!(allowed(&rules(Action::Allow, role()), &facts), goes_on, "{option}");
+        assert_eq!(allowed(&rules(Action::Deny, not(role())), &facts), goes_on, "{option}");
+        assert!(!allowed(&rules(Action::Deny, role()), &facts), "{option}");
+        assert!(!allowed(&rules(Action::Allow, not(role())), &facts), "{option}");
+    }
+    let request = TestRequest::get("/").header("x-envoy-role", "admin").connection("x-envoy-role");
+    let facts = facts(None, Some(&request));
+    let role = Condition::Header(header("x-envoy-role", "admin"));
+    assert!(allowed(&rules(Action::Allow, role), &facts), "it goes on whatever `Connection` names");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use wire::head::{Header, Method, RequestHead, RequestView, Span};
+use wire::head::{Header, Known, Method, RequestHead, RequestView, Span};
 
 /// A request head with its bytes.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +59,15 @@ impl TestRequest {
     pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> TestRequest {
         let (name, value) = (self.push(name.as_bytes()), self.push(value.as_ref()));
         self.head.headers.push(Header { name, value, ..Header::default() });
+        self
+    }
+
+    /// With `Connection`, which names a header.
+    pub(crate) fn connection(mut self, option: &str) -> TestRequest {
+        self = self.header("Connection", option);
+        self.head.options.names = true;
+        let last = self.head.headers.last_mut();
+        last.into_iter().for_each(|header| header.known = Known::Connection);
         self
     }
 

@@ -57,13 +57,8 @@ impl<'a> Filter<'a> {
         }
         let name = header.name.of(self.bytes);
         let removed = self.removes && is_removed(self.edits, name);
-        let ends_here = self.nominates && !is_identity(name) && self.is_nominated(name);
+        let ends_here = self.nominates && ends_here(self.headers, self.bytes, name);
         !removed && !ends_here
-    }
-
-    fn is_nominated(&self, name: &[u8]) -> bool {
-        let lines = self.headers.iter().filter(|header| header.known == Known::Connection);
-        lines.flat_map(|line| list(line.value.of(self.bytes))).any(|option| option.eq_ignore_ascii_case(name))
     }
 
     /// Gives name and value of the headers that the edits add and no later edit takes away.
@@ -76,6 +71,13 @@ impl<'a> Filter<'a> {
             }
         }
     }
+}
+
+/// Whether `Connection` names a header that is the peer's to take away.
+pub(crate) fn ends_here(headers: &[Header], bytes: &[u8], name: &[u8]) -> bool {
+    let lines = headers.iter().filter(|header| header.known == Known::Connection);
+    let mut options = lines.flat_map(|line| list(line.value.of(bytes)));
+    !is_identity(name) && options.any(|option| option.eq_ignore_ascii_case(name))
 }
 
 fn is_removed(edits: &[Edit<'_>], name: &[u8]) -> bool {

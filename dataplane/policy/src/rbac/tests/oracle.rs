@@ -27,6 +27,8 @@ struct Plain {
     target: String,
     host: String,
     headers: Vec<(&'static str, String)>,
+    /// What `Connection` names.
+    ends_here: &'static str,
 }
 
 struct World<'a> {
@@ -150,12 +152,17 @@ impl Plain {
                 (vec![Some(self.host.clone())], vec![bare.into(), bare.trim_end_matches('.').into()])
             }
             _ => {
-                let folded = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+                let folded = |name: &str| {
+                    name.to_ascii_lowercase().replace(|of: char| !of.is_ascii_alphanumeric(), "-")
+                };
                 let like = self.headers.iter().filter(|(of, _)| folded(of) == folded(name));
-                let is_missing = !like.clone().any(|(of, _)| of.eq_ignore_ascii_case(name));
-                let lines = like.clone().map(|(_, value)| Some(value.clone()));
-                let elements = like.flat_map(|(_, value)| value.split(',')).map(|part| part.trim().into());
-                (is_missing.then_some(None).into_iter().chain(lines).collect(), elements.collect())
+                let goes_on = !self.ends_here.eq_ignore_ascii_case(name);
+                let is_missing = !like.clone().any(|(of, _)| goes_on && of.eq_ignore_ascii_case(name));
+                let lines: Vec<&str> = like.map(|(_, value)| &**value).collect();
+                let as_one = (lines.len() > 1).then(|| Some(lines.join(", ")));
+                let elements = lines.iter().flat_map(|value| value.split(',')).map(|part| part.trim().into());
+                let whole = lines.iter().map(|line| Some(String::from(*line))).chain(as_one);
+                (is_missing.then_some(None).into_iter().chain(whole).collect(), elements.collect())
             }
         }
     }
@@ -232,7 +239,9 @@ fn address(rng: &mut Rng) -> &'static str {
 }
 
 const VALUES: &[&str] = &["", "user", "admin", "ADMIN", "5", "user,admin", "admin, user", "5,x"];
-const HEADERS: &[&str] = &["x-role", "X-Role", "x_role", "x-forwarded-for", "y"];
+/// What only requests have, since no pattern may begin within a character.
+const SENT: &[&str] = &["\u{a0}admin", "admin\u{2003}", "user,\u{3000}admin"];
+const HEADERS: &[&str] = &["x-role", "X-Role", "x_role", "x.role", "x-forwarded-for", "y"];
 const PATHS: &[&str] = &["/", "/admin", "/admin/x", "/ADMIN", "/a?admin", "/admin?x=/"];
 const HOSTS: &[&str] = &["a.example", "A.example", "a.example:80", "a.example.", "b.example.:8080", ""];
 const NAMES: &[&str] = &["spiffe://m/ns/shop/sa/web", "spiffe://m/ns/shop/sa/pay", "web.shop", "CN=web", ""];
@@ -240,21 +249,25 @@ const NAMES: &[&str] = &["spiffe://m/ns/shop/sa/web", "spiffe://m/ns/shop/sa/pay
 fn request(rng: &mut Rng) -> Plain {
     let headers = (0..rng.below(4)).map(|_| match one_of(rng, HEADERS) {
         "x-forwarded-for" => ("x-forwarded-for", address(rng).into()),
+        name if rng.below(8) == 0 => (name, one_of(rng, SENT).into()),
         name => (name, one_of(rng, VALUES).into()),
     });
     let headers = headers.collect();
+    let ends_here = one_of(rng, &["", "", "x-role", "X_Role", "y"]);
     Plain {
         method: one_of(rng, &["GET", "POST"]),
         target: one_of(rng, PATHS).into(),
         host: one_of(rng, HOSTS).into(),
         headers,
+        ends_here,
     }
 }
 
 fn test_request(plain: &Plain) -> TestRequest {
     let method = if plain.method == "GET" { wire::head::Method::Get } else { wire::head::Method::Post };
     let start = TestRequest::get(&plain.target).method(method, plain.method).host(&plain.host);
-    plain.headers.iter().fold(start, |request, (name, value)| request.header(name, value))
+    let request = plain.headers.iter().fold(start, |request, (name, value)| request.header(name, value));
+    if plain.ends_here.is_empty() { request } else { request.connection(plain.ends_here) }
 }
 
 fn peer(rng: &mut Rng) -> Option<Peer> {
