@@ -193,6 +193,7 @@ async fn forward_to<'a, I: Io>(
         ends_at,
         asked,
         ends_tunnel: asked == Asked::Tunnel && forward.upgrades.connect() == Connect::Terminate,
+        drops_trailers: !manager.config.http_filters.is_empty(),
         idle: match forward.idle_timeout {
             IdleTimeout::Inherit => manager.config.stream_idle_timeout,
             IdleTimeout::Off => None,

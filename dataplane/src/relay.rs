@@ -52,6 +52,8 @@ pub struct Plan<'a> {
     pub asked: Asked,
     /// It does not go on: the tunnel that it asks for ends at the endpoint, which gets what comes through it.
     pub ends_tunnel: bool,
+    /// Trailers of the request end here: rules decided by its head, and some servers take trailers for more of that.
+    pub drops_trailers: bool,
     /// How long nothing may move.
     pub idle: Option<Duration>,
     /// Bounds of the response head.
@@ -105,6 +107,7 @@ async fn connections<I: Io>(
 ) -> Result<After, Failed> {
     let framing = downstream.request.framing;
     let mut request_body = Body::new(framing, framing == Framing::Chunked);
+    request_body.drops_trailers = plan.drops_trailers;
     let sent = send_first(worker, downstream, &mut upstream, &mut request_body, plan).await?;
     let is_first_sent = downstream.to_upstream.is_sent();
     record.request_sent(worker.io.now());

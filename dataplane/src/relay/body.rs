@@ -19,6 +19,8 @@ pub(super) struct Body {
     decoder: Decoder,
     chunked_out: bool,
     last_chunk_queued: bool,
+    /// Its trailers end here.
+    pub(super) drops_trailers: bool,
     /// Its last byte was queued.
     pub(super) ended: bool,
     /// The receiver took no more; what is left is not sent.
@@ -29,7 +31,8 @@ impl Body {
     pub(super) fn new(framing: Framing, chunked_out: bool) -> Body {
         let decoder = Decoder::new(framing, TRAILER_LIMITS);
         let ended = decoder.is_ended();
-        Body { decoder, chunked_out: chunked_out && !ended, last_chunk_queued: false, ended, broken: false }
+        let chunked_out = chunked_out && !ended;
+        Body { decoder, chunked_out, last_chunk_queued: false, drops_trailers: false, ended, broken: false }
     }
 
     /// Queues what `bytes`, the gather's buffer, holds of the body from `start` on; gives how many bytes were taken.
@@ -58,7 +61,7 @@ impl Body {
                 }
                 Step::Skip(count) => at += count,
                 Step::Trailer(count) => {
-                    if self.chunked_out {
+                    if self.chunked_out && !self.drops_trailers {
                         self.queue_last_chunk(gather);
                         gather.keep(at..at + count);
                     }

@@ -464,6 +464,9 @@ async fn send_body<I: Io>(
         };
         watch.moved.set(worker.io.now());
         watch.has_taken_body.set(true);
+        if watch.plan.drops_trailers {
+            trailers.clear();
+        }
         let what = (source.bytes(part), part.ends, &trailers[..]);
         let sent = up
             .send(

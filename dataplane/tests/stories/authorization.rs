@@ -284,6 +284,40 @@ fn rb_03_every_value_of_a_header_is_checked() {
     }
 }
 
+/// RB-03: aiohttp takes trailers that come with a request for headers of it, which no rule was asked about.
+#[test]
+fn rb_03_what_comes_behind_the_body_says_nothing_more_to_upstream() {
+    let deny = || filter("rbac", enforced(rules(Action::Deny, header("x-role", "admin"), Condition::Always)));
+    for (pairing, is_guarded) in
+        Pairing::all().into_iter().flat_map(|pairing| [(pairing, true), (pairing, false)])
+    {
+        let setup = pairing.setup(Default::default());
+        let filters = if is_guarded { vec![deny()] } else { Vec::new() };
+        setup.manager(|manager| manager.http_filters = filters).on_sim(async |mesh| {
+            let ask = Ask::post("shop", "/", 1, "pay").chunked(2);
+            if pairing.down {
+                let streams = mesh.streams().await;
+                let stream = streams.begin(&ask).await.unwrap();
+                assert!(stream.send(b"pay", false).await);
+                stream.send_end(&[("x-role", "admin")]);
+                ok(stream.verdict(&ask).await);
+            } else {
+                let mut peer = mesh.peer().await;
+                let bytes = ask.bytes();
+                let body = bytes.strip_suffix(b"\r\n").unwrap();
+                peer.send([body, b"x-role: admin\r\n\r\n"].concat()).await;
+                let head = peer.recv_until(b"\r\n\r\n").await;
+                assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
+            }
+            let requests =
+                if pairing.up { mesh.stream_origin().requests() } else { mesh.origin().requests() };
+            let [request] = &requests[..] else { panic!("{pairing:?}: {} requests", requests.len()) };
+            assert_eq!(request.body, b"pay", "{pairing:?}");
+            assert_eq!(request.trailers.is_empty(), is_guarded, "{pairing:?}: {:?}", request.trailers);
+        });
+    }
+}
+
 /// RB-05: no policy, or none that could match, allows nobody.
 #[test]
 fn rb_05_without_a_policy_that_allows_nobody_is_allowed() {
