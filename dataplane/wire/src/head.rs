@@ -217,6 +217,16 @@ pub struct RequestHead {
     pub scan: Scan,
 }
 
+impl Header {
+    /// Whether nothing surrounds the value but what every reader takes off: spaces before it. Some keep a tab, or what comes
+    /// behind.
+    pub fn is_plain(&self, bytes: &[u8]) -> bool {
+        let before = Span { start: self.name.end.saturating_add(1), end: self.value.start };
+        let after = Span { start: self.value.end, end: self.line.end.saturating_sub(2) };
+        before.of(bytes).iter().all(|byte| *byte == b' ') && after.of(bytes).is_empty()
+    }
+}
+
 impl RequestHead {
     /// Forgets the head and keeps the memory: to be called before the next head on a connection.
     pub fn clear(&mut self) {

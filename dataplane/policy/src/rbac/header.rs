@@ -8,7 +8,8 @@
 //!
 //! * to deny, one line, or one element of a line as a list, with white space or without, or all lines as one text, under the
 //!   name or one that differs in what is neither letter nor digit alone;
-//! * to allow, every line under these names, and all of them as one text; one of them has the very name, and goes on: what
+//! * to allow, every line under these names, and all of them as one text; none has a tab before its value or anything behind
+//!   it, which goes on as it came and some take for a part of it; one of them has the very name, and goes on itself: what
 //!   `Connection` names ends here, so that upstream does not see what was allowed. Elements are not asked one by one: a date,
 //!   too, has a comma.
 //!
@@ -91,7 +92,7 @@ impl Part<'_> {
         match self {
             Part::Missing => false,
             Part::Exact(_) | Part::Path(_) | Part::Host(_) => true,
-            Part::Lines(name) => lines(request, name).any(|(_, is_certain)| is_certain || lean == Lean::Hold),
+            Part::Lines(name) => lines(request, name).any(|line| line.is_certain || lean == Lean::Hold),
         }
     }
 
@@ -117,38 +118,42 @@ impl Part<'_> {
                 hosts(host).into_iter().any(|host| host_passes(test, host, scratch))
             }
             (Part::Lines(name), Lean::Hold) => {
-                let mut is_empty = header.missing_as_empty;
-                lines(request, name).any(|(line, is_certain)| {
-                    is_empty &= !is_certain;
-                    line_passes(test, line, scratch)
-                }) || as_one_passes(test, request, name, scratch) == Some(true)
+                let is_empty = header.missing_as_empty && !lines(request, name).any(|line| line.is_certain);
+                lines(request, name).any(|line| line_passes(test, line.value, scratch))
+                    || as_one_passes(test, request, name, scratch) == Some(true)
                     || is_empty && value_passes(test, b"", scratch)
             }
             (Part::Lines(name), Lean::Fail) => {
-                let mut is_empty = header.missing_as_empty;
-                lines(request, name).all(|(line, is_certain)| {
-                    is_empty &= !is_certain;
-                    value_passes(test, line, scratch)
-                }) && as_one_passes(test, request, name, scratch) != Some(false)
+                let is_empty = header.missing_as_empty && !lines(request, name).any(|line| line.is_certain);
+                lines(request, name).all(|line| line.is_plain && value_passes(test, line.value, scratch))
+                    && as_one_passes(test, request, name, scratch) != Some(false)
                     && (!is_empty || value_passes(test, b"", scratch))
             }
         }
     }
 }
 
-/// The lines of a name, and of those that differ from it in what is neither letter nor digit alone: each value, and whether it
-/// is certain that upstream sees it under this name.
-fn lines<'a, 'n>(
-    request: &RequestView<'a>,
-    name: &'n [u8],
-) -> impl Iterator<Item = (&'a [u8], bool)> + use<'a, 'n> {
+/// A line of a header.
+struct Line<'a> {
+    value: &'a [u8],
+    /// No reader takes anything around it for a part of it.
+    is_plain: bool,
+    /// Upstream sees it under the very name that was asked for.
+    is_certain: bool,
+}
+
+/// The lines of a name, and of those that differ from it in what is neither letter nor digit alone.
+fn lines<'a, 'n>(request: &RequestView<'a>, name: &'n [u8]) -> impl Iterator<Item = Line<'a>> + use<'a, 'n> {
     let request = *request;
     let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     request.head.headers.iter().filter_map(move |header| {
         let of = header.name.of(request.bytes);
         let is_like = of.len() == name.len() && of.iter().map(folded).eq(name.iter().map(folded));
-        let is_certain = || of.eq_ignore_ascii_case(name) && !request.ends_here(of);
-        is_like.then(|| (header.value.of(request.bytes), is_certain()))
+        is_like.then(|| Line {
+            value: header.value.of(request.bytes),
+            is_plain: header.is_plain(request.bytes),
+            is_certain: of.eq_ignore_ascii_case(name) && !request.ends_here(of),
+        })
     })
 }
 
@@ -163,9 +168,9 @@ fn as_one_passes(
     lines(request, name).nth(1)?;
     let mut text = core::mem::take(&mut scratch.folded);
     text.clear();
-    for (at, (line, _)) in lines(request, name).enumerate() {
+    for (at, line) in lines(request, name).enumerate() {
         text.extend(if at == 0 { &b""[..] } else { b", " });
-        text.extend(line);
+        text.extend(line.value);
     }
     let passes = value_passes(test, &text, scratch);
     scratch.folded = text;

@@ -321,6 +321,27 @@ fn bytes_that_some_take_off_do_not_hide_a_value_from_a_policy_that_denies() {
     }
 }
 
+/// What surrounds a value goes on as it came: nginx keeps a tab, Python's own server what is behind.
+#[test]
+fn what_surrounds_a_value_may_be_a_part_of_it() {
+    for (line, is_plain) in [
+        ("x-role:admin", true),
+        ("x-role: admin", true),
+        ("x-role:  admin", true),
+        ("x-role:\tadmin", false),
+        ("x-role: \t admin", false),
+        ("x-role: admin ", false),
+        ("x-role: admin\t", false),
+    ] {
+        let request = TestRequest::get("/").header_line(line, "admin");
+        let facts = facts(None, Some(&request));
+        let role = || Condition::Header(header("x-role", "admin"));
+        assert_eq!(allowed(&rules(Action::Allow, role()), &facts), is_plain, "{line:?}");
+        assert_eq!(allowed(&rules(Action::Deny, not(role())), &facts), is_plain, "{line:?}");
+        assert!(!allowed(&rules(Action::Deny, role()), &facts), "{line:?}");
+    }
+}
+
 /// H1-20: upstream does not see what `Connection` names.
 #[test]
 fn what_ends_here_is_not_what_is_allowed() {

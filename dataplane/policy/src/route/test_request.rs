@@ -62,6 +62,18 @@ impl TestRequest {
         self
     }
 
+    /// With one more header line as it came, whose value is `value`.
+    pub(crate) fn header_line(mut self, line: &str, value: &str) -> TestRequest {
+        let span = self.push(std::format!("{line}\r\n").as_bytes());
+        let part = |from: usize, len: usize| {
+            let start = span.start + u32::try_from(from).unwrap();
+            Span { start, end: start + u32::try_from(len).unwrap() }
+        };
+        let (name, value) = (part(0, line.find(':').unwrap()), part(line.find(value).unwrap(), value.len()));
+        self.head.headers.push(Header { name, value, line: span, ..Header::default() });
+        self
+    }
+
     /// With `Connection`, which names a header.
     pub(crate) fn connection(mut self, option: &str) -> TestRequest {
         self = self.header("Connection", option);
