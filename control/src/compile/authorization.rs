@@ -79,8 +79,17 @@ pub fn rule_of_name(name: &str) -> Option<(Name, usize)> {
 
 /// Whether requests are told apart by their paths, so that there must be one way to read each.
 pub(super) fn asks_for_paths(policies: &[&AuthorizationPolicy]) -> bool {
+    http_attributes(policies).any(|http| !http.paths.is_empty())
+}
+
+/// Whether they are by their hosts, so that a path must not seem to begin with another.
+pub(super) fn asks_for_hosts(policies: &[&AuthorizationPolicy]) -> bool {
+    http_attributes(policies).any(|http| !http.hosts.is_empty())
+}
+
+fn http_attributes<'a>(policies: &'a [&AuthorizationPolicy]) -> impl Iterator<Item = &'a HttpAttributes> {
     let rules = policies.iter().flat_map(|policy| &policy.rules);
-    rules.filter_map(|rule| rule.http_attributes.as_ref()).any(|http| !http.paths.is_empty())
+    rules.filter_map(|rule| rule.http_attributes.as_ref())
 }
 
 /// What is decided, and what would be.

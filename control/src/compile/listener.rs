@@ -104,6 +104,10 @@ fn to_application(sidecar: &Sidecar, policies: &[&AuthorizationPolicy], is_plain
                 manager.set_current_client_cert_details =
                     Some(SetCurrentClientCertDetails { uri: true, ..SetCurrentClientCertDetails::default() });
             }
+            if authorization::asks_for_hosts(policies) {
+                // Who resolves `//a/b` against the URL of a request, as Node's documentation does, asks `a` for `/b`.
+                manager.merge_slashes = true;
+            }
             if authorization::asks_for_paths(policies) {
                 // What a rule is asked about, a route takes and the application gets is one and the same path.
                 manager.merge_slashes = true;
