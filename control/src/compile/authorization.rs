@@ -193,7 +193,8 @@ fn host(name: &str) -> StringMatcher {
     matching(format!("{host}(:[0-9]+)?"))
 }
 
-/// What of paths passes. To some servers `/a;b` and `/a/` are `/a`: where that is denied, they are, too.
+/// What of paths passes. To some servers `/a;b`, `/a/` and, if it is a file or a program, `/a/b` are `/a`: where that is denied,
+/// they are, too.
 fn paths(written: &HttpPathMatch, action: AuthorizationAction) -> Vec<StringMatcher> {
     let value = &*written.value;
     let denies = action == AuthorizationAction::Deny;
@@ -201,7 +202,7 @@ fn paths(written: &HttpPathMatch, action: AuthorizationAction) -> Vec<StringMatc
     match written.kind {
         PathMatchType::RegularExpression => vec![matching(value.to_owned())],
         PathMatchType::Exact if denies && !stem.is_empty() => {
-            vec![exact(stem), exact(&format!("{stem}/")), prefix(format!("{stem};"))]
+            vec![exact(stem), prefix(format!("{stem}/")), prefix(format!("{stem};"))]
         }
         PathMatchType::Exact => vec![exact(value)],
         PathMatchType::PathPrefix if stem.is_empty() => vec![prefix("/".to_owned())],

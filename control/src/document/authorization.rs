@@ -157,10 +157,12 @@ pub struct HttpAttributes {
     /// One of these methods; any if there are none.
     #[serde(default, deserialize_with = "absent_if_null")]
     pub methods: Vec<HttpMethod>,
-    /// One of these paths; any if there are none. It is the path that the application gets, without `..` and `//`.
+    /// One of these paths; any if there are none. It is the path that the application gets, without `..` and `//`. Where a
+    /// policy denies an exact path, it denies what is below it, too, which some servers take for the same file.
     #[serde(default, deserialize_with = "absent_if_null")]
     pub paths: Vec<HttpPathMatch>,
-    /// All of these headers. One that comes several times must match each time where that allows, once where it denies.
+    /// All of these headers. One that comes several times must match each time, and as one list, where that allows, and once
+    /// where it denies.
     #[serde(default, deserialize_with = "absent_if_null")]
     pub headers: Vec<HttpValueMatch>,
 }
