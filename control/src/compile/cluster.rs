@@ -14,6 +14,7 @@ use proto::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use proto::pb::envoy::config::core::v3::Http2ProtocolOptions;
 use proto::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use proto::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource};
+use proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use proto::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use proto::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use proto::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -54,6 +55,10 @@ pub(super) fn outbound(
         Some(PortTls::Nobody) => {
             let cluster = Cluster {
                 cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+                load_assignment: Some(ClusterLoadAssignment {
+                    cluster_name: name.clone(),
+                    ..ClusterLoadAssignment::default()
+                }),
                 ..base(&name)
             };
             return Resource::encode(name, &cluster);

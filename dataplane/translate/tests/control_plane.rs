@@ -63,7 +63,7 @@ fn messages(kind: &str, resources: &[Value]) -> Vec<ads::Any> {
 }
 
 fn updates(resources: &Value) -> Vec<Update> {
-    let kinds = resources.as_object().unwrap().iter();
+    let kinds = resources.as_object().unwrap().iter().filter(|(kind, _)| *kind != "secrets");
     let all = kinds.flat_map(|(kind, of)| messages(kind, of.as_array().unwrap()));
     all.map(|body| {
         let resource =
@@ -73,14 +73,15 @@ fn updates(resources: &Value) -> Vec<Update> {
     .collect()
 }
 
-/// What a proxy that is somebody has by itself.
-fn own_secrets() -> Vec<Update> {
-    let bundle = || Arc::new(Secret::Trust(Arc::default()));
-    let secret = |name: &str| {
-        let (version, origin) = ("".into(), Origin::Static);
-        Accepted { name: name.into(), version, origin, value: bundle() }
+/// What a proxy that is somebody has by itself, and what it is sent, of which the golden files have the names alone.
+fn secrets(resources: &Value) -> Vec<Update> {
+    let secret = |name: &str, origin| {
+        let value = Arc::new(Secret::Trust(Arc::default()));
+        Update::Secret(Accepted { name: name.into(), version: "".into(), origin, value })
     };
-    ["default", "ROOTCA"].map(|name| Update::Secret(secret(name))).into()
+    let own = ["default", "ROOTCA"].map(|name| secret(name, Origin::Static));
+    let sent = resources["secrets"].as_array().unwrap().iter();
+    own.into_iter().chain(sent.map(|name| secret(name.as_str().unwrap(), Origin::Dynamic))).collect()
 }
 
 #[test]
@@ -92,8 +93,9 @@ fn every_resource_of_the_control_plane_is_accepted_and_all_become_active() {
         let golden: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
         for (client, resources) in golden["resources"].as_object().unwrap() {
             let mut assembler = Assembler::new(Options { workers: 1, seed: 7 });
-            assembler.apply(own_secrets());
             assembler.apply(updates(resources));
+            // Once they are asked for.
+            assembler.apply(secrets(resources));
             for type_url in type_url::MAKE_ORDER {
                 let warming = assembler.status(type_url).warming;
                 assert_eq!(warming, Vec::<Arc<str>>::new(), "{} {client} {type_url}", file.display());
